@@ -1,0 +1,120 @@
+"""How exceptions cross a process or host boundary: by class name, and only as classes this package knows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from paglets.core import errors
+from paglets.core.errors import PagletError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorTable:
+    """The exceptions that keep their class across one kind of boundary."""
+
+    classes: Mapping[str, type[Exception]]
+    """Class to re-create, by the name on the wire."""
+    foreign: str
+    """Name given to an exception that does not derive from `PagletError` and is not in the table."""
+
+
+_NAMED: tuple[type[Exception], ...] = (
+    errors.AuthenticationError,
+    errors.ConflictError,
+    errors.ForbiddenError,
+    errors.HostError,
+    errors.InvalidAgentError,
+    errors.LifecycleError,
+    errors.NotFoundError,
+    errors.NotHandledError,
+    errors.OverloadedError,
+    errors.PagletCrashedError,
+    errors.PagletInactiveError,
+    errors.PayloadTooLargeError,
+    errors.RemoteHostError,
+    errors.RemoteTimeoutError,
+    errors.SerializationError,
+    errors.ServiceContractError,
+    errors.ServiceNotFoundError,
+    errors.StorageQuotaError,
+    errors.TransferError,
+    errors.UnsupportedMediaError,
+)
+_SHARED: dict[str, type[Exception]] = {cls.__name__: cls for cls in _NAMED}
+_SHARED["ResourceCleanupError"] = errors.LifecycleError
+
+PROCESS_ERRORS = ErrorTable(MappingProxyType({**_SHARED, "ValueError": ValueError}), foreign="HostError")
+"""Between a host and the processes of its paglets."""
+
+HTTP_ERRORS = ErrorTable(MappingProxyType(dict(_SHARED)), foreign="RemoteHostError")
+"""Between a host and whoever talks to it over HTTP or a link."""
+
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (errors.AuthenticationError, 401),
+    (errors.ForbiddenError, 403),
+    (errors.InvalidAgentError, 404),
+    (errors.NotFoundError, 404),
+    (errors.ConflictError, 409),
+    (errors.PayloadTooLargeError, 413),
+    (errors.UnsupportedMediaError, 415),
+    (errors.NotHandledError, 422),
+    (errors.OverloadedError, 429),
+    (PagletError, 400),
+    (ValueError, 400),
+    (TypeError, 400),
+    (KeyError, 400),
+)
+
+
+def error_to_wire(exc: BaseException, *, table: ErrorTable = PROCESS_ERRORS) -> dict[str, str]:
+    """Describe an exception as ``{"error_type", "error"}``.
+
+    A subclass of one of this package's exceptions travels as its nearest ancestor in the table, so that an ``except``
+    clause means the same on both sides; any other unknown class takes the table's foreign name. The text falls back to
+    the class name.
+    """
+    return {"error_type": _wire_name(type(exc), table), "error": _text(exc) or type(exc).__name__}
+
+
+def error_from_wire(payload: Any, *, unknown: type[PagletError], table: ErrorTable = PROCESS_ERRORS) -> Exception:
+    """Create the exception that an error payload describes.
+
+    Never raises: a class that is not in the table, and a payload that is no error at all, give `unknown`.
+
+    :param unknown: class for everything that cannot be named.
+    """
+    if not isinstance(payload, Mapping):
+        return unknown(f"unreadable error reply of type {type(payload).__name__}")
+    name = payload.get("error_type")
+    text = payload.get("error")
+    cls = table.classes.get(name, unknown) if isinstance(name, str) else unknown
+    return cls(str(text or name or "unknown error"))
+
+
+def http_status(exc: BaseException) -> int:
+    """Return the HTTP status code that answers a request which ended in this exception."""
+    return next((status for cls, status in _STATUS if isinstance(exc, cls)), 500)
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception:
+        # The class may be an author's, and a caller waits for this reply.
+        logger.debug("%s has no readable text", type(exc).__name__, exc_info=True)
+        return ""
+
+
+def _wire_name(cls: type[BaseException], table: ErrorTable) -> str:
+    if not issubclass(cls, PagletError):
+        return cls.__name__ if table.classes.get(cls.__name__) is cls else table.foreign
+    for ancestor in cls.__mro__:
+        if table.classes.get(ancestor.__name__) is ancestor:
+            return ancestor.__name__
+    return errors.HostError.__name__

@@ -1,0 +1,91 @@
+"""The exceptions a paglet, a client or an operator can meet.
+
+Every class is named after the condition, takes one message string and derives from `PagletError`. How they travel
+between processes and hosts is in `paglets.core.error_wire`.
+"""
+
+from __future__ import annotations
+
+
+class PagletError(Exception):
+    """The root of every exception this package raises on purpose."""
+
+
+class SerializationError(PagletError):
+    """A value or class name cannot be turned into wire form or restored from it."""
+
+
+class HostError(PagletError):
+    """A host could not do what it was asked; also stands for an unknown exception raised inside a paglet."""
+
+
+class AuthenticationError(PagletError):
+    """The request carries no valid bearer credentials."""
+
+
+class ForbiddenError(PagletError):
+    """The caller is known, but policy does not allow the request."""
+
+
+class ServiceContractError(HostError):
+    """A typed service contract is invalid or was misused."""
+
+
+class ServiceNotFoundError(ServiceContractError):
+    """No provider of a required service contract was found."""
+
+
+class RemoteHostError(PagletError):
+    """Another host could not be reached, or answered with an error of unknown type."""
+
+
+class RemoteTimeoutError(RemoteHostError, TimeoutError):
+    """Another host was reached but did not answer in time; it may still carry out the request."""
+
+
+class InvalidAgentError(PagletError):
+    """The agent id is unknown on this host."""
+
+
+class PagletInactiveError(PagletError):
+    """The paglet is inactive and this call may neither wake it nor wait for it."""
+
+
+class PagletCrashedError(PagletError):
+    """The process of the paglet died or does not run."""
+
+
+class NotHandledError(PagletError):
+    """The paglet declined the message."""
+
+
+class LifecycleError(PagletError):
+    """A step of a lifecycle operation failed, notably the clean-up of resources."""
+
+
+class TransferError(PagletError):
+    """A paglet or an artifact could not be moved."""
+
+
+class StorageQuotaError(PagletError):
+    """The write would exceed the quota of the managed storage."""
+
+
+class ConflictError(HostError):
+    """The id is already in use, or another operation on the paglet is in progress."""
+
+
+class OverloadedError(HostError):
+    """A bounded queue is full; the request was not accepted and may be sent again later."""
+
+
+class PayloadTooLargeError(HostError):
+    """The request is larger than the host accepts."""
+
+
+class UnsupportedMediaError(HostError):
+    """The host does not accept this content type."""
+
+
+class NotFoundError(HostError):
+    """The host has no such route or resource."""

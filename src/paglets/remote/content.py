@@ -1,0 +1,161 @@
+"""Read and write the content of artifacts piece by piece, counting and hashing on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final, Self
+
+from paglets.artifacts import ArtifactRef
+from paglets.core.errors import TransferError
+
+__all__ = ["PIECE_BYTES", "ContentSink", "ContentSource", "local_path", "open_source"]
+
+# Large enough that calls do not count, small enough to stay in a cache between reading, hashing and sending.
+PIECE_BYTES: Final = 256 * 1024
+_THREAD_BYTES: Final = 4 * 1024 * 1024
+_PIECES_AHEAD: Final = 4
+
+
+def local_path(path: str | Path) -> Path:
+    """Return a path that a caller named, with `~` replaced."""
+    return Path(path).expanduser()
+
+
+def open_source(path: Path) -> BinaryIO:
+    """Open a regular file for reading; raise `TransferError` if it is none or cannot be read."""
+    try:
+        if not path.is_file():
+            raise TransferError(f"Not a file: {path}")
+        return path.open("rb", buffering=0)
+    except OSError as exc:
+        raise TransferError(f"Could not read {path}: {exc}") from exc
+
+
+class _Digest:
+    """Compute a SHA-256 beside the input and output of the calling thread.
+
+    Hashing costs about as much time as moving the bytes, and needs the interpreter for neither: from some size on it
+    runs on a thread of its own. Use it as a context, which ends that thread.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._digest = hashlib.sha256()
+        self._pieces: queue.Queue[bytes | None] | None = None
+        self._thread: threading.Thread | None = None
+        if size >= _THREAD_BYTES:
+            self._pieces = queue.Queue(_PIECES_AHEAD)
+            self._thread = threading.Thread(target=self._work, args=(self._pieces,), name="paglets-hash", daemon=True)
+            self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._pieces is not None and self._thread is not None:
+            self._pieces.put(None)
+            self._thread.join()
+            self._pieces = None
+
+    def update(self, piece: bytes) -> None:
+        """Take the next piece; wait while several are ahead."""
+        if self._pieces is None:
+            self._digest.update(piece)
+        else:
+            self._pieces.put(piece)
+
+    def hexdigest(self) -> str:
+        """Return the checksum of all pieces; call it after the end of the context."""
+        return self._digest.hexdigest()
+
+    def _work(self, pieces: queue.Queue[bytes | None]) -> None:
+        while (piece := pieces.get()) is not None:
+            self._digest.update(piece)
+
+
+class ContentSource:
+    """Give the content of an open file as pieces that add up to the size it had at first.
+
+    :raises TransferError: while iterating; the file cannot be read or its size changed.
+    """
+
+    def __init__(self, stream: BinaryIO, path: Path, *, hashing: bool) -> None:
+        self._stream = stream
+        self._path = path
+        self._hashing = hashing
+        self.size = os.fstat(stream.fileno()).st_size
+        self.sha256 = ""
+        """The checksum, once all pieces were given; empty without hashing."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Start at the beginning of the file."""
+        if not self._hashing:
+            yield from self._pieces()
+            return
+        with _Digest(self.size) as digest:
+            for piece in self._pieces():
+                digest.update(piece)
+                yield piece
+        self.sha256 = digest.hexdigest()
+
+    def _pieces(self) -> Iterator[bytes]:
+        left = self.size
+        try:
+            self._stream.seek(0)
+            while left and (piece := self._stream.read(min(left, PIECE_BYTES))):
+                left -= len(piece)
+                yield piece
+            changed = left > 0 or os.fstat(self._stream.fileno()).st_size != self.size
+        except OSError as exc:
+            raise TransferError(f"Could not read {self._path}: {exc}") from exc
+        if changed:
+            raise TransferError(f"{self._path} changed while it was sent")
+
+
+class ContentSink:
+    """Write received pieces to a stream and tell whether they are the content of an artifact.
+
+    Use it as a context around the writing; `check` comes after it.
+    """
+
+    def __init__(self, ref: ArtifactRef, stream: BinaryIO) -> None:
+        self._ref = ref
+        self._stream = stream
+        self._digest = _Digest(ref.size_bytes)
+        self._size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._digest.__exit__(*error)
+
+    def write(self, piece: bytes) -> None:
+        """Write the next piece; raise `TransferError` as soon as there are more bytes than announced."""
+        self._size += len(piece)
+        if self._size > self._ref.size_bytes:
+            raise TransferError(
+                f"artifact {self._ref.artifact_id}: received more than its {self._ref.size_bytes} bytes"
+            )
+        self._digest.update(piece)
+        self._stream.write(piece)
+
+    def check(self, announced: str | None) -> None:
+        """Raise `TransferError` unless all bytes came and have the right checksum.
+
+        :param announced: the checksum that came with the content, if any.
+        """
+        if self._size != self._ref.size_bytes:
+            raise TransferError(
+                f"artifact {self._ref.artifact_id}: received {self._size} of {self._ref.size_bytes} bytes"
+            )
+        found = self._digest.hexdigest()
+        for expected in (self._ref.sha256, announced):
+            if expected and expected.lower() != found:
+                raise TransferError(
+                    f"artifact {self._ref.artifact_id}: received content with checksum {found}, expected {expected}"
+                )

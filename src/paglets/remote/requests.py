@@ -1,0 +1,333 @@
+"""What requests to a host look like and what its answers mean; no input or output happens here.
+
+The synchronous and the asynchronous client share all of this and differ only in how bytes travel.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import msgspec
+
+from paglets.artifacts import ArtifactRef
+from paglets.core.context import ACTIVE, INACTIVE
+from paglets.core.error_wire import HTTP_ERRORS, error_from_wire
+from paglets.core.errors import AuthenticationError, RemoteHostError, SerializationError, TransferError
+from paglets.core.messages import ONEWAY, SYNCHRONOUS, Message
+from paglets.remote.movement import Piece, movement_pieces
+from paglets.remote.references import PagletProxyRef
+from paglets.remote.transfer import TransferTicket
+from paglets.remote.transport import MOVEMENT_CONTENT_TYPE, json_safe, restore_json_safe
+from paglets.serialization.codec import to_wire
+
+__all__ = [
+    "DEFAULT_MAX_RESPONSE_BYTES",
+    "DEFAULT_TIMEOUT_SECONDS",
+    "SHA256_HEADER",
+    "agent_url",
+    "artifact_from_reply",
+    "artifact_url",
+    "artifacts_from_reply",
+    "check_upload",
+    "checked_key",
+    "decode_json",
+    "decode_reply",
+    "delivery",
+    "dict_of",
+    "encode_json",
+    "field_of",
+    "list_url",
+    "locate_artifact",
+    "location_of",
+    "matches_state",
+    "move_payload",
+    "movement_body",
+    "operation_timeout",
+    "upload_url",
+    "with_artifact",
+    "with_reply",
+]
+
+DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+DEFAULT_MAX_RESPONSE_BYTES: Final = 256 * 1024 * 1024
+SHA256_HEADER: Final = "x-paglets-artifact-sha256"
+
+_MOVEMENTS: Final = frozenset({"dispatch", "clone", "retract"})
+# Hooks, hashing and disks on two hosts come on top of what the ticket allows for the network.
+_MOVEMENT_SLACK_SECONDS: Final = 10.0
+_PLAIN: Final = frozenset({str, int, bool, type(None)})
+_BINARY_MARK: Final = b'"__paglets_binary__"'
+_MAX_QUOTED_ERROR: Final = 300
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def encode_json(value: Any) -> bytes:
+    """Encode a value as JSON, with binary values in their tagged form.
+
+    :raises SerializationError: JSON cannot express the value, for example because a number in it is not finite.
+    """
+    try:
+        if _is_plain(value):
+            return msgspec.json.encode(value)
+        return _encode_special(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
+        raise SerializationError(f"cannot be sent as JSON: {exc}") from exc
+
+
+def _is_plain(value: Any) -> bool:
+    """Tell whether msgspec's JSON is what `json_safe` would lead to; it writes bytes, for one, without their tag."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return True
+    if kind is dict:
+        return all(type(key) is str and (type(item) in _PLAIN or _is_plain(item)) for key, item in value.items())
+    if kind is list:
+        return all(type(item) in _PLAIN or _is_plain(item) for item in value)
+    return kind is float and math.isfinite(value)
+
+
+def _encode_special(value: Any) -> bytes:
+    # The standard encoder, since it refuses what is not finite where msgspec would write null.
+    return json.dumps(json_safe(value), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def decode_json(data: bytes) -> Any:
+    """Decode JSON and restore tagged binary values; no bytes give None.
+
+    :raises ValueError: it is not JSON.
+    """
+    if not data:
+        return None
+    value = msgspec.json.decode(data)
+    if _BINARY_MARK in data:
+        return restore_json_safe(value)
+    return value
+
+
+def movement_body(payload: dict[str, Any]) -> tuple[str, Iterator[Piece]]:
+    """Return content type and pieces of a dict in the movement encoding; large binary values in it are not copied.
+
+    A list of `paglets.remote.movement` parts under the key `parts` follows the dict, read while it is sent.
+
+    :raises SerializationError: the encoding does not know a value.
+    """
+    parts = payload.get("parts")
+    if isinstance(parts, list) and parts and all(hasattr(part, "pieces") for part in parts):
+        header = {key: value for key, value in payload.items() if key != "parts"}
+        return MOVEMENT_CONTENT_TYPE, movement_pieces(to_wire(header), parts)
+    return MOVEMENT_CONTENT_TYPE, movement_pieces(to_wire(payload))
+
+
+def checked_key(api_key: str) -> str:
+    """Return an API key that can be sent as it is; raise `ValueError` without showing it if it cannot."""
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise ValueError("the API key holds characters that a header cannot carry")
+    return api_key
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+
+def decode_reply(status: int, body: bytes, url: str, *, has_key: bool) -> Any:
+    """Return the decoded body of a good answer, raise what any other one says.
+
+    :param has_key: the request carried an API key.
+    :raises AuthenticationError: the host wants credentials; without a key the text says where to put one.
+    :raises RemoteHostError: the answer is not JSON, or an error of unknown type.
+    :raises PagletError: the error that the host named.
+    """
+    if 200 <= status < 300:
+        try:
+            return decode_json(body)
+        except ValueError as exc:
+            raise RemoteHostError(f"{url} answered with something that is not JSON: {exc}") from exc
+    raise _error(status, body, url, has_key=has_key)
+
+
+def _error(status: int, body: bytes, url: str, *, has_key: bool) -> Exception:
+    try:
+        payload = decode_json(body)
+    except ValueError:
+        payload = None
+    if status == 401 and not has_key:
+        return AuthenticationError(
+            f"{url} requires an API key: set PAGLETS_API_KEY, or name another environment variable with --api-key-env"
+        )
+    if isinstance(payload, Mapping) and "error_type" in payload:
+        return error_from_wire(payload, unknown=RemoteHostError, table=HTTP_ERRORS)
+    cls = AuthenticationError if status == 401 else RemoteHostError
+    hint = " (redirects are not followed)" if 300 <= status < 400 else ""
+    return cls(f"{url} answered HTTP {status}{hint}: {_quoted(body)}")
+
+
+def _quoted(body: bytes) -> str:
+    """Return the start of a stranger's text on one line without control characters."""
+    text = " ".join(body[:_MAX_QUOTED_ERROR].decode(errors="replace").split())
+    return "".join(character if character.isprintable() else "?" for character in text) or "no text"
+
+
+def field_of(reply: Any, name: str, url: str) -> Any:
+    """Return a field of an answer; raise `RemoteHostError` if there is none."""
+    if not isinstance(reply, Mapping) or name not in reply:
+        raise RemoteHostError(f"{url} answered without {name!r}")
+    return reply[name]
+
+
+def dict_of(reply: Any, url: str) -> dict[str, Any]:
+    """Return an answer that must be an object; raise `RemoteHostError` if it is none."""
+    if not isinstance(reply, dict):
+        raise RemoteHostError(f"{url} answered with something that is no object")
+    return reply
+
+
+# --- paglets ---------------------------------------------------------------------------------------------------------
+
+
+def agent_url(host_url: str, agent_id: str, operation: str = "") -> str:
+    """Return the URL of a paglet, or of an operation on it."""
+    base = f"{host_url.rstrip('/')}/agents/{agent_id if agent_id.isalnum() else quote(agent_id, safe='')}"
+    return f"{base}/{operation}" if operation else base
+
+
+def delivery(message: Message, *, oneway: bool, activate_if_inactive: bool, no_delay: bool) -> dict[str, Any]:
+    """Return the body of a message delivery."""
+    return {
+        "message": message.to_wire(),
+        "oneway": oneway,
+        "activate_if_inactive": activate_if_inactive,
+        "no_delay": no_delay,
+    }
+
+
+def with_reply(message: Message) -> Message:
+    """Return a message that does not say of itself that nobody waits for its reply."""
+    return replace(message, message_type=SYNCHRONOUS) if message.message_type == ONEWAY else message
+
+
+def move_payload(target: str | TransferTicket | None) -> dict[str, Any]:
+    """Return the body of a dispatch or clone; no target means the host that the paglet is on."""
+    return {"ticket": target.to_wire()} if isinstance(target, TransferTicket) else {"target": target}
+
+
+def location_of(reply: Mapping[str, Any], host_url: str) -> PagletProxyRef:
+    """Return the location that the answer to an operation holds; raise `RemoteHostError` if it holds none."""
+    try:
+        return PagletProxyRef.from_wire(field_of(reply, "proxy", host_url))
+    except SerializationError as exc:
+        raise RemoteHostError(f"{host_url} answered with an unreadable location: {exc}") from exc
+
+
+def matches_state(active: bool | None, state: int | bool) -> bool:
+    """Tell whether a paglet that is active, inactive or unknown (None) is in a state given as mask or bool."""
+    if active is None:
+        return False
+    # Before the mask: a bool is an int.
+    if isinstance(state, bool):
+        return active is state
+    return bool(state & (ACTIVE if active else INACTIVE))
+
+
+def with_artifact(message: Message, arg_name: str, artifact: ArtifactRef) -> Message:
+    """Return a copy of a message with the reference to an artifact as one more argument."""
+    return replace(message, args={**message.args, arg_name: artifact.to_wire()})
+
+
+def operation_timeout(operation: str, payload: Mapping[str, Any], default: float) -> float:
+    """Return how many seconds to wait for an operation on a paglet.
+
+    The answer to a move comes when the target has the paglet, so it takes what the ticket allows for every attempt and
+    for asking the target first.
+    """
+    if operation not in _MOVEMENTS:
+        return default
+    wire = payload.get("ticket")
+    ticket = TransferTicket.from_wire(wire) if isinstance(wire, dict) else TransferTicket("")
+    allowed = ticket.timeout * (ticket.retries + 2) + ticket.retry_interval * ticket.retries
+    return max(default, allowed + _MOVEMENT_SLACK_SECONDS)
+
+
+# --- artifacts -------------------------------------------------------------------------------------------------------
+
+
+def upload_url(
+    host_url: str,
+    *,
+    owner_agent_id: str,
+    name: str,
+    compression: str,
+    expires_at: float,
+    size: int,
+    expected_sha256: str | None,
+) -> str:
+    """Return the URL to which an artifact is posted."""
+    query = {
+        "owner_agent_id": owner_agent_id,
+        "name": name,
+        "compression": compression,
+        "expires_at": str(expires_at),
+        "size": str(size),
+    }
+    if expected_sha256:
+        query["sha256"] = expected_sha256
+    return f"{host_url.rstrip('/')}/artifacts?{urlencode(query)}"
+
+
+def list_url(host_url: str, owner_agent_id: str | None) -> str:
+    """Return the URL that lists the artifacts of a host, or of one owner on it."""
+    query = "" if owner_agent_id is None else "?" + urlencode({"owner_agent_id": owner_agent_id})
+    return f"{host_url.rstrip('/')}/artifacts{query}"
+
+
+def artifact_url(host_url: str, artifact_id: str, part: str = "") -> str:
+    """Return the URL of an artifact's content, or of a part such as `metadata`."""
+    base = f"{host_url.rstrip('/')}/artifacts/{quote(artifact_id, safe='')}"
+    return f"{base}/{part}" if part else base
+
+
+def locate_artifact(artifact: ArtifactRef | str, artifact_id: str | None, caller: str) -> ArtifactRef:
+    """Return the reference that the first two arguments of an artifact method stand for.
+
+    :raises ValueError: the first one is a URL and there is no id; the text names the calling method.
+    """
+    if isinstance(artifact, ArtifactRef):
+        return artifact
+    if not artifact_id:
+        raise ValueError(f"{caller} needs artifact_id when it is called with a host URL")
+    return ArtifactRef(host_url=artifact, artifact_id=artifact_id)
+
+
+def artifact_from_reply(reply: Any, host_url: str, url: str) -> ArtifactRef:
+    """Return the artifact that an answer describes; raise `RemoteHostError` if it describes none."""
+    return _artifact(field_of(reply, "artifact", url), host_url, url)
+
+
+def artifacts_from_reply(reply: Any, host_url: str, url: str) -> list[ArtifactRef]:
+    """Return the artifacts that an answer lists; raise `RemoteHostError` if it lists none."""
+    items = field_of(reply, "artifacts", url)
+    if not isinstance(items, list):
+        raise RemoteHostError(f"{url} answered with artifacts that are no list")
+    return [_artifact(item, host_url, url) for item in items]
+
+
+def _artifact(wire: Any, host_url: str, url: str) -> ArtifactRef:
+    if not isinstance(wire, dict):
+        raise RemoteHostError(f"{url} answered with an artifact that is no object")
+    try:
+        return ArtifactRef.from_wire({**wire, "host_url": wire.get("host_url") or host_url.rstrip("/")})
+    except (KeyError, SerializationError) as exc:
+        raise RemoteHostError(f"{url} answered with an unreadable artifact: {exc}") from exc
+
+
+def check_upload(ref: ArtifactRef, *, size: int, sha256: str) -> None:
+    """Raise `TransferError` unless the host stored exactly the bytes that were sent."""
+    if ref.size_bytes != size:
+        raise TransferError(f"{ref.host_url} stored {ref.size_bytes} of the {size} bytes of {ref.name!r}")
+    if ref.sha256.lower() != sha256.lower():
+        raise TransferError(f"{ref.host_url} stored {ref.name!r} with checksum {ref.sha256!r} instead of {sha256!r}")

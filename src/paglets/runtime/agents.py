@@ -1,0 +1,187 @@
+"""The kernel's table of paglets: one entry per paglet that has, or had until it crashed, a process on this host."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from paglets.core.errors import ConflictError, InvalidAgentError, PagletCrashedError
+from paglets.protocol.mailbox import Mailbox
+from paglets.runtime.attachment import Attachment
+
+if TYPE_CHECKING:
+    from paglets.artifacts import PagletFileRef
+    from paglets.runtime.place import Place
+
+#: Bounds of one mailbox.
+MAILBOX_MESSAGES = 10_000
+MAILBOX_BYTES = 256 * 1024 * 1024
+
+
+class Phase(Enum):
+    """Where a paglet is in its life on this host; see the record on the shape of the runtime."""
+
+    STARTING = "starting"
+    ACTIVE = "active"
+    CRASHED = "crashed"
+    GONE = "gone"
+
+
+DeliveryDone = Callable[[Attachment | None, Exception | None], None]
+
+
+@dataclass(slots=True, eq=False)
+class Delivery:
+    """One message on its way to a paglet's handler, and who wants to know."""
+
+    packed: Attachment
+    kind: str
+    priority: int
+    message_id: str
+    oneway: bool
+    done: DeliveryDone
+
+
+@dataclass(frozen=True, slots=True)
+class SelfCall:
+    """A lifecycle call that a paglet made on itself before it was active; it takes effect afterwards."""
+
+    operation: str
+    arguments: dict[str, Any]
+
+
+@dataclass(slots=True, eq=False)
+class AgentEntry:
+    """One paglet of this host."""
+
+    agent_id: str
+    class_name: str
+    state_class_name: str
+    epoch: int
+    gone: asyncio.Future[dict[str, str] | None]
+    """Resolved when the paglet leaves this host, with the wire form of its proxy if it lives on elsewhere or on disk."""
+    lock: asyncio.Lock
+    """Held by the one lifecycle operation in progress."""
+    mailbox: Mailbox[Delivery]
+    phase: Phase = Phase.STARTING
+    place: Place | None = None
+    resources: dict[str, bool] = field(default_factory=dict)
+    files: dict[str, PagletFileRef] = field(default_factory=dict)
+    last_state: Attachment | None = None
+    """The newest state blob the host has seen; shown when the process does not answer, and of a crashed paglet."""
+    run_ended: asyncio.Future[None] | None = None
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while the paglet itself is on its way out."""
+    creating: bool = False
+    """Whether a failure of ``run`` still fails the creation instead of being a crash."""
+    deferred: list[SelfCall] = field(default_factory=list)
+    notified: list[asyncio.Future[None]] = field(default_factory=list)
+    idle_waiters: list[asyncio.Future[None]] = field(default_factory=list)
+    exitcode: int | None = None
+    error: str | None = None
+    crashed_pid: int | None = None
+
+    @property
+    def crashed(self) -> bool:
+        """Whether the paglet's process ended by itself."""
+        return self.phase is Phase.CRASHED
+
+    @property
+    def active(self) -> bool:
+        """Whether the paglet runs and has finished starting."""
+        return self.phase is Phase.ACTIVE
+
+    def live_place(self) -> Place:
+        """Return the process of an active paglet.
+
+        :raises PagletCrashedError: its process ended.
+        :raises InvalidAgentError: it has none.
+        """
+        if self.phase is Phase.CRASHED:
+            raise PagletCrashedError(f"paglet {self.agent_id} crashed: {self.error}")
+        if self.place is None or self.phase is Phase.GONE:
+            raise InvalidAgentError(f"paglet {self.agent_id} is not active")
+        return self.place
+
+    def wake_idle_waiters(self) -> None:
+        """Tell who waits for the running handler that it has ended."""
+        waiters, self.idle_waiters = self.idle_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def remember_state(self, blob: Attachment) -> None:
+        """Keep the newest state blob."""
+        if self.last_state is not None and self.last_state is not blob:
+            self.last_state.close()
+        self.last_state = blob
+
+
+class AgentTable:
+    """The paglets with a process here, in the order in which they came."""
+
+    def __init__(self, host_name: str) -> None:
+        self._host_name = host_name
+        self._entries: dict[str, AgentEntry] = {}
+
+    def __contains__(self, agent_id: object) -> bool:
+        return agent_id in self._entries
+
+    def __iter__(self) -> Iterator[AgentEntry]:
+        return iter(list(self._entries.values()))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def new(
+        self, agent_id: str, class_name: str, state_class_name: str, *, epoch: int, loop: asyncio.AbstractEventLoop
+    ) -> AgentEntry:
+        """Add an entry that is starting.
+
+        :raises ConflictError: the id is taken.
+        """
+        if agent_id in self._entries:
+            raise ConflictError(f"paglet {agent_id} already exists on {self._host_name}")
+        entry = AgentEntry(
+            agent_id,
+            class_name,
+            state_class_name,
+            epoch,
+            gone=loop.create_future(),
+            lock=asyncio.Lock(),
+            mailbox=Mailbox(max_count=MAILBOX_MESSAGES, max_bytes=MAILBOX_BYTES),
+        )
+        entry.mailbox.pause()
+        self._entries[agent_id] = entry
+        return entry
+
+    def get(self, agent_id: str) -> AgentEntry | None:
+        """Return the entry of a paglet, or None."""
+        return self._entries.get(agent_id)
+
+    def require(self, agent_id: str) -> AgentEntry:
+        """Return the entry of a paglet.
+
+        :raises InvalidAgentError: no such paglet has a process here.
+        """
+        entry = self._entries.get(agent_id)
+        if entry is None:
+            raise InvalidAgentError(f"no active paglet {agent_id} on {self._host_name}")
+        return entry
+
+    def remove(self, entry: AgentEntry) -> None:
+        """Forget an entry; one that was replaced meanwhile stays."""
+        if self._entries.get(entry.agent_id) is entry:
+            del self._entries[entry.agent_id]
+
+    def replace(self, entry: AgentEntry) -> None:
+        """Put ``entry`` in the place of the one with the same id, or add it."""
+        self._entries[entry.agent_id] = entry
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many paglets are active and how many crashed."""
+        active = sum(entry.phase in (Phase.ACTIVE, Phase.STARTING) for entry in self._entries.values())
+        return active, len(self._entries) - active

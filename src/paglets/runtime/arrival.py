@@ -1,0 +1,635 @@
+"""The target side of a move: perform what :mod:`paglets.protocol.transfer.participant` decides."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+import uuid
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+
+from paglets.artifacts import PagletFileRef
+from paglets.core.errors import (
+    ForbiddenError,
+    HostError,
+    LifecycleError,
+    OverloadedError,
+    PagletError,
+    SerializationError,
+    TransferError,
+)
+from paglets.core.policies import DeactivationPolicy, DeactivationRequest
+from paglets.core.runtime_values import EnvelopeKind
+from paglets.persistence.directory import validate_agent_id
+from paglets.persistence.envelope import PagletEnvelope
+from paglets.persistence.records import StoredRecord
+from paglets.protocol.transfer import actions, events, participant
+from paglets.protocol.transfer.journal import TransferJournal
+from paglets.protocol.transfer.model import (
+    Hook,
+    LifecycleCall,
+    Outcome,
+    PreparedRecord,
+    Refusal,
+    RefusalReason,
+    TransferKind,
+    TransferPlan,
+)
+from paglets.remote.movement import Sink
+from paglets.runtime.agents import AgentEntry, Phase, SelfCall
+from paglets.runtime.attachment import EMPTY, Attachment
+from paglets.runtime.files import FileDesk, copy_tree_files
+from paglets.runtime.kernel import Kernel, StartOrder
+from paglets.runtime.place import Place
+from paglets.runtime.sleep import Dormitory
+from paglets.runtime.transfer_wire import TransferLink, plan_from_wire, refusal_to_wire
+
+#: Finished and called-off transfers that are remembered, so that late repetitions are answered without work.
+REMEMBERED_TRANSFERS = 4096
+MAX_STATE_BYTES = 4 * 1024 * 1024 * 1024
+MAX_OPEN_ARRIVALS = 256
+
+
+class StateSink:
+    """Collect a state blob as it arrives."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._nbytes = 0
+        self.attachment = EMPTY
+
+    def write(self, piece: memoryview) -> None:
+        """Take the next bytes."""
+        self._nbytes += len(piece)
+        if self._nbytes > MAX_STATE_BYTES:
+            raise TransferError(f"a state of more than {MAX_STATE_BYTES} bytes is refused")
+        self._pieces.append(bytes(piece))
+
+    def finish(self) -> None:
+        """Hold the blob; a large one in a memory file."""
+        self.attachment = Attachment.of(self._pieces) if self._pieces else EMPTY
+        self._pieces = []
+
+
+class FileSink:
+    """Write a registered file to disk as it arrives, and check it."""
+
+    def __init__(self, path: Path, ref: PagletFileRef) -> None:
+        self._path = path
+        self._ref = ref
+        self._digest = hashlib.sha256()
+        self._stream: BinaryIO | None = path.open("xb", buffering=0)
+
+    def write(self, piece: memoryview) -> None:
+        """Take the next bytes."""
+        if self._stream is not None:
+            self._digest.update(piece)
+            self._stream.write(piece)
+
+    def finish(self) -> None:
+        """Close the file and compare its checksum with the announced one.
+
+        :raises TransferError: they differ.
+        """
+        self.close()
+        if self._digest.hexdigest() != self._ref.sha256:
+            raise TransferError(f"registered file {self._ref.name!r} arrived with a different checksum")
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+
+@dataclass(slots=True)
+class Incoming:
+    """What a PREPARE carries, as received."""
+
+    plan: TransferPlan
+    attempt: int
+    recovering: bool
+    envelope: PagletEnvelope
+    state: StateSink
+    files: list[Path]
+    file_sinks: list[FileSink]
+
+    def discard(self, desk: FileDesk) -> None:
+        """Remove what was received."""
+        for sink in self.file_sinks:
+            sink.close()
+        self.state.attachment.close()
+        desk.drop_incoming(self.plan.transfer_id)
+
+
+Answer = asyncio.Future[dict[str, Any]]
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """One transfer in which this host is the target."""
+
+    transfer_id: str
+    link: TransferLink | None = None
+    state: participant.ParticipantState = field(default_factory=participant.ParticipantState)
+    incoming: Incoming | None = None
+    entry: AgentEntry | None = None
+    place: Place | None = None
+    installed: dict[str, PagletFileRef] = field(default_factory=dict)
+    prepare_waiters: list[Answer] = field(default_factory=list)
+    commit_waiters: list[Answer] = field(default_factory=list)
+    settled: asyncio.Task[dict[str, str] | None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    inbox: deque[events.ParticipantEvent] = field(default_factory=deque)
+    running: bool = False
+
+    @property
+    def plan(self) -> TransferPlan:
+        """The plan both sides hold."""
+        if self.incoming is None:
+            raise LifecycleError(f"transfer {self.transfer_id} has not begun here")
+        return self.incoming.plan
+
+
+class ArrivalDesk:
+    """Receive paglets from other hosts, and from this one."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        dormitory: Dormitory,
+        files: FileDesk,
+        journal: TransferJournal,
+        *,
+        link_to: Callable[[str], TransferLink],
+    ) -> None:
+        self._kernel = kernel
+        self._dormitory = dormitory
+        self._files = files
+        self._journal = journal
+        self._link_to = link_to
+        self._arrivals: OrderedDict[str, Arrival] = OrderedDict()
+        self._starting: dict[str, Arrival] = {}
+        self.perform_self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
+
+    # --- receiving -----------------------------------------------------------------------------------------------------------
+
+    def open(self, header: dict[str, Any]) -> tuple[Incoming, Sequence[Sink]]:
+        """Look at the header of a PREPARE and return where its parts go: the state blob, then the files.
+
+        :raises SerializationError: it is malformed.
+        :raises OverloadedError: too many paglets are arriving at the same time.
+        """
+        if len(self._arrivals) - sum(a.state.terminal for a in self._arrivals.values()) > MAX_OPEN_ARRIVALS * 8:
+            raise OverloadedError("too many paglets are arriving at the same time")
+        wire = header.get("transfer")
+        if not isinstance(wire, dict):
+            raise SerializationError("a movement needs a transfer")
+        plan = plan_from_wire(wire.get("plan"))
+        validate_agent_id(plan.agent_id)
+        validate_agent_id(plan.transfer_id)
+        try:
+            envelope = PagletEnvelope.from_wire(header.get("envelope") or {})
+        except (KeyError, TypeError, ValueError) as exc:
+            raise SerializationError(f"malformed envelope: {exc}") from None
+        if envelope.agent_id != plan.agent_id:
+            raise SerializationError("envelope and transfer speak of different paglets")
+        refs = [PagletFileRef.from_wire(item["file"]) for item in _manifest(envelope)]
+        state = StateSink()
+        files: list[Path] = []
+        sinks: list[FileSink] = []
+        if refs:
+            directory = self._files.incoming_dir(plan.transfer_id + "-" + uuid.uuid4().hex[:8])
+            for index, ref in enumerate(refs):
+                files.append(directory / f"{index}.part")
+                sinks.append(FileSink(files[-1], ref))
+        attempt = wire.get("attempt")
+        incoming = Incoming(
+            plan,
+            attempt if isinstance(attempt, int) else 1,
+            bool(wire.get("recovering")),
+            envelope,
+            state,
+            files,
+            sinks,
+        )
+        return incoming, [state, *sinks]
+
+    async def prepare(self, incoming: Incoming) -> dict[str, Any]:
+        """Take a fully received PREPARE and return the vote, in the form the source expects."""
+        plan = incoming.plan
+        arrival = self._arrival(plan.transfer_id)
+        if arrival.incoming is None or arrival.state.phase in (
+            participant.ParticipantPhase.REFUSED,
+            participant.ParticipantPhase.ABSENT,
+            participant.ParticipantPhase.FORGOTTEN,
+            participant.ParticipantPhase.ABORTED,
+        ):
+            arrival.incoming = incoming
+        else:
+            incoming.discard(self._files)  # a repetition; what came first is what counts
+        arrival.link = self._link_to(plan.source)
+        answer: Answer = self._kernel.loop.create_future()
+        arrival.prepare_waiters.append(answer)
+        received = events.PrepareReceived(plan, incoming.attempt, uuid.uuid4().hex, incoming.recovering)
+        self._feed(arrival, received)
+        return await answer
+
+    async def commit(self, transfer_id: str, vote: str) -> dict[str, Any]:
+        """Take a COMMIT and return the acknowledgement."""
+        arrival = self._arrival(transfer_id)
+        answer: Answer = self._kernel.loop.create_future()
+        arrival.commit_waiters.append(answer)
+        self._feed(arrival, events.CommitReceived(vote))
+        return await answer
+
+    def abort(self, transfer_id: str) -> None:
+        """Take an ABORT."""
+        self._feed(self._arrival(transfer_id), events.AbortReceived())
+
+    def settled(self, transfer_id: str, vote: str) -> None:
+        """Hear that the source will never ask again."""
+        arrival = self._arrivals.get(transfer_id)
+        if arrival is not None:
+            self._feed(arrival, events.SettledReceived(vote))
+
+    async def location(self, transfer_id: str) -> dict[str, str] | None:
+        """Wait until the ``run`` of an arrived paglet has settled; return where the paglet is then."""
+        arrival = self._arrivals.get(transfer_id)
+        if arrival is None or arrival.settled is None:
+            return None
+        return await asyncio.shield(arrival.settled)
+
+    def arriving(self, entry: AgentEntry) -> bool:
+        """Tell whether a paglet's transfer to this host is not decided yet."""
+        arrival = self._starting.get(entry.agent_id)
+        return arrival is not None and arrival.entry is entry
+
+    def defer(self, entry: AgentEntry, call: SelfCall) -> bool:
+        """Keep a call that an arriving paglet made on itself until its transfer is decided; False if none is under way."""
+        arrival = self._starting.get(entry.agent_id)
+        if arrival is None or arrival.entry is not entry:
+            return False
+        argument = msgspec.json.encode(call.arguments).decode()
+        self._feed(arrival, events.CallRequested(LifecycleCall(call.operation, argument)))
+        return True
+
+    def _arrival(self, transfer_id: str) -> Arrival:
+        arrival = self._arrivals.get(transfer_id)
+        if arrival is None:
+            validate_agent_id(transfer_id)
+            arrival = self._arrivals[transfer_id] = Arrival(transfer_id)
+            if len(self._arrivals) > REMEMBERED_TRANSFERS:
+                self._forget_oldest()
+        return arrival
+
+    def _forget_oldest(self) -> None:
+        for transfer_id, arrival in list(self._arrivals.items()):
+            if arrival.state.terminal and not arrival.running:
+                del self._arrivals[transfer_id]
+                if len(self._arrivals) <= REMEMBERED_TRANSFERS:
+                    return
+
+    # --- driving the machine -------------------------------------------------------------------------------------------------
+
+    def _feed(self, arrival: Arrival, event: events.ParticipantEvent) -> None:
+        arrival.inbox.append(event)
+        if not arrival.running:
+            arrival.running = True
+            self._kernel.background(self._drive(arrival))
+
+    async def _drive(self, arrival: Arrival) -> None:
+        try:
+            while arrival.inbox:
+                arrival.state, todo = participant.step(arrival.state, arrival.inbox.popleft())
+                for action in todo:
+                    event = await self._perform(arrival, action)
+                    if event is not None:
+                        # Its result comes before whatever the network brought meanwhile.
+                        arrival.inbox.appendleft(event)
+        finally:
+            arrival.running = False
+
+    async def _perform(
+        self, arrival: Arrival, action: actions.ParticipantAction
+    ) -> events.ParticipantEvent | None:
+        match action:
+            case actions.CheckAdmission(plan):
+                refusal = self._judge(arrival, plan)
+                return events.Admitted() if refusal is None else events.NotAdmitted(refusal)
+            case actions.MaterialiseFiles() | actions.StartProcess() | actions.RunHook():
+                try:
+                    return await self._begin(arrival, action)
+                except (PagletError, OSError, TimeoutError) as exc:
+                    return events.StepFailed(f"{type(exc).__name__}: {exc}", exc)
+            case actions.StoreInert() | actions.JournalActivate():
+                return self._write(action)
+            case actions.QueryOutcome(vote):
+                return await self._ask(arrival, vote)
+            case actions.Activate(_, deferred):
+                await self._activate(arrival, deferred)
+            case actions.StoreInactive():
+                await self._store_inactive(arrival)
+            case actions.Discard(delete_files):
+                await self._discard(arrival, delete_files)
+            case actions.ScheduleRetry(after):
+                self._schedule(arrival, after)
+            case _:
+                self._answer(arrival, action)
+        return None
+
+    def _answer(self, arrival: Arrival, action: actions.ParticipantAction) -> None:
+        match action:
+            case actions.ReplyPrepared(vote):
+                _resolve(arrival.prepare_waiters, {"vote": vote})
+            case actions.ReplyRefused(refusal):
+                _resolve(arrival.prepare_waiters, {"refused": refusal_to_wire(refusal)})
+            case actions.AckCommit():
+                acknowledgement = self._acknowledgement(arrival)
+                _resolve(arrival.prepare_waiters, acknowledgement)
+                _resolve(arrival.commit_waiters, acknowledgement)
+            case actions.RefuseCommit():
+                _resolve(arrival.commit_waiters, {"unknown": True})
+            case actions.ForgetTransfer():
+                self._journal.forget_activated(arrival.transfer_id)
+            case actions.ReportFault(text):
+                self._kernel.emit("transfer-fault", arrival.entry, error=text)
+
+    def _acknowledgement(self, arrival: Arrival) -> dict[str, Any]:
+        settled = arrival.settled
+        if settled is None or not settled.done():
+            return {"acked": True, "location": None, "settling": settled is not None}
+        return {"acked": True, "location": settled.result(), "settling": False}
+
+    def _schedule(self, arrival: Arrival, after: float) -> None:
+        if arrival.timer is not None:
+            arrival.timer.cancel()
+        jitter = random.uniform(0.9, 1.1)  # noqa: S311 - spreads retries, guards nothing
+        arrival.timer = self._kernel.loop.call_later(after * jitter, self._feed, arrival, events.RetryDue())
+
+    # --- steps ---------------------------------------------------------------------------------------------------------------
+
+    def _judge(self, arrival: Arrival, plan: TransferPlan) -> Refusal | None:
+        envelope = arrival.incoming.envelope if arrival.incoming is not None else None
+        if envelope is None:
+            return Refusal(RefusalReason.POLICY, "no envelope came with it")
+        if self._kernel.closing:
+            return Refusal(RefusalReason.POLICY, f"host {self._kernel.config.name} is shutting down", retryable=True)
+        try:
+            self._kernel.check_class(envelope.agent_class_name)
+            self._kernel.check_class(envelope.state_class_name)
+        except ForbiddenError as exc:
+            return Refusal(RefusalReason.CLASS_NOT_ALLOWED, str(exc))
+        except (SerializationError, HostError) as exc:
+            return Refusal(RefusalReason.POLICY, str(exc))
+        entry = self._kernel.agents.get(plan.agent_id)
+        live = entry.epoch if entry is not None else None
+        if entry is None and plan.agent_id in self._dormitory:
+            live = -1  # an inactive paglet of that id: a conflict whatever its epoch
+        departed = self._journal.departed(plan.agent_id)
+        undecided = self._starting.get(plan.agent_id)
+        return participant.judge_epoch(
+            plan,
+            live=live,
+            departed=None if departed is None else departed[0],
+            undecided=None if undecided is None or undecided is arrival else undecided.transfer_id,
+        )
+
+    async def _begin(
+        self, arrival: Arrival, action: actions.MaterialiseFiles | actions.StartProcess | actions.RunHook
+    ) -> events.ParticipantEvent:
+        plan, kernel = arrival.plan, self._kernel
+        match action:
+            case actions.MaterialiseFiles():
+                await self._materialise(arrival)
+                return events.FilesMaterialised()
+            case actions.StartProcess():
+                await self._start(arrival)
+                return events.ProcessStarted()
+            case actions.RunHook(hook):
+                if arrival.place is None:
+                    raise HostError("the process of an arriving paglet is gone")
+                answer, _ = await kernel.hook(arrival.place, hook.value, self._hook_event(plan, arrival, hook))
+                if arrival.entry is not None:
+                    arrival.entry.resources = answer["resources"]
+                return events.HookDone()
+
+    async def _materialise(self, arrival: Arrival) -> None:
+        incoming, kernel, plan = arrival.incoming, self._kernel, arrival.plan
+        if incoming is None or plan.kind is TransferKind.LOCAL:
+            return
+        manifest = _manifest(incoming.envelope)
+        if not manifest:
+            return
+        if plan.source == kernel.address() and plan.kind is TransferKind.CLONE:
+            refs = [PagletFileRef.from_wire(item["file"]) for item in manifest]
+            directory = await kernel.on_disk(self._files.make_work_dir, plan.agent_id)
+            arrival.installed = await kernel.on_disk(copy_tree_files, refs, directory)
+            return
+
+        def install() -> dict[str, PagletFileRef]:
+            return self._files.install(
+                plan.agent_id, manifest, incoming.files, host_name=kernel.config.name, host_url=kernel.address()
+            )
+
+        arrival.installed = await kernel.on_disk(install)
+
+    async def _start(self, arrival: Arrival) -> None:
+        kernel, plan, incoming = self._kernel, arrival.plan, arrival.incoming
+        if incoming is None:
+            raise HostError("nothing to start")
+        envelope = incoming.envelope
+        if plan.kind is TransferKind.LOCAL:
+            arrival.entry = kernel.agents.require(plan.agent_id)
+        else:
+            arrival.entry = kernel.reserve(
+                plan.agent_id, envelope.agent_class_name, envelope.state_class_name, epoch=plan.epoch
+            )
+            arrival.entry.files = arrival.installed
+        entry = arrival.entry
+        self._starting[plan.agent_id] = arrival
+        arrival.place = kernel.open_place(entry)
+        if plan.kind is not TransferKind.LOCAL:
+            entry.place = arrival.place
+        await kernel.start_place(entry, arrival.place, StartOrder(incoming.state.attachment, ""))
+
+    def _hook_event(self, plan: TransferPlan, arrival: Arrival, hook: Hook) -> dict[str, Any]:
+        envelope = arrival.incoming.envelope if arrival.incoming is not None else None
+        names = {
+            "source_host_name": envelope.source_host_name if envelope is not None else "",
+            "source_host_address": plan.source,
+            "target_host_name": self._kernel.config.name,
+            "target_host_address": self._kernel.address(),
+        }
+        if hook is Hook.CLONE:
+            return self._kernel.event_fields(
+                plan.agent_id, source_agent_id=plan.origin_id, clone_agent_id=plan.agent_id, **names
+            )
+        reason = "retract" if plan.kind is TransferKind.RETRACT else "dispatch"
+        return self._kernel.event_fields(plan.agent_id, reason=reason, **names)
+
+    def _write(
+        self, action: actions.StoreInert | actions.JournalActivate
+    ) -> events.JournalWritten | events.JournalFailed:
+        try:
+            if isinstance(action.record, PreparedRecord):
+                self._journal.record_prepared(action.record)
+            else:
+                self._journal.record_activated(action.record)
+        except OSError as exc:
+            return events.JournalFailed(str(exc))
+        return events.JournalWritten()
+
+    async def _ask(self, arrival: Arrival, vote: str) -> events.ParticipantEvent:
+        if arrival.link is None:
+            return events.QueryFailed("the source is not known")
+        try:
+            outcome: Outcome = await arrival.link.outcome(arrival.transfer_id, vote)
+        except (PagletError, OSError) as exc:
+            return events.QueryFailed(str(exc))
+        return events.OutcomeReceived(outcome, vote)
+
+    async def _activate(self, arrival: Arrival, deferred: tuple[LifecycleCall, ...]) -> None:
+        entry, place, plan, kernel = arrival.entry, arrival.place, arrival.plan, self._kernel
+        if entry is None or place is None:
+            raise HostError("only the inert copy is left of an arrived paglet")
+        self._starting.pop(plan.agent_id, None)
+        entry.deferred = [SelfCall(call.operation, msgspec.json.decode(call.argument)) for call in deferred]
+        if plan.kind is TransferKind.LOCAL:
+            entry.place = place
+            entry.epoch = plan.epoch
+            entry.leaving.clear()
+        kernel.activate(entry)
+        data: dict[str, Any] = {"kind": self._kind(plan)}
+        if plan.kind is TransferKind.CLONE:
+            data = {"source_agent_id": plan.origin_id}
+        kernel.emit("clone" if plan.kind is TransferKind.CLONE else "arrival", entry, data=data)
+        arrival.settled = kernel.loop.create_task(self._settle(arrival, entry))
+        kernel.keep(arrival.settled)
+        if entry.run_ended is None and not deferred:
+            await arrival.settled
+
+    def _kind(self, plan: TransferPlan) -> str:
+        return EnvelopeKind.DISPATCH.value if plan.kind is TransferKind.LOCAL else plan.kind.value
+
+    async def _settle(self, arrival: Arrival, entry: AgentEntry) -> dict[str, str] | None:
+        if arrival.plan.kind is TransferKind.LOCAL:
+            # The lock of the operation that moved it is still held; it resumes deliveries when it ends.
+            entry.mailbox.resume()
+        location = await self._kernel.begin(entry)
+        if entry.gone.done():
+            return location
+        return self._kernel.proxy_wire(entry.agent_id)
+
+    async def _store_inactive(self, arrival: Arrival) -> None:
+        plan, incoming, kernel = arrival.plan, arrival.incoming, self._kernel
+        if incoming is None:
+            return
+        request = DeactivationRequest(
+            reason=f"{self._kind(plan)}-arrival", source="transfer", metadata={"arrival_mode": "inactive"}
+        )
+        await self._dormitory.store(
+            StoredRecord(
+                agent_id=plan.agent_id,
+                agent_class_name=incoming.envelope.agent_class_name,
+                state_class_name=incoming.envelope.state_class_name,
+                state_blob=incoming.state.attachment.bytes(),
+                policy=DeactivationPolicy(),
+                request=request,
+                deactivated_at=time.time(),
+                metadata={
+                    "epoch": plan.epoch,
+                    "registered_files": [ref.to_wire() for ref in arrival.installed.values()],
+                },
+            )
+        )
+        kernel.emit(
+            "arrival",
+            agent_id=plan.agent_id,
+            class_name=incoming.envelope.agent_class_name,
+            data={"active": False, "kind": self._kind(plan)},
+        )
+
+    async def _discard(self, arrival: Arrival, delete_files: bool) -> None:
+        kernel, plan = self._kernel, arrival.plan
+        if self._starting.get(plan.agent_id) is arrival:
+            del self._starting[plan.agent_id]
+        entry, arrival.entry = arrival.entry, None
+        place, arrival.place = arrival.place, None
+        if place is not None:
+            place.kill()
+        if entry is not None and plan.kind is not TransferKind.LOCAL and entry.phase is Phase.STARTING:
+            kernel.abandon(entry)
+        if delete_files:
+            if arrival.installed:
+                await kernel.on_disk(self._files.remove_work_dir, plan.agent_id)
+                arrival.installed = {}
+            if arrival.incoming is not None:
+                await kernel.on_disk(arrival.incoming.discard, self._files)
+        self._journal.discard_prepared(arrival.transfer_id)
+
+
+def _manifest(envelope: PagletEnvelope) -> list[dict[str, Any]]:
+    manifest = envelope.metadata.get("registered_files", [])
+    if not isinstance(manifest, list) or not all(isinstance(item, dict) and "file" in item for item in manifest):
+        raise SerializationError("malformed list of registered files")
+    return manifest
+
+
+def _resolve(waiters: list[Answer], answer: dict[str, Any]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(answer)
+    waiters.clear()
+
+
+class LocalTransferLink:
+    """Speak with the arrivals of the same host: no network, and files stay where they are."""
+
+    def __init__(self, arrivals: ArrivalDesk, outcome: Callable[[str, str], Outcome]) -> None:
+        self._arrivals = arrivals
+        self._outcome = outcome
+
+    async def prepare(
+        self, header: dict[str, Any], parts: list[Any], *, attempt: int, timeout: float
+    ) -> dict[str, Any]:
+        """Hand PREPARE over."""
+        del attempt
+        envelope = PagletEnvelope.from_wire(header["envelope"])
+        wire = header["transfer"]
+        state = StateSink()
+        state.attachment = Attachment.of([bytes(parts[0].view)]) if parts else EMPTY
+        incoming = Incoming(
+            plan_from_wire(wire["plan"]), wire["attempt"], wire["recovering"], envelope, state, [], []
+        )
+        async with asyncio.timeout(timeout):
+            return await self._arrivals.prepare(incoming)
+
+    async def commit(self, transfer_id: str, vote: str) -> dict[str, Any]:
+        """Hand COMMIT over."""
+        return await self._arrivals.commit(transfer_id, vote)
+
+    async def abort(self, transfer_id: str) -> None:
+        """Hand ABORT over."""
+        self._arrivals.abort(transfer_id)
+
+    async def settled(self, transfer_id: str, vote: str) -> None:
+        """Say that the transfer may be forgotten."""
+        self._arrivals.settled(transfer_id, vote)
+
+    async def location(self, transfer_id: str) -> dict[str, str] | None:
+        """Wait for the paglet's location after its ``run`` has settled."""
+        return await self._arrivals.location(transfer_id)
+
+    async def outcome(self, transfer_id: str, vote: str) -> Outcome:
+        """Ask what became of a transfer."""
+        return self._outcome(transfer_id, vote)
+
+

@@ -1,0 +1,241 @@
+"""Put a host together when it starts, and take it apart in order when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from paglets.config.startup import resolve_startup_agent
+from paglets.core.errors import PagletError
+from paglets.core.runtime_values import LaunchConfigSyncAction
+from paglets.persistence.records import RecordStore
+from paglets.remote.aio import AsyncHostClient
+from paglets.runtime import platform
+from paglets.runtime.attachment import Attachment
+from paglets.runtime.calls import CallDesk
+from paglets.runtime.http.app import application
+from paglets.runtime.http.guards import GuardPolicy, own_host_names
+from paglets.runtime.http.server import HttpServer, bind
+from paglets.runtime.kernel import Kernel, KernelConfig
+from paglets.runtime.launch import default_launcher
+from paglets.runtime.launch.base import Launcher
+from paglets.runtime.loop import LoopThread
+from paglets.runtime.node import Node, NodePorts
+from paglets.runtime.options import Binding
+from paglets.serialization.blob import encode_blob
+from paglets.serialization.names import ClassPolicy, qualified_name
+from paglets.services.contracts import ServiceRegistry
+
+if TYPE_CHECKING:
+    from paglets.runtime.host import Host
+
+T = TypeVar("T")
+
+MAX_PEER_CALLS = 1000
+
+
+class Assembly:
+    """Everything a started host consists of."""
+
+    def __init__(self, host: Host, thread: LoopThread, node: Node, words: AsyncHostClient) -> None:
+        self._host = host
+        self._thread = thread
+        self.node = node
+        self._words = words
+        self._server: HttpServer | None = None
+        self._timekeeper: asyncio.Task[None] | None = None
+        self.loop = thread.loop
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the host's loop and wait for it."""
+        return self._thread.run(work)
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Call a function on the host's loop and wait for its result."""
+        return self._thread.call(work)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel."""
+        return self.node.kernel
+
+    @classmethod
+    def start(
+        cls, host: Host, binding: Binding, *, launcher: Launcher | None, services: ServiceRegistry
+    ) -> Assembly:
+        """Start a host whose directory this process holds.
+
+        :raises HostError: its address is in use, its journal cannot be read, or a module to preload is refused.
+        """
+        platform.raise_descriptor_limit()
+        launcher = launcher or default_launcher()
+        launcher.start()
+        sockets = bind(binding.hosts, host.port)
+        try:
+            host.port = sockets[0].getsockname()[1]
+            prepare_directory(host)
+            store = RecordStore(host.persistence_dir / "journal.db")
+            thread = LoopThread(f"paglets-{host.name}")
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        assembly: Assembly | None = None
+        try:
+            for module, why in launcher.preload(host.preload).items():
+                host.events.emit(
+                    kind="preload-refused",
+                    host_name=host.name,
+                    host_address=host.address,
+                    data={"module": module},
+                    error=why,
+                )
+            assembly = thread.run(build(host, thread, launcher, store, services))
+            thread.run(assembly._begin(sockets, store.warnings))
+        except BaseException:
+            if assembly is not None:
+                thread.run(assembly._end())
+            for sock in sockets:
+                sock.close()
+            thread.stop()
+            store.close()
+            raise
+        return assembly
+
+    async def _begin(self, sockets: list[Any], warnings: list[str]) -> None:
+        node, host = self.node, self._host
+        for warning in warnings:
+            self.emit("journal-warning", error=warning)
+        node.files.clear(keep=node.dormitory.agent_ids)
+        self._emit_sync_result()
+        await node.dormitory.wake_for_startup()
+        await self._start_agents()
+        self._timekeeper = self.loop.create_task(node.dormitory.keep_time())
+        self._server = HttpServer(application(node, self._policy(), version=product_version()), sockets)
+        await self._server.start()
+        host.mesh.refresh_self()
+
+    def _policy(self) -> Callable[[], GuardPolicy]:
+        host = self._host
+        parts = urlsplit(host.public_url or "")
+        policy = GuardPolicy(
+            api_key=host.api_key,
+            host_names=own_host_names(*host.bind_hosts, host.public_host, parts.hostname or ""),
+            path_prefix=parts.path.rstrip("/"),
+        )
+        return lambda: policy
+
+    def _emit_sync_result(self) -> None:
+        result = self._host.launch_config_sync_result
+        if result is None or result.action not in (LaunchConfigSyncAction.COPIED, LaunchConfigSyncAction.UPDATED):
+            return
+        data = {"path": str(result.path), "message": result.message}
+        if result.action is LaunchConfigSyncAction.UPDATED:
+            data["backup_path"] = str(result.backup_path or "")
+        kind = "copy" if result.action is LaunchConfigSyncAction.COPIED else "update"
+        self.emit(f"launch-config-{kind}", data=data)
+
+    async def _start_agents(self) -> None:
+        config = self._host.launch_config
+        if config is None:
+            return
+        for resident in config.resident_services:
+            if resident.enabled:
+                self.emit(
+                    "resident-service-failed",
+                    data={"use": resident.use or "", "class": resident.class_name or ""},
+                    error="resident services are not available in this version of paglets",
+                )
+        for agent in config.startup_agents:
+            data = {"use": agent.use or "", "class": agent.class_name or ""}
+            if not agent.enabled:
+                self.emit("startup-agent-skip", data={"reason": "disabled", **data})
+                continue
+            try:
+                resolved = await self.loop.run_in_executor(None, resolve_startup_agent, agent)
+                agent_id = resolved.agent_id
+                if agent_id and resolved.singleton and agent_id in self.kernel.agents:
+                    self.emit("startup-agent-skip", data={"reason": "already-active", **data})
+                elif agent_id and resolved.singleton and agent_id in self.node.dormitory:
+                    await self.node.activate(agent_id)
+                    self.emit("startup-agent-activate", agent_id=agent_id, data={"source": "launch-config"})
+                else:
+                    proxy = await self.node.create(
+                        qualified_name(resolved.agent_cls),
+                        qualified_name(resolved.state),
+                        Attachment.of(encode_blob(resolved.state).segments),
+                        init=resolved.init,
+                        agent_id=agent_id,
+                        trusted=True,
+                    )
+                    self.emit("startup-agent-create", agent_id=proxy["agent_id"], data={"source": "launch-config"})
+            except PagletError as exc:
+                self.emit("startup-agent-failed", data=data, error=str(exc))
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        """Record an event of the host."""
+        self._host.events.emit(
+            kind=kind, host_name=self._host.name, host_address=self._host.address, **fields
+        )
+
+    def stop(self, *, store_active: bool) -> None:
+        """Stop serving, store the active paglets if asked to, end every process and the loop."""
+        self.run(self._end(store_active=store_active))
+        self._thread.stop()
+
+    async def _end(self, *, store_active: bool = False) -> None:
+        if self._timekeeper is not None:
+            self._timekeeper.cancel()
+        self.kernel.closing = True
+        if store_active:
+            await self.node.dormitory.put_everyone_to_sleep()
+        await self.node.close()
+        if self._server is not None:
+            self.emit("context-shutdown")
+            await self._server.stop()
+        await self._words.aclose()
+
+
+async def build(
+    host: Host, thread: LoopThread, launcher: Launcher, store: RecordStore, services: ServiceRegistry
+) -> Assembly:
+    """Create the parts of a host on its loop."""
+    config = KernelConfig(
+        host.name,
+        host.persistence_dir,
+        ClassPolicy(host.allow),
+        run_settle_seconds=host.run_settle_seconds,
+    )
+    kernel = Kernel(config, thread.loop, launcher, host.events, lambda: host.address)
+    words = AsyncHostClient(api_key=host.api_key or host.client.api_key, max_connections=MAX_PEER_CALLS)
+    ports = NodePorts(
+        client=host.client,
+        words=words,
+        mesh=host.mesh,
+        services=services,
+        health=host.health,
+        storage_quota_bytes=host.persistent_storage_quota_bytes,
+    )
+    node = Node(kernel, store, ports)
+    CallDesk(node)
+    return Assembly(host, thread, node, words)
+
+
+def prepare_directory(host: Host) -> None:
+    """Make sure that the host's directory can be used.
+
+    :raises OSError: it cannot.
+    """
+    host.persistence_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def product_version() -> str:
+    """Return the version of the installed package."""
+    try:
+        return version("paglets")
+    except PackageNotFoundError:
+        return "0"
+

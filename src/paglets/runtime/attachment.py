@@ -1,0 +1,77 @@
+"""Hold a byte string that may be too large to copy around: in memory, or in a sealed memory file passed by descriptor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+
+from paglets.runtime import platform
+
+#: Byte strings of this size and above are handed over as a memory file instead of through the socket.
+DESCRIPTOR_THRESHOLD_BYTES = 256 * 1024
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Attachment:
+    """Hold bytes that belong to a frame; close it when they are no longer needed."""
+
+    __slots__ = ("_content", "_fd", "_view", "nbytes")
+
+    def __init__(self, content: bytes | None, fd: int, nbytes: int) -> None:
+        self._content = content
+        self._fd = fd
+        self._view: memoryview | None = None
+        self.nbytes = nbytes
+
+    @classmethod
+    def of(cls, segments: Sequence[Buffer]) -> Attachment:
+        """Hold the concatenation of ``segments``, in a memory file when it is large and can be passed on.
+
+        :raises OSError: no memory or descriptors left.
+        """
+        nbytes = sum(map(len, segments))
+        if nbytes >= DESCRIPTOR_THRESHOLD_BYTES and platform.can_pass_descriptors():
+            return cls(None, platform.memory_file("paglets", segments), nbytes)
+        return cls(bytes(segments[0]) if len(segments) == 1 else b"".join(segments), -1, nbytes)
+
+    @classmethod
+    def received(cls, fd: int, nbytes: int) -> Attachment:
+        """Take over a descriptor that a peer sent."""
+        return cls(None, fd, nbytes)
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of the memory file, -1 when the bytes are held in memory."""
+        return self._fd
+
+    def view(self) -> memoryview:
+        """Return the bytes for reading.
+
+        :raises OSError: the file is shorter than its sender announced.
+        """
+        if self._view is None:
+            if self._content is not None:
+                self._view = memoryview(self._content)
+            else:
+                self._view = platform.map_file(self._fd, self.nbytes)
+        return self._view
+
+    def bytes(self) -> bytes:
+        """Return the bytes as one object, copying a memory file."""
+        return self._content if self._content is not None else bytes(self.view())
+
+    def close(self) -> None:
+        """Give the memory back; views handed out keep the mapping alive until they are gone."""
+        self._view = None
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+EMPTY = Attachment(b"", -1, 0)

@@ -1,0 +1,339 @@
+"""The calls that a paglet makes of its host from inside its process: a table of names, each with what it does.
+
+Only what is in the table can be asked for, and everything that changes a paglet changes the one that asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from paglets.artifacts import PagletFileRef
+from paglets.core.context import same_url
+from paglets.core.error_wire import error_to_wire
+from paglets.core.errors import HostError
+from paglets.core.messages import Message
+from paglets.core.runtime_values import ServiceScope, enum_from_wire
+from paglets.remote.transfer import TransferTicket
+from paglets.runtime.agents import AgentEntry, Phase, SelfCall
+from paglets.runtime.attachment import Attachment
+from paglets.runtime.frames import Frame
+from paglets.runtime.kernel import Kernel
+from paglets.runtime.node import Node, mailbox_counts, new_agent_id, proxy_of
+from paglets.runtime.place import Place, packed
+from paglets.runtime.post import Posting
+from paglets.serialization.values import pack, unpack
+
+Arguments = dict[str, Any]
+Call = Callable[[AgentEntry, Arguments], Awaitable[Any]]
+
+MOST_DEFERRED_CALLS = 16
+LIFECYCLE = frozenset({"dispatch", "clone", "deactivate", "dispose"})
+
+
+class CallDesk:
+    """Answer the calls of the paglets of one host."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._kernel: Kernel = node.kernel
+        self._table: dict[str, Call] = {
+            name.removeprefix("call_"): getattr(self, name) for name in dir(self) if name.startswith("call_")
+        }
+        self._kernel.call_handler = self.answer
+
+    async def answer(self, entry: AgentEntry, place: Place, frame: Frame) -> None:
+        """Perform one call and answer it; a failure is answered as its error."""
+        method = frame.payload.decode(errors="replace")
+        try:
+            if place.left_for is not None or entry.phase in (Phase.GONE, Phase.CRASHED):
+                raise HostError("this paglet has left; its old process can ask for nothing any more")
+            arguments = unpack(frame.attachment.view())
+            if method in LIFECYCLE:
+                reply = await self._lifecycle(entry, frame.id, method, arguments)
+            elif method == "deliver":
+                reply = await self._deliver(arguments)
+            else:
+                call = self._table.get(method)
+                if call is None:
+                    raise HostError(f"a host has no call {method!r}")
+                reply = await call(entry, arguments)
+            attachment = reply if isinstance(reply, Attachment) else packed(reply)
+        except Exception as exc:
+            place.channel.fail(frame, pack(error_to_wire(exc)))
+            return
+        finally:
+            frame.attachment.close()
+        place.channel.reply(frame, b"", attachment)
+        attachment.close()
+
+    async def _lifecycle(self, entry: AgentEntry, call_id: int, operation: str, arguments: Arguments) -> Any:
+        in_handler = bool(arguments.pop("in_handler", False))
+        if operation == "clone":
+            arguments["clone_id"] = new_agent_id()
+        call = SelfCall(operation, arguments)
+        if entry.phase is Phase.STARTING or self._node.arrivals.arriving(entry):
+            return self._defer(entry, call)
+        return await self._node.perform_self_call(entry, call, parent=call_id, in_handler=in_handler)
+
+    def _defer(self, entry: AgentEntry, call: SelfCall) -> dict[str, str] | None:
+        """Keep the call until the paglet is active, and answer with what will be true then."""
+        if not self._node.arrivals.defer(entry, call):
+            if len(entry.deferred) >= MOST_DEFERRED_CALLS:
+                raise HostError("too many lifecycle calls before the paglet has started")
+            entry.deferred.append(call)
+        here = self._kernel.proxy_wire(entry.agent_id)
+        match call.operation:
+            case "dispatch":
+                target = TransferTicket.from_wire(call.arguments["ticket"]).destination
+                return here | {"host_url": self._node.ports.mesh.resolve_url(target)}
+            case "clone":
+                wire = call.arguments.get("ticket")
+                target = here["host_url"] if wire is None else TransferTicket.from_wire(wire).destination
+                url = self._node.ports.mesh.resolve_url(target)
+                return {"host_url": url, "agent_id": call.arguments["clone_id"]}
+            case "deactivate":
+                return here
+        return None
+
+    # --- messages and paglets anywhere -------------------------------------------------------------------------------------------
+
+    async def _deliver(self, arguments: Arguments) -> Any:
+        posting = Posting(
+            arguments["message"],
+            arguments["kind"],
+            arguments["priority"],
+            arguments["message_id"],
+            arguments["oneway"],
+            arguments["activate_if_inactive"],
+            arguments["no_delay"],
+        )
+        url = arguments["host_url"]
+        if same_url(url, self._kernel.address()):
+            reply = await self._node.post.send(arguments["agent_id"], posting)
+            return packed(None) if reply is None else reply
+        return await self._node.ports.words.deliver(
+            url,
+            arguments["agent_id"],
+            Message.from_wire(unpack(posting.packed)),
+            oneway=posting.oneway,
+            activate_if_inactive=posting.activate_if_inactive,
+            no_delay=posting.no_delay,
+            timeout=arguments["timeout"],
+        )
+
+    async def call_operate(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Perform a lifecycle operation on a paglet through its proxy."""
+        del entry
+        url, agent_id, payload = arguments["host_url"], arguments["agent_id"], arguments["payload"]
+        if same_url(url, self._kernel.address()):
+            return await self._node.operate(agent_id, arguments["operation"], payload)
+        return await self._node.ports.words.operate(
+            url, agent_id, arguments["operation"], payload, timeout=arguments["timeout"]
+        )
+
+    async def call_agent_info(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Return the summary of a paglet on any host."""
+        del entry
+        if same_url(arguments["host_url"], self._kernel.address()):
+            return self._node.summary(arguments["agent_id"])
+        return await self._node.ports.words.agent_info(arguments["host_url"], arguments["agent_id"])
+
+    async def call_http(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Make a JSON request with this host's client."""
+        del entry
+        words = self._node.ports.words
+        if arguments["method"] == "GET":
+            return await words.get_json(arguments["url"], timeout=arguments["timeout"])
+        return await words.post_json(arguments["url"], arguments["payload"], timeout=arguments["timeout"])
+
+    async def call_create(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Create a paglet here or on another host."""
+        del entry
+        target = arguments["target"]
+        if target and not same_url(target, self._kernel.address()):
+            return await create_elsewhere(
+                self._node,
+                target,
+                arguments["agent_class_name"],
+                arguments["state_class_name"],
+                arguments["state"],
+                init=arguments["init"],
+                agent_id=arguments["agent_id"],
+            )
+        return await self._node.create(
+            arguments["agent_class_name"],
+            arguments["state_class_name"],
+            Attachment.of([arguments["state"]]),
+            init=arguments["init"],
+            agent_id=arguments["agent_id"],
+            trusted=True,
+        )
+
+    # --- what is here ------------------------------------------------------------------------------------------------------------
+
+    async def call_has_agent(self, entry: AgentEntry, arguments: Arguments) -> bool:
+        """Tell whether a paglet is here."""
+        del entry
+        known = self._kernel.agents.get(arguments["agent_id"])
+        if known is not None and known.phase in (Phase.ACTIVE, Phase.STARTING):
+            return True
+        return bool(arguments["include_inactive"]) and arguments["agent_id"] in self._node.dormitory
+
+    async def call_agent_ids(self, entry: AgentEntry, arguments: Arguments) -> list[str]:
+        """Return ids by state."""
+        del entry
+        return self._kernel.agent_ids(arguments["state"], self._node.dormitory.agent_ids)
+
+    async def call_list_agents(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Return summaries."""
+        del entry
+        return await self._node.list_agents(**arguments)
+
+    async def call_health(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Return the host's health."""
+        del entry, arguments
+        return self._node.ports.health()
+
+    async def call_mailbox_status(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Return mailbox counters."""
+        del entry
+        return mailbox_counts(self._kernel.agents.require(arguments["agent_id"]))
+
+    async def call_get_property(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Return a property of the host."""
+        del entry
+        return self._kernel.properties.get(arguments["key"], arguments["default"])
+
+    async def call_set_property(self, entry: AgentEntry, arguments: Arguments) -> None:
+        """Set or remove a property of the host."""
+        del entry
+        if arguments["value"] is None:
+            self._kernel.properties.pop(arguments["key"], None)
+        else:
+            self._kernel.properties[arguments["key"]] = arguments["value"]
+
+    async def call_wait_message(self, entry: AgentEntry, arguments: Arguments) -> bool:
+        """Wait for a notification."""
+        return await self._node.wait_message(entry.agent_id, arguments["timeout"])
+
+    async def call_notify_message(self, entry: AgentEntry, arguments: Arguments) -> None:
+        """Wake who waits for a notification."""
+        self._node.notify(entry.agent_id, everyone=arguments["everyone"])
+
+    # --- mesh --------------------------------------------------------------------------------------------------------------------
+
+    async def call_code_version(self, entry: AgentEntry, arguments: Arguments) -> str:
+        """Return the code version."""
+        del entry, arguments
+        return self._node.ports.mesh.code_version
+
+    async def call_list_hosts(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Return the known hosts."""
+        del entry
+        return [ref.to_wire() for ref in self._node.ports.mesh.hosts(**arguments)]
+
+    async def call_lookup_host(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Return one known host."""
+        del entry
+        ref = self._node.ports.mesh.lookup(arguments["name_or_url"])
+        return None if ref is None else ref.to_wire()
+
+    async def call_is_host_online(self, entry: AgentEntry, arguments: Arguments) -> bool:
+        """Tell whether a host is online."""
+        del entry
+        return self._node.ports.mesh.is_online(arguments["name_or_url"])
+
+    async def call_resolve_url(self, entry: AgentEntry, arguments: Arguments) -> str:
+        """Return the URL of a host."""
+        del entry
+        return self._node.ports.mesh.resolve_url(arguments["name_or_url"])
+
+    async def call_wait_for_host(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Wait for a host to be online."""
+        del entry
+        mesh = self._node.ports.mesh
+
+        def wait() -> Any:
+            return mesh.wait_for_host(
+                arguments["name_or_url"], timeout=arguments["timeout"], interval=arguments["interval"]
+            )
+
+        return (await self._kernel.loop.run_in_executor(None, wait)).to_wire()
+
+    # --- files and storage ---------------------------------------------------------------------------------------------------------
+
+    async def call_work_dir(self, entry: AgentEntry, arguments: Arguments) -> str:
+        """Return the paglet's work directory."""
+        if not arguments["create"]:
+            return str(self._node.files.work_dir(entry.agent_id))
+        return str(await self._kernel.on_disk(self._node.files.make_work_dir, entry.agent_id))
+
+    async def call_storage(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Return where the storage of the paglet's class is."""
+        del arguments
+        return self._node.storage(entry.agent_id)
+
+    async def call_register_file(self, entry: AgentEntry, arguments: Arguments) -> None:
+        """Have a file travel along."""
+        ref = PagletFileRef.from_wire(arguments["file"])
+        entry.files[ref.name] = ref
+
+    async def call_registered_files(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Return the files that travel along."""
+        del arguments
+        return [ref.to_wire() for ref in entry.files.values()]
+
+    async def call_unregister_file(self, entry: AgentEntry, arguments: Arguments) -> None:
+        """Leave a file behind."""
+        entry.files.pop(arguments["name"], None)
+
+    # --- services --------------------------------------------------------------------------------------------------------------------
+
+    async def call_advertise_service(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Advertise the paglet."""
+        scope = enum_from_wire(arguments.pop("scope"), ServiceScope, "scope")
+        return self._node.advertise(entry.agent_id, arguments.pop("name"), scope=scope, **arguments).to_wire()
+
+    async def call_unadvertise_service(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Withdraw the paglet's record."""
+        return [record.to_wire() for record in self._node.unadvertise(arguments["name"], entry.agent_id)]
+
+    async def call_lookup_services(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Return service records."""
+        del entry
+        scope = enum_from_wire(arguments["scope"], ServiceScope, "scope")
+        records = await self._node.lookup_services(
+            arguments["name"], capability=arguments["capability"], scope=scope
+        )
+        return [record.to_wire() for record in records]
+
+
+async def create_elsewhere(
+    node: Node,
+    target: str,
+    agent_class_name: str,
+    state_class_name: str,
+    state_blob: bytes,
+    *,
+    init: Any,
+    agent_id: str | None,
+) -> dict[str, str]:
+    """Create a paglet on another host.
+
+    :raises PagletError: what that host answered.
+    """
+    url = node.ports.mesh.resolve_url(target)
+    payload = {
+        "agent_class_name": agent_class_name,
+        "state_class_name": state_class_name,
+        "state_blob": state_blob,
+        "init": init,
+        "agent_id": agent_id,
+    }
+    reply = await node.ports.words.post_pickle(f"{url}/agents", payload)
+    if not isinstance(reply, dict):
+        raise HostError(f"{url} does not answer like a host")
+    return proxy_of(reply)
+
+

@@ -1,0 +1,164 @@
+"""Work directories, managed storage and registered files of the paglets on one host."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from paglets.artifacts import (
+    ARTIFACT_MOVE,
+    ARTIFACT_STATUS_AVAILABLE,
+    PagletFileRef,
+    file_sha256,
+    unique_target_names,
+)
+from paglets.core.errors import TransferError
+from paglets.persistence.directory import safe_agent_dir, safe_class_key
+from paglets.runtime.agents import AgentEntry
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """One file of a movement: where its bytes are, and how many."""
+
+    path: Path
+    nbytes: int
+
+
+class FileDesk:
+    """Know where a paglet's files are on this host. Its methods block on the disk and run in the kernel's executor.
+
+    :param directory: the host's directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._work = directory / "work"
+        self._storage = directory / "storage"
+        self._incoming = directory / "incoming"
+
+    def clear(self, keep: Iterable[str]) -> None:
+        """Remove what earlier runs left behind, but the work directories of the paglets in ``keep``."""
+        kept = {safe_agent_dir(agent_id) for agent_id in keep}
+        if self._work.is_dir():
+            for entry in self._work.iterdir():
+                if entry.name not in kept:
+                    _remove_tree(entry)
+        if self._incoming.is_dir():
+            _remove_tree(self._incoming)
+
+    def work_dir(self, agent_id: str) -> Path:
+        """Return where a paglet's work directory is, or would be."""
+        return self._work / safe_agent_dir(agent_id)
+
+    def make_work_dir(self, agent_id: str) -> Path:
+        """Return a paglet's work directory, created when absent."""
+        path = self.work_dir(agent_id)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return path
+
+    def remove_work_dir(self, agent_id: str) -> None:
+        """Remove a paglet's work directory with everything in it."""
+        path = self.work_dir(agent_id)
+        if path.exists():
+            _remove_tree(path)
+
+    def storage_root(self, class_name: str) -> Path:
+        """Return the directory that all paglets of one class share."""
+        return self._storage / safe_class_key(class_name)
+
+    def incoming_dir(self, transfer_id: str) -> Path:
+        """Return a fresh directory for the files of an arriving paglet."""
+        path = self._incoming / safe_agent_dir(transfer_id)
+        if path.exists():
+            _remove_tree(path)
+        path.mkdir(mode=0o700, parents=True)
+        return path
+
+    def drop_incoming(self, transfer_id: str) -> None:
+        """Remove the files of a paglet that did not arrive."""
+        path = self._incoming / safe_agent_dir(transfer_id)
+        if path.exists():
+            _remove_tree(path)
+
+    def stage(self, entry: AgentEntry) -> tuple[list[dict[str, Any]], list[FilePart]]:
+        """Check every registered file as it is now, and list it for a movement.
+
+        :return: the manifest, and the files in its order.
+        :raises TransferError: one is missing or cannot be read.
+        """
+        manifest: list[dict[str, Any]] = []
+        parts: list[FilePart] = []
+        for ref in entry.files.values():
+            path = Path(ref.current_path)
+            if not path.is_file():
+                raise TransferError(f"registered file {ref.name!r} is missing: {path}")
+            try:
+                size = path.stat().st_size
+                fresh = replace(ref, size_bytes=size, sha256=file_sha256(path))
+            except OSError as exc:
+                raise TransferError(f"registered file {ref.name!r} cannot be read: {exc}") from exc
+            manifest.append({"file": fresh.to_wire(), "transfer_mode": ref.mode, "source_path": str(path)})
+            parts.append(FilePart(path, size))
+        return manifest, parts
+
+    def install(
+        self, agent_id: str, manifest: list[dict[str, Any]], received: list[Path], *, host_name: str, host_url: str
+    ) -> dict[str, PagletFileRef]:
+        """Put received files into a paglet's work directory under safe, unique names.
+
+        :param received: the verified files, in the manifest's order.
+        :raises TransferError: a file cannot be put in place; nothing of it is left.
+        """
+        if not manifest:
+            return {}
+        refs = [PagletFileRef.from_wire(item["file"]) for item in manifest]
+        directory = self.make_work_dir(agent_id)
+        installed: dict[str, PagletFileRef] = {}
+        try:
+            for ref, name, source in zip(refs, unique_target_names([ref.name for ref in refs]), received, strict=True):
+                target = directory / name
+                source.replace(target)
+                if ref.source_modified_at:
+                    os.utime(target, (ref.source_modified_at, ref.source_modified_at))
+                installed[ref.name] = replace(
+                    ref,
+                    current_host_name=host_name,
+                    current_host_url=host_url,
+                    current_path=str(target),
+                    status=ARTIFACT_STATUS_AVAILABLE,
+                    last_error="",
+                )
+        except (OSError, ValueError) as exc:
+            self.remove_work_dir(agent_id)
+            raise TransferError(f"Could not import registered files of paglet {agent_id}: {exc}") from exc
+        return installed
+
+    def delete_moved(self, entry: AgentEntry) -> None:
+        """Delete the files that a paglet which has safely left took along with ``mode="move"``."""
+        for ref in entry.files.values():
+            if ref.mode == ARTIFACT_MOVE:
+                Path(ref.current_path).unlink(missing_ok=True)
+
+
+def copy_tree_files(refs: Iterable[PagletFileRef], directory: Path) -> dict[str, PagletFileRef]:
+    """Copy registered files for a clone on the same host, under safe, unique names."""
+    listed = list(refs)
+    copies: dict[str, PagletFileRef] = {}
+    for ref, name in zip(listed, unique_target_names([ref.name for ref in listed]), strict=True):
+        target = directory / name
+        shutil.copy2(ref.current_path, target)
+        copies[ref.name] = replace(ref, current_path=str(target), status=ARTIFACT_STATUS_AVAILABLE, last_error="")
+    return copies
+
+
+def _remove_tree(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,784 @@
+"""A host: the place paglets live in. A synchronous facade that any thread may use; the work happens on the host's event loop."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from paglets.artifacts import (
+    DEFAULT_ARTIFACT_MAX_BYTES,
+    DEFAULT_ARTIFACT_SPOOL_TTL_SECONDS,
+    DEFAULT_ARTIFACT_STORAGE_QUOTA_BYTES,
+    PagletFileRef,
+    paglet_file_ref_from_path,
+)
+from paglets.config.startup import LaunchConfig, LaunchConfigSyncResult
+from paglets.core.context import ACTIVE, INACTIVE
+from paglets.core.context_events import ContextEvent, ContextEventLog, ContextListener
+from paglets.core.agent import Paglet, PagletState
+from paglets.core.errors import HostError
+from paglets.core.messages import FutureReply, Message, ReplySet
+from paglets.core.policies import DeactivationRequest
+from paglets.core.runtime_values import ServiceScope
+from paglets.persistence.directory import DirectoryLock
+from paglets.persistence.records import RecordStore
+from paglets.persistence.storage import DEFAULT_PERSISTENT_STORAGE_QUOTA_BYTES, ManagedStorage
+from paglets.remote.client import HostClient
+from paglets.remote.mesh import HostRef, MeshRegistry
+from paglets.remote.proxy import PagletProxy
+from paglets.remote.transfer import TransferTicket
+from paglets.runtime.assembly import Assembly
+from paglets.runtime.attachment import Attachment
+from paglets.runtime.launch.base import Launcher
+from paglets.runtime.local_client import LocalHostClient
+from paglets.runtime.node import Node, mailbox_counts
+from paglets.runtime.options import (
+    DEFAULT_PERSISTENCE_ROOT,
+    Binding,
+    base_url,
+    checked_name,
+    checked_public_url,
+    cleaned_properties,
+    cleaned_tags,
+    host_directory,
+    not_available,
+)
+from paglets.runtime.post import Posting
+from paglets.runtime.remote_resources import RemoteResources
+from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
+from paglets.runtime.worker.host import multicast_copy, not_managed
+from paglets.serialization.blob import encode_blob
+from paglets.serialization.codec import dataclass_from_wire
+from paglets.serialization.names import qualified_name
+from paglets.serialization.values import unpack
+from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord, ServiceRegistry
+from paglets.services.resident import ServiceLease
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+AUTO_UPDATE_REQUEST_INTERVAL_SECONDS = 10.0
+AUTO_UPDATE_REQUEST_TIMEOUT_SECONDS = 10.0
+AUTO_UPDATE_RESTART_DELAY_SECONDS = 0.2
+NETWORK_BIND_WATCH_INTERVAL_SECONDS = 5.0
+MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS = 1.0
+RELAY_OFFLINE_AFTER_SECONDS = 30.0
+RELAY_QUEUE_LIMIT = 1024
+EVENT_FLUSH_SECONDS = 0.2
+
+HOST_CAPABILITIES = [
+    "agents:list",
+    "agents:state",
+    "agents:create",
+    "agents:message",
+    "agents:dispatch",
+    "agents:clone",
+    "agents:retract",
+    "agents:activate",
+    "agents:deactivate",
+    "agents:dispose",
+    "events:list",
+    "hosts:list",
+    "hosts:join",
+    "messages:mailbox",
+    "services:list",
+    "services:mesh",
+    "transfer:tickets",
+    "admin:git-update",
+    "artifacts:upload",
+    "artifacts:download",
+    "artifacts:list",
+    "artifacts:delete",
+]
+"""Every capability there is, in order; :meth:`Host.health` lists those that this version has."""
+
+__all__ = [
+    "AUTO_UPDATE_REQUEST_INTERVAL_SECONDS",
+    "AUTO_UPDATE_REQUEST_TIMEOUT_SECONDS",
+    "AUTO_UPDATE_RESTART_DELAY_SECONDS",
+    "DEFAULT_PERSISTENCE_ROOT",
+    "HOST_CAPABILITIES",
+    "MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS",
+    "NETWORK_BIND_WATCH_INTERVAL_SECONDS",
+    "RELAY_OFFLINE_AFTER_SECONDS",
+    "RELAY_QUEUE_LIMIT",
+    "SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS",
+    "Host",
+]
+
+
+class Host:
+    """Run paglets and let programs, other hosts and people reach them.
+
+    :param name: shown to others and used for the default directory.
+    :param host: address or addresses to listen on; ``auto`` is the address in the local network.
+    :param port: 0 takes a free one at start; :attr:`port` has it then.
+    :param client: used for calls to other hosts and by the proxies this host hands out.
+    :param api_key: every request must show it as bearer key.
+    :param public_url: base URL under which a reverse proxy makes this host reachable.
+    :param persistence_dir: where everything durable is kept; ``~/.paglets/hosts/<name>`` by default.
+    :param allow: patterns of classes that others may create or send here (``myapp``, ``myapp.*``, ``myapp.jobs:Survey``); None for every
+        importable class outside the standard library.
+    :param preload: modules that the fork server imports ahead, so that paglets that need them start faster.
+    :param launcher: starts paglet processes; the fork server shared by this program where there is one.
+    :param run_settle_seconds: how long replies to create, arrival, clone and activation wait for ``run`` to finish or leave.
+    :raises ValueError: an option makes no sense.
+    :raises HostError: an option needs something that this version does not have.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        host: str | Sequence[str] = "127.0.0.1",
+        port: int = 0,
+        *,
+        client: HostClient | None = None,
+        api_key: str | None = None,
+        public_url: str | None = None,
+        connect_to: str | None = None,
+        mesh: bool = True,
+        peers: list[str] | None = None,
+        mesh_multicast: bool = True,
+        mesh_lan_discovery: bool = True,
+        mesh_version: str | None = None,
+        mesh_gossip_interval: float = 1.0,
+        mesh_offline_after: float = 10.0,
+        persistence_dir: str | Path | None = None,
+        persistent_storage_quota_bytes: int | None = DEFAULT_PERSISTENT_STORAGE_QUOTA_BYTES,
+        artifact_max_bytes: int | None = DEFAULT_ARTIFACT_MAX_BYTES,
+        artifact_storage_quota_bytes: int | None = DEFAULT_ARTIFACT_STORAGE_QUOTA_BYTES,
+        artifact_spool_ttl_seconds: float = DEFAULT_ARTIFACT_SPOOL_TTL_SECONDS,
+        launch_config: LaunchConfig | None = None,
+        launch_config_sync_result: LaunchConfigSyncResult | None = None,
+        auto_update_from_git: bool = False,
+        git_repo_root: str | Path | None = None,
+        git_process_start_head: str | None = None,
+        auto_update_restart_callback: Callable[[], None] | None = None,
+        auto_update_reporter: Callable[[str], None] | None = None,
+        auto_update_restart_delay: float = AUTO_UPDATE_RESTART_DELAY_SECONDS,
+        bind_watch_interval: float = NETWORK_BIND_WATCH_INTERVAL_SECONDS,
+        relay_offline_after: float = RELAY_OFFLINE_AFTER_SECONDS,
+        relay_delivery_timeout: float | None = None,
+        relay_queue_limit: int = RELAY_QUEUE_LIMIT,
+        tags: Sequence[str] | None = None,
+        properties: dict[str, str] | None = None,
+        allow: Sequence[str] | None = None,
+        preload: Sequence[str] = (),
+        launcher: Launcher | None = None,
+        run_settle_seconds: float = 0.25,
+    ) -> None:
+        if connect_to is not None:
+            raise not_available("connect_to")
+        if auto_update_from_git:
+            raise not_available("auto_update_from_git")
+        # Accepted so that programs run unchanged; what they tune comes with relaying, artifacts and updates.
+        del git_repo_root, git_process_start_head, auto_update_restart_callback, auto_update_reporter
+        del auto_update_restart_delay, bind_watch_interval, relay_offline_after, relay_delivery_timeout
+        del relay_queue_limit, artifact_storage_quota_bytes, artifact_spool_ttl_seconds
+        self.name = checked_name(name)
+        self._binding = Binding.of(host)
+        self.port = port
+        self.api_key = api_key
+        self.public_url = checked_public_url(public_url)
+        self.relay_mode = self.public_url is not None
+        self.tags = cleaned_tags(tags)
+        self.host_properties = cleaned_properties(properties)
+        self.persistence_dir = host_directory(name, persistence_dir)
+        self.persistent_storage_quota_bytes = persistent_storage_quota_bytes
+        self.artifact_max_bytes = max(0, artifact_max_bytes or 0)
+        self.launch_config = launch_config
+        self.launch_config_sync_result = launch_config_sync_result
+        self.allow = None if allow is None else tuple(allow)
+        self.preload = tuple(preload)
+        self.run_settle_seconds = run_settle_seconds
+        self.client: HostClient = LocalHostClient(self, api_key=api_key) if client is None else client
+        if self.client.api_key is None:
+            self.client.api_key = api_key
+        self.services = ServiceRegistry()
+        self.events = ContextEventLog()
+        self._launcher = launcher
+        self._properties: dict[str, Any] = {}
+        self._lifecycle = threading.RLock()
+        self._stopped = threading.Event()
+        self._assembly: Assembly | None = None
+        self._directory_lock = DirectoryLock(self.persistence_dir)
+        self.mesh = MeshRegistry(
+            self,
+            enabled=mesh,
+            peers=peers,
+            code_version=mesh_version,
+            multicast=mesh_multicast,
+            lan_discovery=mesh_lan_discovery,
+            gossip_interval=mesh_gossip_interval,
+            offline_after=mesh_offline_after,
+        )
+
+    # --- address ---------------------------------------------------------------------------------------------------------------
+
+    @property
+    def bind_hosts(self) -> list[str]:
+        """The addresses this host listens on."""
+        return list(self._binding.hosts)
+
+    @property
+    def bind_host(self) -> str:
+        """The first address this host listens on."""
+        return self._binding.hosts[0]
+
+    @property
+    def public_host(self) -> str:
+        """The address under which others reach this host directly."""
+        return self._binding.public_host
+
+    @property
+    def address(self) -> str:
+        """Base URL for others, without a trailing slash."""
+        return self.public_url or base_url(self.public_host, self.port)
+
+    @property
+    def running(self) -> bool:
+        """Whether the host is started."""
+        return self._assembly is not None
+
+    # --- starting and stopping ---------------------------------------------------------------------------------------------------
+
+    def start_background(self) -> None:
+        """Start the host and return when it serves requests; a started host is left alone.
+
+        :raises HostError: its address or its directory is in use, or its journal cannot be read.
+        """
+        with self._lifecycle:
+            if self._assembly is not None:
+                return
+            self._stopped.clear()
+            self._directory_lock.acquire()
+            try:
+                self._assembly = Assembly.start(self, self._binding, launcher=self._launcher, services=self.services)
+            except BaseException:
+                self._directory_lock.release()
+                raise
+            self._assembly.kernel.properties = self._properties
+        self.mesh.start()
+        self._assembly.emit("context-start")
+
+    def serve_forever(self) -> None:
+        """Start if needed and block until the host is stopped; Ctrl-C shuts it down in order."""
+        self.start_background()
+        try:
+            # In slices, because waiting without end would keep signals from the main thread on some systems.
+            while not self._stopped.wait(0.5):
+                continue
+        except KeyboardInterrupt:
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        """Store every active paglet for the next start, then stop."""
+        self.stop(deactivate_active=True)
+
+    def stop(self, *, deactivate_active: bool = False) -> None:
+        """End every paglet process and stop; a host that does not run is left alone.
+
+        :param deactivate_active: store the paglets first, to be woken by the next start.
+        """
+        with self._lifecycle:
+            assembly = self._assembly
+            if assembly is None:
+                return
+            self.mesh.stop()
+            assembly.stop(store_active=deactivate_active)
+            self._assembly = None
+            self._directory_lock.release()
+            self.events.close()
+            self.client.close()
+        self._stopped.set()
+
+    def _running(self) -> Assembly:
+        assembly = self._assembly
+        if assembly is None:
+            raise HostError(f"host {self.name} is not started")
+        return assembly
+
+    @property
+    def _node(self) -> Node:
+        return self._running().node
+
+    # --- information -------------------------------------------------------------------------------------------------------------
+
+    def agent_counts(self) -> tuple[int, int]:
+        """Return how many paglets are active and how many inactive."""
+        assembly = self._assembly
+        if assembly is None:
+            return 0, len(self._stored_summaries())
+        return assembly.kernel.agents.counts()[0], len(assembly.node.dormitory.agent_ids)
+
+    def health(self) -> dict[str, Any]:
+        """Return who this host is and how it does."""
+        active, inactive = self.agent_counts()
+        return {
+            "name": self.name,
+            "address": self.address,
+            "active_count": active,
+            "inactive_count": inactive,
+            "code_version": self.mesh.code_version,
+            "capabilities": [name for name in HOST_CAPABILITIES if not name.startswith(("artifacts:", "admin:"))],
+            "tags": list(self.tags),
+            "properties": dict(self.host_properties),
+            "auto_update_from_git": False,
+            "auto_update_restart_scheduled": False,
+        }
+
+    def list_hosts(self, *, online_only: bool = False, include_self: bool = True) -> list[HostRef]:
+        """Return the hosts of the mesh that this host knows."""
+        return self.mesh.hosts(online_only=online_only, include_self=include_self)
+
+    def join_mesh(self, payload: dict[str, Any]) -> list[HostRef]:
+        """Register a host by its record and return the known hosts."""
+        self.mesh.register_wire(payload)
+        return self.mesh.hosts()
+
+    def handle_git_update_request(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Answer a request to update from git: this host does not."""
+        return {
+            "ok": False,
+            "status": "disabled",
+            "error": "auto update from git is disabled on this host",
+            "target_hash": str(payload.get("target_hash", "")),
+        }
+
+    def broadcast_git_update(
+        self, targets: list[str] | None = None, *, validate_targets: bool = False, report_unreachable: bool = True
+    ) -> list[dict[str, Any]]:
+        """Ask other hosts to update: none, because updating is off here."""
+        del targets, validate_targets, report_unreachable
+        return []
+
+    def request_peer_git_update(
+        self,
+        url: str,
+        *,
+        target_hash: str | None = None,
+        health: dict[str, Any] | None = None,
+        throttle: bool = True,
+        validate_health: bool = False,
+        report_unreachable: bool = True,
+    ) -> dict[str, Any] | None:
+        """Ask a peer to update: not done, because updating is off here."""
+        del url, target_hash, health, throttle, validate_health, report_unreachable
+        return None
+
+    def list_agents(
+        self, *, active: bool = True, inactive: bool = False, include_state: bool = False
+    ) -> list[dict[str, Any]]:
+        """Return summaries of paglets, the active ones in order of creation, then the inactive ones.
+
+        A host that is not started lists what is stored in its directory.
+        """
+        if self._assembly is None:
+            return self._stored_summaries() if inactive else []
+        node = self._node
+        return self._wait(lambda: node.list_agents(active=active, inactive=inactive, include_state=include_state))
+
+    def _stored_summaries(self) -> list[dict[str, Any]]:
+        with RecordStore.open_readonly(self.persistence_dir / "journal.db") as store:
+            return [
+                {
+                    "agent_id": summary.agent_id,
+                    "class_name": summary.agent_class_name,
+                    "state_class_name": summary.state_class_name,
+                    "host": self.name,
+                    "address": self.address,
+                    "active": False,
+                    "deactivated_at": summary.deactivated_at,
+                }
+                for summary in store.summaries()
+            ]
+
+    def agent_summary(self, agent_id: str) -> dict[str, Any]:
+        """Return the summary of one paglet.
+
+        :raises InvalidAgentError: it is unknown here.
+        """
+        node = self._node
+        return self._running().call(lambda: node.summary(agent_id))
+
+    def get_state(self, agent_id: str, state_cls: type[S]) -> S:
+        """Return a snapshot of an active paglet's state.
+
+        :raises InvalidAgentError: it is inactive or unknown.
+        :raises PagletCrashedError: its process ended.
+        """
+        node = self._node
+
+        async def blob() -> dict[str, Any]:
+            entry = node.kernel.agents.require(agent_id)
+            entry.live_place()
+            payload: dict[str, Any] = (await node.state_payload(agent_id))["state"]
+            return payload
+
+        state: S = dataclass_from_wire(state_cls, self._wait(blob))
+        return state
+
+    def add_listener(self, listener: ContextListener) -> None:
+        """Tell ``listener`` of every event from now on, from a thread of its own."""
+        self.events.add_listener(listener)
+
+    def remove_listener(self, listener: ContextListener) -> None:
+        """Tell a listener nothing more."""
+        self.events.remove_listener(listener)
+
+    def list_events(self, *, since: int = 0, limit: int = 100) -> list[ContextEvent]:
+        """Return events with an id greater than ``since``, oldest first."""
+        self.events.flush(EVENT_FLUSH_SECONDS)
+        return self.events.events_since(since, limit=limit)
+
+    def get_property(self, key: str, default: Any = None) -> Any:
+        """Return a property that all paglets of this host share."""
+        return self._properties.get(key, default)
+
+    def set_property(self, key: str, value: Any) -> None:
+        """Set a property in memory; None removes it."""
+        if value is None:
+            self._properties.pop(key, None)
+        else:
+            self._properties[key] = value
+
+    # --- proxies -------------------------------------------------------------------------------------------------------------------
+
+    def proxy_for(self, host_url: str, agent_id: str) -> PagletProxy:
+        """Return a proxy without checking that the paglet exists."""
+        return PagletProxy(host_url, agent_id, self.client)
+
+    def _proxy(self, wire: dict[str, str]) -> PagletProxy:
+        return PagletProxy.from_wire(wire, self.client)
+
+    def get_proxy(self, agent_id: str, *, include_inactive: bool = False) -> PagletProxy | None:
+        """Return a proxy of an active paglet, or of an inactive one too; None if it is not here."""
+        assembly = self._assembly
+        if assembly is None:
+            return None
+        wanted = ACTIVE | INACTIVE if include_inactive else ACTIVE
+        return self.proxy_for(self.address, agent_id) if agent_id in self._ids(wanted) else None
+
+    def get_proxies(self, state: int = ACTIVE) -> list[PagletProxy]:
+        """Return proxies of the paglets in the states of the mask ``ACTIVE | INACTIVE``."""
+        return [self.proxy_for(self.address, agent_id) for agent_id in self._ids(state)]
+
+    def _ids(self, mask: int) -> list[str]:
+        if self._assembly is None:
+            return [row["agent_id"] for row in self._stored_summaries()] if mask & INACTIVE else []
+        node = self._node
+        return self._running().call(lambda: node.kernel.agent_ids(mask, node.dormitory.agent_ids))
+
+    # --- lifecycle -----------------------------------------------------------------------------------------------------------------
+
+    def _wait(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        return self._running().run(work())
+
+    def create(
+        self,
+        agent_cls: type[Paglet[Any]],
+        state: PagletState | None = None,
+        *,
+        init: Any = None,
+        agent_id: str | None = None,
+    ) -> PagletProxy:
+        """Create a paglet here.
+
+        :raises ConflictError: the id is taken.
+        :raises PagletError: the class or state is unusable, or a hook or an early ``run`` failed; nothing is left then.
+        """
+        agent_name, state_name, blob = creation(agent_cls, state)
+        node = self._node
+        return self._proxy(
+            self._wait(
+                lambda: node.create(agent_name, state_name, blob, init=init, agent_id=agent_id, trusted=True)
+            )
+        )
+
+    def create_remote(
+        self,
+        target: str,
+        agent_cls: type[Paglet[Any]],
+        state: PagletState | None = None,
+        *,
+        init: Any = None,
+        agent_id: str | None = None,
+    ) -> PagletProxy:
+        """Create a paglet on the host at ``target``, a URL or the name of a mesh host."""
+        agent_name, state_name, blob = creation(agent_cls, state)
+        payload = {
+            "agent_class_name": agent_name,
+            "state_class_name": state_name,
+            "state_blob": blob.bytes(),
+            "init": init,
+            "agent_id": agent_id,
+        }
+        reply = self.client.post_pickle(f"{self.mesh.resolve_url(target)}/agents", payload)
+        return self._proxy(reply["proxy"])
+
+    def dispatch(self, agent_id: str, target: str | TransferTicket) -> PagletProxy:
+        """Move a paglet to another host.
+
+        :raises TransferError: it did not move and goes on here.
+        :raises InvalidAgentError: no such active paglet.
+        """
+        node, ticket = self._node, TransferTicket.from_target(target)
+        return self._proxy(self._wait(lambda: node.dispatch(agent_id, ticket)))
+
+    def clone(self, agent_id: str, *, target: str | TransferTicket | None = None) -> PagletProxy:
+        """Copy a paglet under a new id, here or to ``target``."""
+        node = self._node
+        ticket = None if target is None else TransferTicket.from_target(target)
+        return self._proxy(self._wait(lambda: node.clone(agent_id, ticket)))
+
+    def retract(self, remote_host_url: str, agent_id: str) -> PagletProxy:
+        """Pull a paglet from another host to this one."""
+        node = self._node
+        return self._proxy(self._wait(lambda: node.retract_from(remote_host_url, agent_id)))
+
+    def deactivate(self, agent_id: str, request: DeactivationRequest | None = None) -> PagletProxy:
+        """Store a paglet on disk and end its process."""
+        node = self._node
+        return self._proxy(self._wait(lambda: node.deactivate(agent_id, request)))
+
+    def activate(self, agent_id: str) -> PagletProxy:
+        """Bring an inactive paglet back."""
+        node = self._node
+        return self._proxy(self._wait(lambda: node.activate(agent_id)))
+
+    def dispose(self, agent_id: str) -> None:
+        """End a paglet for good, be it active, inactive or crashed."""
+        node = self._node
+        self._wait(lambda: node.dispose(agent_id))
+
+    def operate(self, agent_id: str, operation: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """Perform a lifecycle operation given as its HTTP route would be."""
+        node = self._node
+        return self._wait(lambda: node.operate(agent_id, operation, payload))
+
+    # --- messages --------------------------------------------------------------------------------------------------------------------
+
+    def deliver_message(
+        self,
+        agent_id: str,
+        message: Message,
+        *,
+        oneway: bool = False,
+        activate_if_inactive: bool = True,
+        no_delay: bool = False,
+    ) -> Any:
+        """Deliver a message to a paglet here and return the reply, None for a one-way message."""
+        return self.deliver_within(
+            None,
+            agent_id,
+            message,
+            oneway=oneway,
+            activate_if_inactive=activate_if_inactive,
+            no_delay=no_delay,
+        )
+
+    def deliver_within(
+        self,
+        timeout: float | None,
+        agent_id: str,
+        message: Message,
+        *,
+        oneway: bool = False,
+        activate_if_inactive: bool = True,
+        no_delay: bool = False,
+    ) -> Any:
+        """Deliver a message and wait at most ``timeout`` seconds for the reply.
+
+        :raises TimeoutError: no reply in time; the message may still be handled.
+        """
+        posting = Posting.of(
+            message, oneway=oneway, activate_if_inactive=activate_if_inactive, no_delay=no_delay
+        )
+        reply = self._post(agent_id, posting).result(timeout)
+        if reply is None:
+            return None
+        try:
+            return unpack(reply.view())
+        finally:
+            reply.close()
+
+    def _post(self, agent_id: str, posting: Posting) -> concurrent.futures.Future[Attachment | None]:
+        assembly = self._running()
+        future: concurrent.futures.Future[Attachment | None] = concurrent.futures.Future()
+
+        def done(reply: Attachment | None, error: Exception | None) -> None:
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(reply)
+
+        assembly.loop.call_soon_threadsafe(assembly.node.post.post, agent_id, posting, done)
+        return future
+
+    def multicast_message(
+        self, kind: str | Message, args: dict[str, Any] | None = None, *, exclude: set[str] | None = None
+    ) -> ReplySet:
+        """Send a message to every active paglet here but those in ``exclude``."""
+        replies = ReplySet()
+        for agent_id in self._ids(ACTIVE):
+            if agent_id not in (exclude or ()):
+                replies.add_future_reply(self._future_reply(agent_id, multicast_copy(kind, args)))
+        return replies
+
+    def _future_reply(self, agent_id: str, message: Message) -> FutureReply:
+        reply: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def decode(done: concurrent.futures.Future[Attachment | None]) -> None:
+            try:
+                packed_reply = done.result()
+                reply.set_result(None if packed_reply is None else unpack(packed_reply.view()))
+            except Exception as exc:
+                reply.set_exception(exc)
+
+        self._post(agent_id, Posting.of(message)).add_done_callback(decode)
+        return FutureReply(reply)
+
+    def wait_message(self, agent_id: str, *, timeout: float | None = None) -> bool:
+        """Wait for a notification of a paglet here; return whether one came in time."""
+        node = self._node
+        return self._wait(lambda: node.wait_message(agent_id, timeout))
+
+    def notify_message(self, agent_id: str) -> None:
+        """Wake one who waits for a notification of a paglet."""
+        node = self._node
+        self._running().call(lambda: node.notify(agent_id, everyone=False))
+
+    def notify_all_messages(self, agent_id: str) -> None:
+        """Wake everyone who waits for a notification of a paglet."""
+        node = self._node
+        self._running().call(lambda: node.notify(agent_id, everyone=True))
+
+    def mailbox_status(self, agent_id: str) -> dict[str, int]:
+        """Return the four counters of a paglet's mailbox."""
+        node = self._node
+        return self._running().call(lambda: mailbox_counts(node.kernel.agents.require(agent_id)))
+
+    # --- resources, storage, files -------------------------------------------------------------------------------------------------
+
+    def resources_for(self, agent_id: str) -> Any:
+        """Return a view of the resources inside a paglet's process: ``status()``, ``remove(name)``, ``cleanup(reason=)``."""
+        assembly = self._running()
+        return RemoteResources(assembly.run, assembly.call(lambda: assembly.node.kernel.agents.require(agent_id)))
+
+    def work_dir_for(self, agent_id: str, *, create: bool = True) -> Path:
+        """Return an active paglet's scratch directory."""
+        node = self._node
+        return Path(self._wait(lambda: node.work_dir(agent_id, create=create)))
+
+    def persistent_storage_for(self, agent_id: str, *, quota_bytes: int | None = None) -> ManagedStorage:
+        """Return the storage that all paglets of this one's class share."""
+        node = self._node
+        place = self._running().call(lambda: node.storage(agent_id))
+        return ManagedStorage(place["root"], quota_bytes=place["quota_bytes"] if quota_bytes is None else quota_bytes)
+
+    def register_file_for(
+        self, agent_id: str, path: str | Path, *, name: str | None = None, mode: str = "copy"
+    ) -> PagletFileRef:
+        """Have a file travel with a paglet."""
+        node = self._node
+        ref = paglet_file_ref_from_path(path, name=name, mode=mode, host_name=self.name, host_url=self.address)
+        self._running().call(lambda: node.register_file(agent_id, ref))
+        return ref
+
+    def registered_files_for(self, agent_id: str) -> list[PagletFileRef]:
+        """Return the files that travel with a paglet."""
+        node = self._node
+        return self._running().call(lambda: node.registered_files(agent_id))
+
+    def unregister_file_for(self, agent_id: str, name_or_ref: str | PagletFileRef) -> None:
+        """Leave a file behind from now on."""
+        node = self._node
+        name = name_or_ref if isinstance(name_or_ref, str) else name_or_ref.name
+        self._running().call(lambda: node.unregister_file(agent_id, name))
+
+    def registered_file_path_for(self, agent_id: str, name_or_ref: str | PagletFileRef) -> Path:
+        """Return where a registered file lies.
+
+        :raises HostError: no file is registered under this name.
+        """
+        name = name_or_ref if isinstance(name_or_ref, str) else name_or_ref.name
+        for ref in self.registered_files_for(agent_id):
+            if ref.name == name:
+                return Path(ref.current_path)
+        raise HostError(f"no file is registered under the name {name!r}")
+
+    # --- services --------------------------------------------------------------------------------------------------------------------
+
+    def advertise_service(
+        self,
+        agent_id: str,
+        name: str,
+        *,
+        capabilities: Sequence[str] | None = None,
+        metadata: dict[str, Any] | None = None,
+        scope: ServiceScope = ServiceScope.LOCAL,
+        ttl: float | None = None,
+    ) -> ServiceRecord:
+        """Make a paglet findable under a service name; ``ttl`` in seconds."""
+        node = self._node
+        chosen = list(capabilities or ())
+        return self._running().call(
+            lambda: node.advertise(agent_id, name, capabilities=chosen, metadata=metadata, scope=scope, ttl=ttl)
+        )
+
+    def unadvertise_service(self, name: str, *, agent_id: str | None = None) -> list[ServiceRecord]:
+        """Withdraw the records of a service, of one paglet or of all, and return them."""
+        node = self._node
+        return self._running().call(lambda: node.unadvertise(name, agent_id))
+
+    def lookup_service(
+        self, name: str, *, capability: str | None = None, scope: ServiceScope = ServiceScope.LOCAL
+    ) -> ServiceRecord | None:
+        """Return the first matching record, or None."""
+        return next(iter(self.lookup_services(name, capability=capability, scope=scope)), None)
+
+    def lookup_services(
+        self, name: str | None = None, *, capability: str | None = None, scope: ServiceScope = ServiceScope.LOCAL
+    ) -> list[ServiceRecord]:
+        """Return matching records of this host, or of the mesh."""
+        node = self._node
+        return self._wait(lambda: node.lookup_services(name, capability=capability, scope=scope))
+
+    def service_handle(self, contract: ServiceContract, record: ServiceRecord) -> ServiceHandle:
+        """Return a handle that calls a record's provider."""
+        return ServiceHandle(contract, record, self.client)
+
+    def lease_service_handle(self, handle: ServiceHandle, *, ttl: float = 60.0) -> ServiceLease:
+        """Keep a managed resident service awake.
+
+        :raises ServiceNotFoundError: the provider is not one that a host manages.
+        """
+        if not ttl > 0:
+            raise HostError("ttl must be positive")
+        raise not_managed(handle)
+
+
+def creation(agent_cls: type[Paglet[Any]], state: PagletState | None) -> tuple[str, str, Attachment]:
+    """Return class name, state class name and state blob of a paglet to be.
+
+    :raises HostError: the class is no paglet, or its state no dataclass.
+    :raises SerializationError: a class is local, or the state cannot travel.
+    """
+    candidate: Any = agent_cls
+    if not isinstance(candidate, type) or not issubclass(candidate, Paglet):
+        raise HostError(f"{agent_cls!r} is not a Paglet class")
+    value = agent_cls.state_class()() if state is None else state
+    if isinstance(value, type) or not hasattr(value, "__dataclass_fields__"):
+        raise HostError(f"state of {agent_cls.__name__} must be a dataclass instance, not {type(value).__name__}")
+    names = qualified_name(agent_cls), qualified_name(value)
+    for name in names:
+        if name.startswith("__main__:"):
+            raise HostError(
+                f"{name} is defined in the program's main module, which other processes cannot import; "
+                "move it to a module of its own"
+            )
+    return *names, Attachment.of(encode_blob(value).segments)
+

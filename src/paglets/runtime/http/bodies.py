@@ -1,0 +1,125 @@
+"""The shapes of JSON requests and answers; unknown fields are ignored, wrong types are answered with the field's name."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Annotated, Any
+
+import msgspec
+
+from paglets.core.messages import NORMAL_PRIORITY, SYNCHRONOUS, Message
+
+ShortText = Annotated[str, msgspec.Meta(max_length=4096)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+#: Priorities are ordinary integers, but bounded so that they fit every encoding.
+Priority = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400.0)]
+
+
+class MessageBody(msgspec.Struct, kw_only=True):
+    """A message, as sent."""
+
+    kind: Name
+    args: dict[str, Any] | None = None
+    arg: Any = None
+    sender: ShortText | None = None
+    reply_to: ShortText | None = None
+    priority: Priority | None = None
+    message_type: Annotated[int, msgspec.Meta(ge=0, le=2)] | None = None
+    timestamp: float | None = None
+    message_id: ShortText | None = None
+
+    def message(self) -> Message:
+        """Return the message, with defaults for what is missing."""
+        return Message(
+            self.kind,
+            self.args or {},
+            self.arg,
+            self.sender,
+            self.reply_to,
+            NORMAL_PRIORITY if self.priority is None else self.priority,
+            SYNCHRONOUS if self.message_type is None else self.message_type,
+            time.time() if self.timestamp is None else self.timestamp,
+            self.message_id or uuid.uuid4().hex,
+        )
+
+
+class DeliverBody(msgspec.Struct, kw_only=True):
+    """A delivery."""
+
+    message: MessageBody
+    oneway: bool = False
+    activate_if_inactive: bool = True
+    no_delay: bool = False
+
+
+class CreateBody(msgspec.Struct, kw_only=True):
+    """The creation of a paglet, or the import of one from an envelope."""
+
+    agent_class_name: ShortText | None = None
+    state_class_name: ShortText | None = None
+    state: dict[str, Any] | None = None
+    init: Any = None
+    agent_id: ShortText | None = None
+    envelope: dict[str, Any] | None = None
+
+
+class TicketBody(msgspec.Struct, kw_only=True):
+    """Where to, and on which conditions."""
+
+    destination: Name
+    timeout: Seconds = 10.0
+    retries: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    retry_interval: Seconds = 0.25
+    required_capabilities: list[ShortText] = msgspec.field(default_factory=list)
+    expected_code_version: ShortText | None = None
+    arrival_mode: ShortText = "activate"
+
+
+class MoveBody(msgspec.Struct, kw_only=True):
+    """A move or a clone: a ticket, or just a target."""
+
+    ticket: TicketBody | None = None
+    target: ShortText | None = None
+
+
+class RetractBody(msgspec.Struct, kw_only=True):
+    """A retraction."""
+
+    target: Name
+
+
+class DeactivateBody(msgspec.Struct, kw_only=True):
+    """A deactivation."""
+
+    request: dict[str, Any] | None = None
+
+
+class ServiceBody(msgspec.Struct, kw_only=True):
+    """A service advertisement."""
+
+    name: Name
+    capabilities: list[ShortText] | None = None
+    metadata: dict[str, Any] | None = None
+    scope: ShortText = "local"
+    ttl: Annotated[float, msgspec.Meta(gt=0)] | None = None
+
+
+class ServiceNameBody(msgspec.Struct, kw_only=True):
+    """The withdrawal of a service."""
+
+    name: Name
+
+
+class VoteBody(msgspec.Struct, kw_only=True):
+    """A word about a transfer."""
+
+    vote: ShortText = ""
+
+
+class ErrorBody(msgspec.Struct, kw_only=True):
+    """What every refused request is answered with."""
+
+    error_type: str
+    error: str

@@ -1,0 +1,679 @@
+"""The kernel of a host: the table of its paglets, and what can be done with them. It runs on the host's event loop and nowhere else.
+
+Longer stories are in modules of their own, which hold a reference to the kernel: moving (:mod:`paglets.runtime.mover`), sleeping
+(:mod:`paglets.runtime.sleep`), files (:mod:`paglets.runtime.files`), services, and the calls that paglets make.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from paglets.core.context import ACTIVE, INACTIVE
+from paglets.core.context_events import ContextEventLog
+from paglets.core.errors import (
+    ConflictError,
+    HostError,
+    InvalidAgentError,
+    LifecycleError,
+    OverloadedError,
+    PagletCrashedError,
+    PagletError,
+)
+from paglets.persistence.directory import validate_agent_id
+from paglets.protocol.mailbox import MailboxClosedError, MailboxFullError
+from paglets.runtime.agents import MAILBOX_MESSAGES, AgentEntry, AgentTable, Delivery, DeliveryDone, Phase, SelfCall
+from paglets.runtime.attachment import EMPTY, Attachment
+from paglets.runtime.frames import Frame, FrameType, Op
+from paglets.runtime.launch.base import Launcher
+from paglets.runtime.place import Place, describe_exit, packed, restore_failure
+from paglets.serialization.names import ClassPolicy, validate_qualified_name
+from paglets.serialization.values import pack, unpack
+
+T = TypeVar("T")
+
+#: How long replies wait for a ``run()`` to finish or to leave.
+RUN_SETTLE_SECONDS = 0.25
+#: How long the location of a paglet that has left is waited for.
+DEPARTED_SECONDS = 5.0
+#: How long a lifecycle operation waits for the running handler.
+HANDLER_WAIT_SECONDS = 10.0
+#: How long a hook may take.
+HOOK_SECONDS = 60.0
+#: How long a paglet that left may still run the statements after the call.
+FAREWELL_SECONDS = 2.0
+STATE_QUERY_SECONDS = 2.0
+#: Where a message that bypasses the queue stands among the priorities.
+UNQUEUED_RANK = 1 << 40
+DISK_THREADS = 4
+
+
+@dataclass(slots=True)
+class KernelConfig:
+    """What the kernel needs to know of its host."""
+
+    name: str
+    directory: Path
+    class_policy: ClassPolicy
+    run_settle_seconds: float = RUN_SETTLE_SECONDS
+    handler_wait_seconds: float = HANDLER_WAIT_SECONDS
+    max_paglets: int = 10_000
+
+
+@dataclass(slots=True)
+class StartOrder:
+    """Everything that starts a paglet's process."""
+
+    blob: Attachment
+    hook: str
+    event: dict[str, Any] = field(default_factory=dict)
+
+
+class Kernel:
+    """Own every paglet of one host.
+
+    :param address: returns the host's present base URL.
+    """
+
+    def __init__(
+        self,
+        config: KernelConfig,
+        loop: asyncio.AbstractEventLoop,
+        launcher: Launcher,
+        events: ContextEventLog,
+        address: Callable[[], str],
+    ) -> None:
+        self.config = config
+        self.loop = loop
+        self.events = events
+        self.address = address
+        self.agents = AgentTable(config.name)
+        self.properties: dict[str, Any] = {}
+        self.closing = False
+        self._launcher = launcher
+        self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix=f"paglets-disk-{config.name}")
+        self._background: set[asyncio.Task[Any]] = set()
+        self.on_departed: list[Callable[[AgentEntry], None]] = []
+        # Set by the parts that take these over, before the first paglet starts.
+        self.call_handler: Callable[[AgentEntry, Place, Frame], Awaitable[None]]
+        self.self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
+        self.is_stored: Callable[[str], bool] = lambda _: False
+
+    # --- helpers -----------------------------------------------------------------------------------------------------------
+
+    async def on_disk(self, work: Callable[..., T], *args: Any) -> T:
+        """Run blocking work in the bounded executor."""
+        return await self.loop.run_in_executor(self._disk, partial(work, *args))
+
+    def background(self, work: Awaitable[Any]) -> None:
+        """Run something to its end without waiting for it; its failure becomes an event."""
+        self.keep(self.loop.create_task(self._guarded(work)))
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Hold a task until it ends; the host's end cancels it."""
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _guarded(self, work: Awaitable[Any]) -> None:
+        try:
+            await work
+        except Exception as exc:
+            self.emit("background-failure", error=f"{type(exc).__name__}: {exc}")
+
+    def emit(self, kind: str, entry: AgentEntry | None = None, **fields: Any) -> None:
+        """Record what happened."""
+        if entry is not None:
+            fields.setdefault("agent_id", entry.agent_id)
+            fields.setdefault("class_name", entry.class_name)
+        self.events.emit(kind=kind, host_name=self.config.name, host_address=self.address(), **fields)
+
+    def proxy_wire(self, agent_id: str) -> dict[str, str]:
+        """Return the wire form of a proxy of a paglet here."""
+        return {"host_url": self.address(), "agent_id": agent_id}
+
+    def event_fields(self, agent_id: str, **fields: Any) -> dict[str, Any]:
+        """Return the fields that every lifecycle event of a paglet here has, and more."""
+        return {
+            "agent_id": agent_id,
+            "host_name": self.config.name,
+            "host_address": self.address(),
+            "timestamp": time.time(),
+            **fields,
+        }
+
+    # --- creation ------------------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        class_name: str,
+        state_class_name: str,
+        blob: Attachment,
+        *,
+        init: Any = None,
+        agent_id: str | None = None,
+        trusted: bool = False,
+    ) -> dict[str, str]:
+        """Create a paglet and return the wire form of its proxy, wherever its ``run`` has taken it within the settling time.
+
+        :param trusted: the class was named by the program that owns this host, so the allow-list is not asked.
+        :raises ConflictError: the id is taken.
+        :raises ForbiddenError: the class is not on the allow-list.
+        :raises PagletError: the class is unusable, or a hook or an early ``run`` failed; nothing is left then.
+        """
+        agent_id = validate_agent_id(agent_id) if agent_id else uuid.uuid4().hex
+        self.check_class(class_name, trusted=trusted)
+        if state_class_name:
+            self.check_class(state_class_name, trusted=trusted)
+        entry = self.reserve(agent_id, class_name, state_class_name, epoch=first_epoch())
+        try:
+            event = self.event_fields(agent_id, init=init)
+            await self.start(entry, StartOrder(blob, "on_creation", event))
+        except BaseException:
+            self.abandon(entry)
+            raise
+        self.activate(entry)
+        self.emit("create", entry)
+        return await self.begin(entry, fail_with_run=True) or self.proxy_wire(agent_id)
+
+    def check_class(self, class_name: str, *, trusted: bool = False) -> None:
+        """Check a class name before anything is imported for it.
+
+        :raises SerializationError: it is malformed.
+        :raises HostError: it is in ``__main__``.
+        :raises ForbiddenError: it is not on the allow-list.
+        """
+        module, _ = validate_qualified_name(class_name)
+        if module == "__main__":
+            raise HostError(
+                f"{class_name} is defined in the program's main module, which other processes cannot import; "
+                "move it to a module of its own"
+            )
+        if not trusted:
+            self.config.class_policy.check(class_name)
+
+    def reserve(
+        self, agent_id: str, class_name: str, state_class_name: str, *, epoch: int, from_store: bool = False
+    ) -> AgentEntry:
+        """Add a starting entry for a paglet that comes to this host.
+
+        :raises ConflictError: the id is taken by an active, crashed or inactive paglet.
+        :raises OverloadedError: the host holds as many paglets as it may.
+        :raises HostError: the host is shutting down.
+        """
+        if self.closing:
+            raise HostError(f"host {self.config.name} is shutting down")
+        if len(self.agents) >= self.config.max_paglets:
+            raise OverloadedError(f"host {self.config.name} holds {len(self.agents)} paglets, as many as it may")
+        if not from_store and self.is_stored(agent_id):
+            raise ConflictError(f"an inactive paglet {agent_id} is stored on {self.config.name}")
+        return self.agents.new(agent_id, class_name, state_class_name, epoch=epoch, loop=self.loop)
+
+    async def start(self, entry: AgentEntry, order: StartOrder) -> None:
+        """Start a process for an entry and run its first hook.
+
+        :raises PagletError: it did not start; the process is gone.
+        """
+        place = self.open_place(entry)
+        entry.place = place
+        await self.start_place(entry, place, order)
+
+    def open_place(self, entry: AgentEntry) -> Place:
+        """Start a process that will hold ``entry``'s paglet."""
+        short_name = entry.class_name.rpartition(":")[2].rpartition(".")[2]
+        return Place(
+            self.loop,
+            self._launcher,
+            f"paglet:{self.config.name}:{short_name}:{entry.agent_id}",
+            on_call=partial(self._called, entry),
+            on_run_ended=partial(self._run_ended, entry),
+            on_lost=partial(self._lost, entry),
+        )
+
+    async def start_place(self, entry: AgentEntry, place: Place, order: StartOrder) -> None:
+        """Have a process build the paglet and run its first hook; the process is killed when that fails."""
+        request = pack(
+            {
+                "agent_id": entry.agent_id,
+                "agent_class_name": entry.class_name,
+                "state_class_name": entry.state_class_name,
+                "host_name": self.config.name,
+                "host_address": self.address(),
+                "hook": order.hook,
+                "event": order.event,
+            }
+        )
+        try:
+            frame = await place.request(Op.START, request, order.blob)
+        except BaseException:
+            place.kill()
+            raise
+        answer = unpack(frame.payload)
+        entry.resources = answer["resources"]
+        entry.run_ended = self.loop.create_future() if answer["has_run"] else None
+        entry.remember_state(order.blob)
+
+    def abandon(self, entry: AgentEntry) -> None:
+        """Remove an entry that never became active."""
+        entry.phase = Phase.GONE
+        self.agents.remove(entry)
+        if entry.place is not None:
+            entry.place.kill()
+        self._release(entry, HostError(f"paglet {entry.agent_id} did not start"))
+        if not entry.gone.done():
+            entry.gone.set_result(None)
+
+    def activate(self, entry: AgentEntry) -> None:
+        """Let an entry be seen as active; its messages wait until :meth:`begin`."""
+        entry.phase = Phase.ACTIVE
+
+    def open_mailbox(self, entry: AgentEntry) -> None:
+        """Let an entry's messages be delivered, unless an operation on it holds them back."""
+        if entry.active and not entry.lock.locked():
+            entry.mailbox.resume()
+            self.pump(entry)
+
+    async def begin(self, entry: AgentEntry, *, fail_with_run: bool = False) -> dict[str, str] | None:
+        """Perform what the paglet asked for while it started, begin ``run``, and wait until that has settled.
+
+        :return: where the paglet is now when it has left within that time, else None.
+        :raises PagletError: ``run`` failed within the settling time of a creation; the paglet is gone.
+        """
+        deferred, entry.deferred = entry.deferred, []
+        for call in deferred:
+            if entry.gone.done():
+                break
+            try:
+                await self.self_call(entry, call)
+            except PagletError as exc:
+                self.emit("self-call-failed", entry, data={"operation": call.operation}, error=str(exc))
+        if entry.gone.done():
+            return entry.gone.result()
+        place, run_ended = entry.place, entry.run_ended
+        if place is None or run_ended is None:
+            self.open_mailbox(entry)
+            return None
+        entry.creating = fail_with_run
+        try:
+            await place.request(Op.RUN)
+            self.open_mailbox(entry)
+            await self._settle(entry, run_ended)
+        except PagletError as exc:
+            if fail_with_run:
+                self.abandon_active(entry, exc)
+                raise
+        finally:
+            entry.creating = False
+        return entry.gone.result() if entry.gone.done() else None
+
+    async def _settle(self, entry: AgentEntry, run_ended: asyncio.Future[None]) -> None:
+        deadline = self.loop.time() + self.config.run_settle_seconds
+        while not (run_ended.done() or entry.gone.done()):
+            leaving = self.loop.create_task(entry.leaving.wait())
+            try:
+                await asyncio.wait(
+                    (run_ended, entry.gone, leaving),
+                    timeout=max(0.0, deadline - self.loop.time()),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            finally:
+                leaving.cancel()
+            if entry.leaving.is_set():
+                # The paglet is on its way out: its last location is worth waiting for. Every departure is bounded by itself.
+                async with entry.lock:
+                    entry.leaving.clear()
+            elif entry.phase is Phase.GONE:
+                await asyncio.wait((entry.gone,), timeout=DEPARTED_SECONDS)
+                break
+            elif self.loop.time() >= deadline:
+                break
+        if run_ended.done():
+            run_ended.result()
+
+    def abandon_active(self, entry: AgentEntry, error: Exception) -> None:
+        """Remove an active entry whose creation is called off."""
+        entry.phase = Phase.GONE
+        self.agents.remove(entry)
+        if entry.place is not None:
+            entry.place.kill()
+        self._release(entry, error)
+        self.departed(entry, None)
+
+    # --- messages ------------------------------------------------------------------------------------------------------------
+
+    def deliver(self, entry: AgentEntry, delivery: Delivery) -> None:
+        """Put a message into an active paglet's mailbox; ``delivery.done`` hears of the outcome.
+
+        :raises OverloadedError: the mailbox is full.
+        :raises PagletCrashedError: the paglet's process ended.
+        """
+        if entry.phase is Phase.CRASHED:
+            raise PagletCrashedError(f"paglet {entry.agent_id} crashed: {entry.error}")
+        try:
+            if delivery.priority:
+                entry.mailbox.push(delivery, delivery.priority, delivery.packed.nbytes)
+            else:
+                self._push_ahead(entry, delivery)
+        except MailboxFullError as exc:
+            raise OverloadedError(f"mailbox of paglet {entry.agent_id} is full: {exc}") from exc
+        except MailboxClosedError as exc:
+            raise InvalidAgentError(f"paglet {entry.agent_id} has left {self.config.name}") from exc
+        if delivery.priority:
+            self.emit("message-queued", entry, message_id=delivery.message_id)
+        if delivery.oneway:
+            delivery.done(None, None)
+        self.pump(entry)
+
+    def _push_ahead(self, entry: AgentEntry, delivery: Delivery) -> None:
+        if len(entry.mailbox) >= MAILBOX_MESSAGES:
+            raise MailboxFullError(entry.mailbox.statistics())
+        entry.mailbox.push_front(delivery, UNQUEUED_RANK, delivery.packed.nbytes)
+
+    def pump(self, entry: AgentEntry) -> None:
+        """Send the next message to the paglet's process if that is idle."""
+        place = entry.place
+        if place is None:
+            return
+        delivery = entry.mailbox.next()
+        if delivery is None:
+            return
+        place.post(
+            Op.MESSAGE,
+            b"\x01" if delivery.oneway else b"",
+            delivery.packed,
+            partial(self._answered, entry, place, delivery),
+        )
+
+    def _answered(self, entry: AgentEntry, place: Place, delivery: Delivery, frame: Frame | None) -> None:
+        error: Exception | None = None
+        reply: Attachment | None = None
+        if frame is None:
+            if place.left_for is not None:
+                # The handler moved or stored its own paglet and its process ended before it could answer.
+                reply = packed(place.left_for)
+            else:
+                error = place.crash_error()
+        elif frame.type == FrameType.FAILURE:
+            error = restore_failure(frame)
+        else:
+            reply = frame.attachment
+        delivery.packed.close()
+        entry.mailbox.done(error is None)
+        if error is None:
+            self.emit("message-delivered", entry, message_id=delivery.message_id)
+        else:
+            self.emit("message-failed", entry, message_id=delivery.message_id, error=str(error))
+        if not delivery.oneway:
+            delivery.done(reply, error)
+        entry.wake_idle_waiters()
+        self.pump(entry)
+
+    async def idle(self, entry: AgentEntry, timeout: float) -> None:
+        """Wait until no handler of the paglet runs; the caller has paused the mailbox.
+
+        :raises LifecycleError: the handler takes longer than ``timeout`` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while entry.mailbox.statistics().in_flight:
+                    waiter: asyncio.Future[None] = self.loop.create_future()
+                    entry.idle_waiters.append(waiter)
+                    await waiter
+        except TimeoutError:
+            raise LifecycleError(
+                f"paglet {entry.agent_id} has been handling a message for more than {timeout:g} s; nothing was changed"
+            ) from None
+
+    @asynccontextmanager
+    async def hold(self, entry: AgentEntry, *, parent: int = 0) -> AsyncIterator[Place]:
+        """Keep every other lifecycle operation off an active paglet.
+
+        :param parent: id of the paglet's own call when it asked itself.
+        :raises ConflictError: the paglet asked while another operation on it is in progress.
+        :raises PagletError: the paglet is not active.
+        """
+        if parent and entry.lock.locked():
+            # Waiting could be for ever: the operation in progress may be waiting for this very handler.
+            raise ConflictError(f"another lifecycle operation on paglet {entry.agent_id} is in progress")
+        async with entry.lock:
+            place = entry.live_place()
+            if not entry.active:
+                raise InvalidAgentError(f"paglet {entry.agent_id} is not active")
+            if parent:
+                entry.leaving.set()
+            try:
+                yield place
+            finally:
+                entry.leaving.clear()
+
+    @asynccontextmanager
+    async def operation(
+        self, entry: AgentEntry, *, parent: int = 0, in_handler: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[Place]:
+        """Hold a paglet still for a lifecycle operation: no other operation, no delivery, no running handler.
+
+        :param in_handler: the handler itself asked, and is not waited for.
+        :raises PagletError: the paglet is not active, or its handler does not end in time.
+        """
+        async with self.hold(entry, parent=parent) as place:
+            entry.mailbox.pause()
+            try:
+                if not in_handler:
+                    await self.idle(entry, self.config.handler_wait_seconds if timeout is None else timeout)
+                yield place
+            finally:
+                self.resume_deliveries(entry)
+
+    def resume_deliveries(self, entry: AgentEntry) -> None:
+        """Deliver again what queued while an operation held the paglet still, unless it has gone."""
+        if entry.active:
+            entry.mailbox.resume()
+            self.pump(entry)
+
+    async def hook(
+        self,
+        place: Place,
+        hook: str,
+        event: dict[str, Any],
+        *,
+        cleanup: str = "",
+        snapshot: bool = False,
+        parent: int = 0,
+    ) -> tuple[dict[str, Any], Attachment]:
+        """Run a lifecycle hook, then clean up resources and take a snapshot where asked for, in one go.
+
+        :return: what the hook decided, and the state blob.
+        :raises PagletError: the hook or a cleanup failed.
+        """
+        request = pack({"hook": hook, "event": event, "cleanup": cleanup, "snapshot": snapshot})
+        try:
+            frame = await place.request(Op.HOOK, request, parent=parent, timeout=HOOK_SECONDS)
+        except TimeoutError:
+            raise LifecycleError(f"{hook} took more than {HOOK_SECONDS:g} s") from None
+        return unpack(frame.payload), frame.attachment
+
+    # --- the end of a paglet here ----------------------------------------------------------------------------------------------
+
+    def leave(self, entry: AgentEntry, location: dict[str, str] | None, *, farewell: bool) -> list[Delivery]:
+        """Take a paglet out of the table because it lives elsewhere now, or nowhere.
+
+        :param farewell: let the process finish what it is doing before it is told to end.
+        :return: the messages that still waited; whoever calls this answers them.
+        """
+        entry.phase = Phase.GONE
+        self.agents.remove(entry)
+        waiting = [queued.item for queued in entry.mailbox.close()]
+        self.departed(entry, location)
+        if entry.place is not None:
+            entry.place.left_for = location
+            self.background(self.farewell(entry, entry.place, wait=farewell))
+        return waiting
+
+    async def farewell(self, entry: AgentEntry, place: Place, *, wait: bool) -> None:
+        """Let a process that is no longer its paglet's home end."""
+        if wait and place.alive:
+            waiting_for: list[asyncio.Future[Any]] = [place.ended]
+            if entry.mailbox.statistics().in_flight:
+                answered: asyncio.Future[None] = self.loop.create_future()
+                entry.idle_waiters.append(answered)
+                waiting_for.append(answered)
+            elif entry.run_ended is not None:
+                waiting_for.append(entry.run_ended)
+            await asyncio.wait(waiting_for, timeout=FAREWELL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        place.leave()
+
+    def departed(self, entry: AgentEntry, location: dict[str, str] | None) -> None:
+        """Tell everyone who waits that a paglet has left this host."""
+        if not entry.gone.done():
+            entry.gone.set_result(location)
+        for waiter in entry.notified:
+            if not waiter.done():
+                waiter.set_result(None)
+        entry.notified.clear()
+        for tell in self.on_departed:
+            tell(entry)
+        if entry.last_state is not None:
+            entry.last_state.close()
+
+    def _release(self, entry: AgentEntry, error: Exception) -> None:
+        for queued in entry.mailbox.drain():
+            delivery = queued.item
+            delivery.packed.close()
+            if not delivery.oneway:
+                delivery.done(None, error)
+
+    async def dispose(self, entry: AgentEntry, *, parent: int = 0, in_handler: bool = False) -> None:
+        """End a paglet for good; a crashed one is just forgotten.
+
+        :raises PagletError: its ``on_disposing`` or a cleanup failed, or its handler does not end; it goes on then.
+        """
+        if entry.crashed:
+            self.agents.remove(entry)
+            self.departed(entry, None)
+            self.emit("dispose", entry, data={"active": False})
+            return
+        async with self.operation(entry, parent=parent, in_handler=in_handler) as place:
+            event = self.event_fields(entry.agent_id, reason="dispose")
+            await self.hook(place, "on_disposing", event, cleanup="dispose", parent=parent)
+            waiting = self.leave(entry, None, farewell=bool(parent))
+        self.emit("dispose", entry, data={"active": True})
+        for delivery in waiting:
+            delivery.packed.close()
+            if not delivery.oneway:
+                delivery.done(None, InvalidAgentError(f"paglet {entry.agent_id} was disposed"))
+
+    def _lost(self, entry: AgentEntry, place: Place) -> None:
+        if entry.place is not place or entry.phase is Phase.GONE:
+            return
+        if entry.phase is Phase.STARTING:
+            return  # whoever starts it gets the error of its request
+        code = place.exitcode
+        self._crash(entry, describe_exit(code) if code is not None else "process ended")
+
+    def _crash(self, entry: AgentEntry, error: str) -> None:
+        place = entry.place
+        entry.phase = Phase.CRASHED
+        entry.exitcode = place.exitcode if place is not None else None
+        entry.crashed_pid = place.pid if place is not None else None
+        entry.error = error
+        entry.mailbox.pause()
+        entry.wake_idle_waiters()
+        failure = PagletCrashedError(f"paglet {entry.agent_id} crashed: {error}")
+        self._release(entry, failure)
+        for tell in self.on_departed:
+            tell(entry)
+        self.emit(
+            "paglet-crashed", entry, data={"pid": entry.crashed_pid, "exitcode": entry.exitcode}, error=error
+        )
+        if place is not None and place.alive:
+            place.kill()
+
+    def _run_ended(self, entry: AgentEntry, place: Place, error: Exception | None) -> None:
+        future = entry.run_ended
+        if future is None or future.done() or entry.place is not place:
+            return
+        if error is None:
+            future.set_result(None)
+            return
+        future.set_exception(error)
+        future.exception()  # whether anybody waits or not, it has been seen
+        if entry.active and not entry.creating:
+            self._crash(entry, f"run failed: {type(error).__name__}: {error}")
+
+    def _called(self, entry: AgentEntry, place: Place, frame: Frame) -> None:
+        self.background(self.call_handler(entry, place, frame))
+
+    # --- state ---------------------------------------------------------------------------------------------------------------
+
+    async def state_blob(self, entry: AgentEntry) -> Attachment:
+        """Return the present state, or the newest known one when the process does not answer in time.
+
+        :raises PagletCrashedError: the paglet crashed.
+        """
+        place = entry.live_place()
+        with suppress(TimeoutError):
+            frame = await place.request(Op.STATE, timeout=STATE_QUERY_SECONDS)
+            entry.resources = unpack(frame.payload)
+            entry.remember_state(frame.attachment)
+            return frame.attachment
+        if entry.last_state is None:
+            raise HostError(f"paglet {entry.agent_id} does not answer and no state of it is known")
+        return entry.last_state
+
+    def agent_ids(self, mask: int, stored: Sequence[str]) -> list[str]:
+        """Return ids by state bits: the active ones in order of creation, then the inactive ones."""
+        found = [entry.agent_id for entry in self.agents if entry.active] if mask & ACTIVE else []
+        if mask & INACTIVE:
+            found += [agent_id for agent_id in stored if agent_id not in self.agents]
+        return found
+
+    # --- shutdown ------------------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End every process and wait until all are gone."""
+        self.closing = True
+        places = []
+        for entry in self.agents:
+            if entry.place is not None and not entry.place.ended.done():
+                places.append(entry.place)
+                entry.place.leave()
+            entry.phase = Phase.GONE
+            self.agents.remove(entry)
+            self._release(entry, HostError(f"host {self.config.name} is shutting down"))
+            self.departed(entry, None)
+        if places:
+            await asyncio.wait([place.ended for place in places], timeout=5.0)
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self._disk.shutdown(wait=True)
+
+
+def first_epoch() -> int:
+    """Return the epoch of a new paglet: milliseconds of Unix time, so that an id that is used again is never taken for its past."""
+    return int(time.time() * 1000)
+
+
+def delivery_future(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Future[Attachment | None], DeliveryDone]:
+    """Return a future and the callback that resolves it."""
+    future: asyncio.Future[Attachment | None] = loop.create_future()
+
+    def done(reply: Attachment | None, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(reply)
+
+    return future, done
+
+
+__all__ = ["EMPTY", "Kernel", "KernelConfig", "StartOrder", "delivery_future"]

@@ -1,0 +1,68 @@
+"""What the kernel needs of whatever starts paglet processes."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+ExitHandler = Callable[[int | None], None]
+
+
+class WorkerProcess:
+    """One started process that is going to hold a paglet, and the host's end of the socket to it.
+
+    :param kill: sends a signal to the process; safe against a process that is already gone.
+    """
+
+    def __init__(self, sock: socket.socket, kill: Callable[[WorkerProcess, int], None]) -> None:
+        self.sock = sock
+        self.pid: int | None = None
+        """Process id, None until the process is known to run."""
+        self.exited = False
+        self._kill = kill
+        self._killed_early: int | None = None
+
+    def started(self, pid: int) -> None:
+        """Record the process id, and deliver a signal that was asked for before it was known."""
+        self.pid = pid
+        if self._killed_early is not None:
+            self._kill(self, self._killed_early)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process, or as soon as it is known to run."""
+        if self.exited:
+            return
+        if self.pid is None:
+            self._killed_early = number
+        else:
+            self._kill(self, number)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.signal(signal.SIGKILL)
+
+
+class Launcher(Protocol):
+    """Start paglet processes; every method may be called from any thread and none blocks for long."""
+
+    def start(self) -> None:
+        """Get ready ahead of the first launch."""
+
+    def launch(self, title: str, on_exit: ExitHandler) -> WorkerProcess:
+        """Start a process that speaks frames on the returned socket.
+
+        :param title: process title.
+        :param on_exit: called once, on any thread, with the exit code (negative: minus the signal number), or None if nobody knows.
+        :raises HostError: no process can be started.
+        """
+
+    def preload(self, modules: Sequence[str], timeout: float = 60.0) -> dict[str, str]:
+        """Import modules ahead of time, so that paglets that need them start faster.
+
+        :return: for each module that was refused, why.
+        """
+
+    def close(self) -> None:
+        """End what was started ahead of time; running paglet processes go on."""

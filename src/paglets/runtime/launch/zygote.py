@@ -1,0 +1,272 @@
+"""Start paglet processes by asking the fork server, which all hosts of this process share."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import msgspec
+
+from paglets.core.errors import HostError
+from paglets.runtime import platform
+from paglets.runtime.launch.base import ExitHandler, WorkerProcess
+from paglets.runtime.launch.output import OutputPump
+
+_BOOTSTRAP = (
+    "import sys, msgspec\n"
+    "sys.path[:] = msgspec.json.decode(sys.argv[3])\n"
+    "from paglets.runtime.launch.zygote_main import main\n"
+    "main(int(sys.argv[1]), int(sys.argv[2]))\n"
+)
+
+
+class ZygoteLauncher:
+    """Keep one fork server alive and turn its reports into callbacks.
+
+    A fork server that dies is started again with the next launch. The paglets it forked live on: they are tied to this process, not to it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._generation: _Generation | None = None
+        self._preloaded: list[str] = []
+        self._closed = False
+        atexit.register(self.close)
+
+    def start(self) -> None:
+        """Start the fork server ahead of the first launch."""
+        with self._lock:
+            self._current()
+
+    def launch(self, title: str, on_exit: ExitHandler) -> WorkerProcess:
+        """Fork a process for one paglet; see :class:`paglets.runtime.launch.base.Launcher`."""
+        ours, theirs = platform.channel_pair()
+        try:
+            for last_try in (False, True):
+                with self._lock:
+                    generation = self._current()
+                try:
+                    return generation.fork(ours, theirs, title, on_exit)
+                except OSError as exc:
+                    # The fork server died under us: begin with a new one, once.
+                    generation.close()
+                    if last_try:
+                        raise HostError(f"cannot start a paglet process: {exc}") from exc
+            raise AssertionError("unreachable")
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+
+    def preload(self, modules: Sequence[str], timeout: float = 60.0) -> dict[str, str]:
+        """Import modules in the fork server; those that fail or leave threads behind are refused.
+
+        A refused module may already have changed the fork server, so that is replaced by one without it.
+        """
+        refused: dict[str, str] = {}
+        with self._lock:
+            wanted = [name for name in modules if name not in self._preloaded]
+            if not wanted:
+                return {}
+            refused = self._current().preload(wanted, timeout)
+            self._preloaded += [name for name in wanted if name not in refused]
+            if refused and self._generation is not None:
+                self._generation.close()
+                self._generation = None
+                self._current()
+        return refused
+
+    def close(self) -> None:
+        """End the fork server; running paglets go on."""
+        with self._lock:
+            generation, self._generation = self._generation, None
+        if generation is not None:
+            generation.close()
+            generation.join(2.0)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the fork server, None when none runs."""
+        generation = self._generation
+        return generation.pid if generation is not None and not generation.lost else None
+
+    def _current(self) -> _Generation:
+        if self._generation is None or self._generation.lost:
+            self._generation = _Generation()
+            if self._preloaded:
+                self._generation.preload(self._preloaded, 60.0)
+        return self._generation
+
+
+class _Generation:
+    """One fork server process and the thread that reads its reports."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Callable[[Any], None]] = {}
+        self._starting: dict[int, tuple[WorkerProcess, ExitHandler]] = {}
+        self._running: dict[int, tuple[WorkerProcess, ExitHandler]] = {}
+        self._token = 0
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._context = _context()
+        lifeline = _lifeline()
+        pump = OutputPump()
+        out_fd, err_fd = pump.write_fds
+        try:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-c",
+                    _BOOTSTRAP,
+                    str(theirs.fileno()),
+                    str(lifeline.read_fd),
+                    msgspec.json.encode(self._context[0]).decode(),
+                ],
+                pass_fds=(theirs.fileno(), lifeline.read_fd),
+                stdin=subprocess.DEVNULL,
+                stdout=out_fd,
+                stderr=err_fd,
+            )
+        finally:
+            theirs.close()
+            pump.seal()
+        self.pid = self._process.pid
+        self._pump = pump
+        self._thread = threading.Thread(target=self._listen, name="paglets-zygote-reports", daemon=True)
+        self._thread.start()
+
+    def fork(self, ours: socket.socket, theirs: socket.socket, title: str, on_exit: ExitHandler) -> WorkerProcess:
+        worker = WorkerProcess(ours, self._kill)
+        with self._lock:
+            context = _context()
+            if context != self._context:
+                self._tell("context", *context)
+                self._context = context
+            self._token += 1
+            self._starting[self._token] = (worker, on_exit)
+            try:
+                self._tell("fork", self._token, title, fds=(theirs.fileno(),))
+            except OSError:
+                del self._starting[self._token]
+                raise
+        return worker
+
+    def preload(self, modules: Sequence[str], timeout: float) -> dict[str, str]:
+        answer: Future[dict[str, str]] = Future()
+        with self._lock:
+            self._token += 1
+            self._waiting[self._token] = answer.set_result
+            self._tell("preload", self._token, list(modules))
+        try:
+            return answer.result(timeout)
+        except TimeoutError:
+            return dict.fromkeys(modules, f"importing took more than {timeout:g} s")
+
+    def close(self) -> None:
+        self.lost = True
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)
+
+    def join(self, timeout: float) -> None:
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._thread.join(timeout)
+
+    def _kill(self, worker: WorkerProcess, number: int) -> None:
+        if worker.pid is None or worker.exited:
+            return
+        # The fork server is the parent, so the process id cannot have been given to another process when it signals.
+        with self._lock, contextlib.suppress(OSError):
+            if not self.lost:
+                self._tell("kill", worker.pid, number)
+                return
+        platform.kill_group(worker.pid, number)
+
+    def _tell(self, *order: Any, fds: tuple[int, ...] = ()) -> None:
+        self._control.sendmsg([msgspec.msgpack.encode(order)], platform.descriptor_ancillary(fds))
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                data = self._control.recv(1 << 16)
+            except OSError:
+                data = b""
+            if not data:
+                break
+            match msgspec.msgpack.decode(data):
+                case ["forked", token, pid]:
+                    with self._lock:
+                        worker, on_exit = self._starting.pop(token)
+                        self._running[pid] = (worker, on_exit)
+                    worker.started(pid)
+                case ["exit", pid, code]:
+                    with self._lock:
+                        worker, on_exit = self._running.pop(pid)
+                    worker.exited = True
+                    on_exit(code)
+                case ["failed", token, _]:
+                    with self._lock:
+                        worker, on_exit = self._starting.pop(token)
+                    worker.exited = True
+                    on_exit(None)
+                case ["preloaded", token, refused]:
+                    with self._lock:
+                        answer = self._waiting.pop(token)
+                    answer(refused)
+        self.lost = True
+        self._process.wait()
+        self._control.close()
+        with self._lock:
+            starting = list(self._starting.values())
+            self._starting.clear()
+        for worker, on_exit in starting:
+            worker.exited = True
+            on_exit(None)
+
+
+def _context() -> tuple[list[str], dict[str, str], str]:
+    try:
+        directory = os.getcwd()  # noqa: PTH109 - text is what is sent
+    except OSError:
+        directory = "/"
+    return [entry or directory for entry in sys.path], dict(os.environ), directory
+
+
+_shared_lock = threading.Lock()
+_shared_lifeline: platform.Lifeline | None = None
+_shared_launcher: ZygoteLauncher | None = None
+
+
+def _lifeline() -> platform.Lifeline:
+    global _shared_lifeline
+    if _shared_lifeline is None:
+        _shared_lifeline = platform.Lifeline()
+    return _shared_lifeline
+
+
+def lifeline() -> platform.Lifeline:
+    """Return the pipe that ties every paglet process to this one."""
+    with _shared_lock:
+        return _lifeline()
+
+
+def shared_launcher() -> ZygoteLauncher:
+    """Return the launcher that all hosts of this process use."""
+    global _shared_launcher
+    with _shared_lock:
+        if _shared_launcher is None:
+            _shared_launcher = ZygoteLauncher()
+        return _shared_launcher

@@ -1,0 +1,561 @@
+"""One host on its event loop: the kernel and everything around it, and the operations that every way in shares.
+
+The synchronous :class:`paglets.runtime.host.Host`, the HTTP routes and the calls of the paglets themselves all end here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlencode
+
+from paglets.artifacts import PagletFileRef
+from paglets.core.context import same_url
+from paglets.core.errors import HostError, InvalidAgentError, PagletError, RemoteHostError, TransferError
+from paglets.core.messages import Message
+from paglets.core.policies import DeactivationRequest
+from paglets.core.runtime_values import EnvelopeKind, ServiceScope
+from paglets.persistence.envelope import PagletEnvelope
+from paglets.persistence.records import RecordStore
+from paglets.protocol.transfer.journal import MemoryJournal, TransferJournal
+from paglets.protocol.transfer.model import TransferKind, TransferPlan
+from paglets.remote.aio import AsyncHostClient
+from paglets.remote.client import HostClient
+from paglets.remote.mesh import MeshRegistry
+from paglets.remote.movement import BufferPart
+from paglets.remote.references import PagletProxyRef
+from paglets.remote.transfer import TransferTicket
+from paglets.runtime.agents import AgentEntry, Delivery, SelfCall
+from paglets.runtime.arrival import ArrivalDesk, LocalTransferLink
+from paglets.runtime.attachment import Attachment
+from paglets.runtime.departure import DepartureDesk
+from paglets.runtime.files import FileDesk
+from paglets.runtime.kernel import Kernel, first_epoch
+from paglets.runtime.place import packed
+from paglets.runtime.post import PostOffice
+from paglets.runtime.sleep import Dormitory
+from paglets.runtime.transfer_wire import HttpTransferLink, TransferLink, plan_to_wire
+from paglets.serialization.blob import blob_from_wire, decode_blob_plain
+from paglets.serialization.values import unpack
+from paglets.services.contracts import ServiceRecord, ServiceRegistry
+
+MOVE_THREADS = 4
+MESH_LOOKUP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class NodePorts:
+    """What a node uses of the outside."""
+
+    client: HostClient
+    words: AsyncHostClient
+    mesh: MeshRegistry
+    services: ServiceRegistry
+    health: Callable[[], dict[str, Any]]
+    storage_quota_bytes: int | None
+
+
+class Node:
+    """Operate one host; every method runs on its loop."""
+
+    def __init__(self, kernel: Kernel, store: RecordStore, ports: NodePorts, journal: TransferJournal | None = None):
+        self.kernel = kernel
+        self.ports = ports
+        self.files = FileDesk(kernel.config.directory)
+        self.dormitory = Dormitory(kernel, store, self.files)
+        self.post = PostOffice(kernel, self.dormitory)
+        self._movers = ThreadPoolExecutor(MOVE_THREADS, thread_name_prefix=f"paglets-move-{kernel.config.name}")
+        chosen_journal = journal or MemoryJournal()
+        self.arrivals = ArrivalDesk(kernel, self.dormitory, self.files, chosen_journal, link_to=self._link_to)
+        self.departures = DepartureDesk(
+            kernel,
+            self.files,
+            chosen_journal,
+            link_to=self._link_to,
+            check_target=self._check_target,
+            forward=self._forward,
+        )
+        self._local_link = LocalTransferLink(self.arrivals, self.departures.outcome)
+        kernel.self_call = self.perform_self_call
+        kernel.on_departed.append(self._withdraw_services)
+
+    async def close(self) -> None:
+        """Call off what is under way, end every process and close files."""
+        self.departures.cancel_all("the host is shutting down")
+        await self.kernel.close()
+        self._movers.shutdown(wait=False, cancel_futures=True)
+        self.dormitory.close()
+
+    # --- lifecycle -------------------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        class_name: str,
+        state_class_name: str,
+        state: dict[str, Any] | Attachment | None,
+        *,
+        init: Any = None,
+        agent_id: str | None = None,
+        trusted: bool = False,
+    ) -> dict[str, str]:
+        """Create a paglet; its state is a blob, plain values, or None for the class's defaults."""
+        if isinstance(state, Attachment):
+            blob = state
+        else:
+            blob = Attachment.of(blob_from_wire(state or {}).segments)
+        return await self.kernel.create(
+            class_name, state_class_name, blob, init=init, agent_id=agent_id, trusted=trusted
+        )
+
+    async def import_envelope(self, envelope: PagletEnvelope) -> dict[str, str]:
+        """Take a paglet from an envelope that carries its state in plain values, prepared and committed in one step.
+
+        :raises TransferError: it cannot live here.
+        """
+        plan = TransferPlan(
+            transfer_id=uuid.uuid4().hex,
+            kind=TransferKind(
+                TransferKind.DISPATCH if envelope.kind is EnvelopeKind.ACTIVATION else envelope.kind.value
+            ),
+            agent_id=envelope.agent_id,
+            epoch=0 if envelope.kind is EnvelopeKind.CLONE else first_epoch(),
+            source=envelope.source_host_address or "import",
+            target=self.kernel.address(),
+            origin_id=envelope.clone_of or "",
+        )
+        header = {
+            "envelope": replace(envelope, state={}, metadata={}).to_wire(),
+            "transfer": {"plan": plan_to_wire(plan), "attempt": 1, "recovering": False},
+        }
+        blob = blob_from_wire(envelope.state).tobytes()
+        answer = await self._local_link.prepare(header, [BufferPart(memoryview(blob))], attempt=1, timeout=60.0)
+        if "vote" not in answer:
+            raise TransferError(str(answer.get("refused", {}).get("text", "the paglet was refused")))
+        await self._local_link.commit(plan.transfer_id, str(answer["vote"]))
+        location = await self.arrivals.location(plan.transfer_id)
+        self.arrivals.settled(plan.transfer_id, str(answer["vote"]))
+        return location or self.kernel.proxy_wire(plan.agent_id)
+
+    async def dispatch(
+        self, agent_id: str, ticket: TransferTicket, *, parent: int = 0, in_handler: bool = False
+    ) -> dict[str, str]:
+        """Move a paglet and return where it is afterwards."""
+        entry = self.kernel.agents.require(agent_id)
+        return await self._move(entry, TransferKind.DISPATCH, ticket, parent=parent, in_handler=in_handler)
+
+    async def retract_to(self, agent_id: str, target: str) -> dict[str, str]:
+        """Send a paglet to the host that asked for it."""
+        entry = self.kernel.agents.require(agent_id)
+        return await self._move(entry, TransferKind.RETRACT, TransferTicket(target))
+
+    async def retract_from(self, remote_url: str, agent_id: str) -> dict[str, str]:
+        """Ask another host to send a paglet here."""
+        url = self.ports.mesh.resolve_url(remote_url)
+        reply = await self.ports.words.operate(url, agent_id, "retract", {"target": self.kernel.address()})
+        return proxy_of(reply)
+
+    async def clone(
+        self,
+        agent_id: str,
+        ticket: TransferTicket | None,
+        *,
+        clone_id: str = "",
+        parent: int = 0,
+        in_handler: bool = False,
+    ) -> dict[str, str]:
+        """Copy a paglet under a new id and return where the copy is."""
+        entry = self.kernel.agents.require(agent_id)
+        ticket = ticket or TransferTicket(self.kernel.address())
+        return await self._move(
+            entry,
+            TransferKind.CLONE,
+            ticket,
+            clone_id=clone_id or new_agent_id(),
+            parent=parent,
+            in_handler=in_handler,
+        )
+
+    async def _move(
+        self,
+        entry: AgentEntry,
+        kind: TransferKind,
+        ticket: TransferTicket,
+        *,
+        clone_id: str = "",
+        parent: int = 0,
+        in_handler: bool = False,
+    ) -> dict[str, str]:
+        destination = self.ports.mesh.resolve_url(ticket.destination)
+        if same_url(destination, self.kernel.address()):
+            destination = self.kernel.address()
+            if kind is not TransferKind.CLONE:
+                kind = TransferKind.LOCAL
+        ticket = TransferTicket.from_wire({**ticket.to_wire(), "destination": destination})
+        return await self.departures.depart(
+            entry, kind, ticket, clone_id=clone_id, parent=parent, in_handler=in_handler
+        )
+
+    async def deactivate(
+        self,
+        agent_id: str,
+        request: DeactivationRequest | None = None,
+        *,
+        parent: int = 0,
+        in_handler: bool = False,
+    ) -> dict[str, str]:
+        """Store a paglet on disk."""
+        entry = self.kernel.agents.require(agent_id)
+        return await self.dormitory.deactivate(entry, request, parent=parent, in_handler=in_handler)
+
+    async def activate(self, agent_id: str) -> dict[str, str]:
+        """Bring an inactive paglet back."""
+        return await self.dormitory.activate(agent_id)
+
+    async def dispose(self, agent_id: str, *, parent: int = 0, in_handler: bool = False) -> None:
+        """End a paglet for good, active, crashed or inactive."""
+        entry = self.kernel.agents.get(agent_id)
+        if entry is None:
+            await self.dormitory.dispose(agent_id)
+            return
+        await self.kernel.dispose(entry, parent=parent, in_handler=in_handler)
+        if self.files.work_dir(agent_id).exists():
+            await self.kernel.on_disk(self.files.remove_work_dir, agent_id)
+
+    async def operate(self, agent_id: str, operation: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """Perform a lifecycle operation given as its HTTP route would be, and answer as that would.
+
+        :raises HostError: there is no such operation.
+        """
+        match operation:
+            case "dispatch":
+                return {"proxy": await self.dispatch(agent_id, ticket_of(payload, required=True))}
+            case "clone":
+                ticket = ticket_of(payload) if payload.get("ticket") or payload.get("target") else None
+                return {"proxy": await self.clone(agent_id, ticket)}
+            case "retract":
+                return {"proxy": await self.retract_to(agent_id, str(payload["target"]))}
+            case "deactivate":
+                wire = payload.get("request")
+                request = None if wire is None else DeactivationRequest.from_wire(wire)
+                return {"proxy": await self.deactivate(agent_id, request), "ok": True}
+            case "activate":
+                return {"proxy": await self.activate(agent_id)}
+            case "dispose":
+                await self.dispose(agent_id)
+                return {"ok": True}
+        raise HostError(f"unknown lifecycle operation {operation!r}")
+
+    async def perform_self_call(
+        self, entry: AgentEntry, call: SelfCall, *, parent: int = 0, in_handler: bool = False
+    ) -> Any:
+        """Do what a paglet asked for itself."""
+        arguments = call.arguments
+        match call.operation:
+            case "dispatch":
+                ticket = TransferTicket.from_wire(arguments["ticket"])
+                return await self._move(
+                    entry, TransferKind.DISPATCH, ticket, parent=parent, in_handler=in_handler
+                )
+            case "clone":
+                wire = arguments.get("ticket")
+                return await self.clone(
+                    entry.agent_id,
+                    None if wire is None else TransferTicket.from_wire(wire),
+                    clone_id=arguments.get("clone_id", ""),
+                    parent=parent,
+                    in_handler=in_handler,
+                )
+            case "deactivate":
+                request = DeactivationRequest.from_wire(arguments.get("request"))
+                return await self.dormitory.deactivate(entry, request, parent=parent, in_handler=in_handler)
+            case "dispose":
+                return await self.dispose(entry.agent_id, parent=parent, in_handler=in_handler)
+        raise HostError(f"unknown lifecycle operation {call.operation!r}")
+
+    # --- moving ----------------------------------------------------------------------------------------------------------------
+
+    def _link_to(self, url: str) -> TransferLink:
+        if same_url(url, self.kernel.address()):
+            return self._local_link
+        return HttpTransferLink(
+            url.rstrip("/"),
+            loop=self.kernel.loop,
+            client=self.ports.client,
+            words=self.ports.words,
+            movers=self._movers,
+        )
+
+    async def _check_target(self, ticket: TransferTicket) -> dict[str, Any]:
+        url = ticket.destination
+        if same_url(url, self.kernel.address()):
+            health = self.ports.health()
+        else:
+            answer = await self.ports.words.get_json(f"{url}/health", timeout=ticket.timeout)
+            if not isinstance(answer, dict):
+                raise TransferError(f"{url} does not answer like a host")
+            health = answer
+        version = health.get("code_version")
+        if ticket.expected_code_version is not None and version != ticket.expected_code_version:
+            raise TransferError(f"{url} runs code version {version!r}, not {ticket.expected_code_version!r}")
+        missing = sorted(set(ticket.required_capabilities) - set(health.get("capabilities", ())))
+        if missing:
+            raise TransferError(f"{url} is missing capabilities: {', '.join(missing)}")
+        return health
+
+    async def _forward(self, target: str, agent_id: str, delivery: Delivery) -> None:
+        """Deliver a message that waited here when its paglet left to where it went."""
+        message = self.unpack_message(delivery)
+        try:
+            reply = await self.ports.words.deliver(target, agent_id, message, oneway=delivery.oneway)
+        except (PagletError, OSError) as exc:
+            if delivery.oneway:
+                self.kernel.emit("message-failed", agent_id=agent_id, message_id=message.message_id, error=str(exc))
+            else:
+                delivery.done(None, exc)
+            return
+        if not delivery.oneway:
+            delivery.done(packed(reply), None)
+
+    def unpack_message(self, delivery: Delivery) -> Any:
+        """Return the message of a delivery, and let its bytes go."""
+        try:
+            return Message.from_wire(unpack(delivery.packed.view()))
+        finally:
+            delivery.packed.close()
+
+    # --- information -----------------------------------------------------------------------------------------------------------
+
+    def summary(self, agent_id: str) -> dict[str, Any]:
+        """Return the summary of a paglet.
+
+        :raises InvalidAgentError: it is unknown here.
+        """
+        entry = self.kernel.agents.get(agent_id)
+        if entry is not None:
+            return self._active_summary(entry)
+        sleeper = self.dormitory.summary(agent_id)
+        if sleeper is None:
+            raise InvalidAgentError(f"no paglet {agent_id} on {self.kernel.config.name}")
+        return self._common(agent_id, sleeper.agent_class_name, sleeper.state_class_name, active=False) | {
+            "deactivated_at": sleeper.deactivated_at
+        }
+
+    def _common(self, agent_id: str, class_name: str, state_class_name: str, *, active: bool) -> dict[str, Any]:
+        return {
+            "agent_id": agent_id,
+            "class_name": class_name,
+            "state_class_name": state_class_name,
+            "host": self.kernel.config.name,
+            "address": self.kernel.address(),
+            "active": active,
+        }
+
+    def _active_summary(self, entry: AgentEntry) -> dict[str, Any]:
+        place = entry.place
+        return self._common(entry.agent_id, entry.class_name, entry.state_class_name, active=entry.active) | {
+            "pid": entry.crashed_pid if entry.crashed else (place.pid if place is not None else None),
+            "crashed": entry.crashed,
+            "exitcode": entry.exitcode,
+            "error": entry.error,
+            "mailbox": None if entry.crashed else mailbox_counts(entry),
+            "resources": dict(entry.resources),
+        }
+
+    async def state_payload(self, agent_id: str) -> dict[str, Any]:
+        """Return the state of a paglet as plain values, with its summary.
+
+        :raises InvalidAgentError: it is unknown here.
+        """
+        entry = self.kernel.agents.get(agent_id)
+        if entry is not None:
+            if entry.crashed and entry.last_state is not None:
+                blob = entry.last_state
+            else:
+                blob = await self.kernel.state_blob(entry)
+            return self._active_summary(entry) | {"state": decode_blob_plain(blob.view())}
+        record = await self.dormitory.record(agent_id)
+        common = self._common(agent_id, record.agent_class_name, record.state_class_name, active=False)
+        return common | {
+            "state": decode_blob_plain(record.state_blob),
+            "deactivation_policy": record.policy.to_wire(),
+            "queued_message_count": await self.dormitory.queued_count(agent_id),
+        }
+
+    async def list_agents(
+        self, *, active: bool = True, inactive: bool = False, include_state: bool = False
+    ) -> list[dict[str, Any]]:
+        """Return summaries: the active (and crashed) paglets in order of creation, then the inactive ones."""
+        found = [self._active_summary(entry) for entry in self.kernel.agents] if active else []
+        if inactive:
+            found += [
+                self.summary(agent_id)
+                for agent_id in self.dormitory.agent_ids
+                if agent_id not in self.kernel.agents
+            ]
+        if include_state:
+            for summary in found:
+                try:
+                    summary.update(await self.state_payload(summary["agent_id"]))
+                except PagletError as exc:
+                    summary["state_error"] = str(exc)
+        return found
+
+    # --- waiting for notifications -----------------------------------------------------------------------------------------------
+
+    async def wait_message(self, agent_id: str, timeout: float | None) -> bool:
+        """Wait for a notification of a paglet; return whether one came."""
+        entry = self.kernel.agents.require(agent_id)
+        waiter: asyncio.Future[None] = self.kernel.loop.create_future()
+        entry.notified.append(waiter)
+        done, _ = await asyncio.wait((waiter,), timeout=None if timeout is None else max(0.0, timeout))
+        if not done:
+            entry.notified.remove(waiter)
+        return bool(done)
+
+    def notify(self, agent_id: str, *, everyone: bool) -> None:
+        """Wake one or all who wait for a notification of a paglet."""
+        entry = self.kernel.agents.require(agent_id)
+        chosen = entry.notified if everyone else entry.notified[:1]
+        for waiter in chosen:
+            if not waiter.done():
+                waiter.set_result(None)
+        del entry.notified[: len(chosen)]
+
+    # --- files -----------------------------------------------------------------------------------------------------------------
+
+    async def work_dir(self, agent_id: str, *, create: bool) -> str:
+        """Return the work directory of an active paglet."""
+        self.kernel.agents.require(agent_id).live_place()
+        if create:
+            return str(await self.kernel.on_disk(self.files.make_work_dir, agent_id))
+        return str(self.files.work_dir(agent_id))
+
+    def storage(self, agent_id: str) -> dict[str, Any]:
+        """Return where the storage of a paglet's class is, and its quota."""
+        entry = self.kernel.agents.require(agent_id)
+        root = self.files.storage_root(entry.class_name)
+        return {"root": str(root), "quota_bytes": self.ports.storage_quota_bytes}
+
+    def register_file(self, agent_id: str, ref: PagletFileRef) -> None:
+        """Have a file travel with a paglet; the same name replaces."""
+        entry = self.kernel.agents.require(agent_id)
+        if entry.crashed:
+            entry.live_place()
+        entry.files[ref.name] = ref
+
+    def registered_files(self, agent_id: str) -> list[PagletFileRef]:
+        """Return the files that travel with a paglet."""
+        return list(self.kernel.agents.require(agent_id).files.values())
+
+    def unregister_file(self, agent_id: str, name: str) -> None:
+        """Leave a file behind; an unknown name is no error."""
+        self.kernel.agents.require(agent_id).files.pop(name, None)
+
+    # --- services --------------------------------------------------------------------------------------------------------------
+
+    def advertise(
+        self,
+        agent_id: str,
+        name: str,
+        *,
+        capabilities: list[str] | tuple[str, ...] | None,
+        metadata: dict[str, Any] | None,
+        scope: ServiceScope,
+        ttl: float | None,
+    ) -> ServiceRecord:
+        """Make a paglet findable under a service name."""
+        entry = self.kernel.agents.require(agent_id)
+        record = self.ports.services.advertise(
+            host_name=self.kernel.config.name,
+            host_url=self.kernel.address(),
+            name=name,
+            proxy=PagletProxyRef(self.kernel.address(), agent_id),
+            capabilities=capabilities,
+            metadata=metadata,
+            scope=scope,
+            ttl=ttl,
+        )
+        self.kernel.emit("service-advertise", entry, service_name=name, data=record.to_wire())
+        return record
+
+    def unadvertise(self, name: str, agent_id: str | None) -> list[ServiceRecord]:
+        """Withdraw service records and return them."""
+        removed = self.ports.services.unadvertise(name, agent_id)
+        self._report_removed(removed)
+        return removed
+
+    def _withdraw_services(self, entry: AgentEntry) -> None:
+        self._report_removed(self.ports.services.remove_agent(entry.agent_id))
+
+    def _report_removed(self, removed: list[ServiceRecord]) -> None:
+        for record in removed:
+            self.kernel.emit("service-remove", agent_id=record.proxy.agent_id, service_name=record.name)
+
+    async def lookup_services(
+        self, name: str | None, *, capability: str | None, scope: ServiceScope
+    ) -> list[ServiceRecord]:
+        """Return matching records of this host and, for mesh scope, those that online peers offer to the mesh."""
+        if not isinstance(scope, ServiceScope):
+            raise TypeError("scope must be a ServiceScope")
+        found = self.ports.services.lookup_all(name, capability)
+        if scope is ServiceScope.MESH:
+            peers = [ref.url for ref in self.ports.mesh.hosts(online_only=True, include_self=False)]
+            answers = await asyncio.gather(*(self._ask_peer(url, name, capability) for url in peers))
+            found += [record for answer in answers for record in answer]
+        return found
+
+    async def _ask_peer(self, url: str, name: str | None, capability: str | None) -> list[ServiceRecord]:
+        query = {key: text for key, text in (("name", name), ("capability", capability)) if text}
+        query["scope"] = ServiceScope.MESH.value
+        try:
+            reply = await self.ports.words.get_json(
+                f"{url}/services?{urlencode(query)}", timeout=MESH_LOOKUP_SECONDS
+            )
+            return [ServiceRecord.from_wire(wire) for wire in reply["services"]]
+        except (PagletError, OSError, LookupError, TypeError, ValueError):
+            return []  # a peer that cannot be asked offers nothing now
+
+
+def mailbox_counts(entry: AgentEntry) -> dict[str, int]:
+    """Return the four counters of a mailbox."""
+    statistics = entry.mailbox.statistics()
+    return {
+        "queued_count": statistics.queued,
+        "in_flight_count": statistics.in_flight,
+        "delivered_count": statistics.delivered,
+        "failed_count": statistics.failed,
+    }
+
+
+def ticket_of(payload: dict[str, Any], *, required: bool = False) -> TransferTicket:
+    """Return the ticket in a request's payload, or one for its target.
+
+    :raises HostError: there is neither.
+    """
+    wire = payload.get("ticket")
+    if wire is not None:
+        return TransferTicket.from_wire(wire)
+    target = payload.get("target")
+    if not target and required:
+        raise HostError("ticket or target is missing")
+    return TransferTicket(str(target))
+
+
+def proxy_of(reply: dict[str, Any]) -> dict[str, str]:
+    """Return the proxy in a host's reply.
+
+    :raises RemoteHostError: there is none.
+    """
+    proxy = reply.get("proxy")
+    if not isinstance(proxy, dict):
+        raise RemoteHostError("malformed answer: no proxy in it")
+    return proxy
+
+
+def new_agent_id() -> str:
+    """Return a fresh id."""
+    return uuid.uuid4().hex

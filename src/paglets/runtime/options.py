@@ -1,0 +1,122 @@
+"""The options of a host, checked and in one form."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from paglets.core.errors import HostError
+from paglets.persistence.directory import safe_host_name
+
+DEFAULT_PERSISTENCE_ROOT = Path.home() / ".paglets" / "hosts"
+AUTO = "auto"
+_MAX_NAME = 200
+
+
+def checked_name(name: str) -> str:
+    """Return a host's name.
+
+    :raises ValueError: it is empty, too long, or holds control characters.
+    """
+    if not name.strip() or len(name) > _MAX_NAME or not name.isprintable():
+        raise ValueError(f"a host needs a printable name of 1 to {_MAX_NAME} characters, not {name!r}")
+    return name
+
+
+def lan_address() -> str:
+    """Return the address other machines of the local network reach this one by, or the loopback address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address; connecting a datagram socket sends nothing
+            found = str(probe.getsockname()[0])
+            if not found.startswith("127."):
+                return found
+        except OSError:
+            found = ""
+    try:
+        for *_, address in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET):
+            if not str(address[0]).startswith("127."):
+                return str(address[0])
+    except OSError:
+        return "127.0.0.1"
+    return "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Where a host listens, and under which address others reach it."""
+
+    specs: tuple[str, ...]
+    """What was asked for, ``auto`` included."""
+    hosts: tuple[str, ...]
+    """The addresses to listen on."""
+
+    @classmethod
+    def of(cls, host: str | Sequence[str]) -> Binding:
+        """Resolve what was asked for.
+
+        :raises ValueError: nothing usable is left.
+        """
+        specs = [host] if isinstance(host, str) else list(host)
+        cleaned = tuple(dict.fromkeys(spec.strip() for spec in specs if spec.strip()))
+        if isinstance(host, str) and not cleaned:
+            cleaned = ("0.0.0.0",)  # noqa: S104 - what an empty bind host means everywhere
+        if not cleaned:
+            raise ValueError("a host needs an address to listen on")
+        resolved = tuple(dict.fromkeys(lan_address() if spec.lower() == AUTO else spec for spec in cleaned))
+        return cls(cleaned, resolved)
+
+    @property
+    def public_host(self) -> str:
+        """The address for others."""
+        first = self.hosts[0]
+        return lan_address() if first in ("0.0.0.0", "::") else first  # noqa: S104 - compared, not bound
+
+    @property
+    def loopback_only(self) -> bool:
+        """Whether only this machine can reach the host."""
+        return all(host == "localhost" or host.startswith("127.") or host == "::1" for host in self.hosts)
+
+
+def base_url(host: str, port: int) -> str:
+    """Return the base URL of an address."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def checked_public_url(url: str | None) -> str | None:
+    """Return a public URL without its trailing slash.
+
+    :raises ValueError: it is no http or https URL.
+    """
+    if url is None:
+        return None
+    cleaned = url.strip().rstrip("/")
+    parts = urlsplit(cleaned)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"public_url must be an http or https URL, not {url!r}")
+    return cleaned
+
+
+def cleaned_tags(tags: Sequence[str] | None) -> tuple[str, ...]:
+    """Return tags stripped, case-folded, sorted, each once."""
+    return tuple(sorted({tag.strip().casefold() for tag in tags or () if tag.strip()}))
+
+
+def cleaned_properties(properties: dict[str, str] | None) -> dict[str, str]:
+    """Return properties with stripped keys and text values; empty keys are dropped."""
+    return {str(key).strip(): str(value) for key, value in (properties or {}).items() if str(key).strip()}
+
+
+def host_directory(name: str, persistence_dir: str | Path | None) -> Path:
+    """Return the absolute directory of a host."""
+    if persistence_dir is None:
+        return DEFAULT_PERSISTENCE_ROOT / safe_host_name(name)
+    return Path(persistence_dir).expanduser().absolute()
+
+
+def not_available(option: str) -> HostError:
+    """Return the error for an option that this version does not have."""
+    return HostError(f"{option} is not available in this version of paglets")

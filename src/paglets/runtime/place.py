@@ -1,0 +1,202 @@
+"""A place: one process that holds a paglet, as the kernel sees it.
+
+The kernel addresses (place, agent id) and never "the child of this agent", so that a place may hold more than one paglet one day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from paglets.core.error_wire import error_from_wire
+from paglets.core.errors import HostError, PagletCrashedError
+from paglets.runtime.attachment import EMPTY, Attachment
+from paglets.runtime.channel import HostChannel, ReplyHandler
+from paglets.runtime.frames import Frame, FrameType, Op
+from paglets.runtime.launch.base import Launcher
+from paglets.serialization.values import pack, unpack
+
+#: How long the end of a connection waits for the exit code to be reported.
+EXIT_REPORT_SECONDS = 0.5
+#: How long a process may take to leave after it was told to.
+LEAVE_SECONDS = 0.5
+
+
+class Place:
+    """Own one paglet process: its channel, its requests, and how it ended.
+
+    Every method must be called on the loop's thread.
+
+    :param on_call: gets each request of the process for the host's API.
+    :param on_run_ended: gets the error of ``run()``, or None when it returned.
+    :param on_lost: called once when the process ended without being told to, before pending requests fail.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        launcher: Launcher,
+        title: str,
+        *,
+        on_call: Callable[[Place, Frame], None],
+        on_run_ended: Callable[[Place, Exception | None], None],
+        on_lost: Callable[[Place], None],
+    ) -> None:
+        self._loop = loop
+        self._on_call = on_call
+        self._on_run_ended = on_run_ended
+        self._on_lost = on_lost
+        self.exitcode: int | None = None
+        self.leaving = False
+        """Whether the process was told to end, so that its end is no crash."""
+        self.left_for: dict[str, str] | None = None
+        """Where the paglet of this process lives now, once it lives elsewhere."""
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self._exit_reported = False
+        self._disconnected = False
+        self._pid: int | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._process = launcher.launch(title, self._exited_elsewhere)
+        self.channel = HostChannel(loop, self._process.sock, on_frame=self._frame, on_lost=self._connection_lost)
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, None until the process is known to run."""
+        return self._pid or self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether requests can be answered."""
+        return not self._disconnected and not self._exit_reported and not self.leaving
+
+    async def request(
+        self,
+        op: Op,
+        payload: bytes = b"",
+        attachment: Attachment = EMPTY,
+        *,
+        parent: int = 0,
+        timeout: float | None = None,
+    ) -> Frame:
+        """Send a request and wait for its reply.
+
+        :param parent: id of the process's own call that this request serves; its thread executes it.
+        :param timeout: seconds, None to wait as long as the process lives.
+        :raises PagletCrashedError: the process ended first.
+        :raises TimeoutError: no reply in time; the process may still execute it.
+        :raises PagletError: what the process answered.
+        """
+        future: asyncio.Future[Frame] = self._loop.create_future()
+
+        def done(frame: Frame | None) -> None:
+            if future.done():
+                return
+            if frame is None:
+                future.set_exception(self.crash_error())
+            elif frame.type == FrameType.FAILURE:
+                future.set_exception(restore_failure(frame))
+            else:
+                future.set_result(frame)
+
+        id_ = self.channel.request(op, payload, done, attachment=attachment, parent=parent)
+        if timeout is None:
+            return await future
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            self.channel.forget(id_)
+            raise
+
+    def post(self, op: Op, payload: bytes, attachment: Attachment, done: ReplyHandler) -> None:
+        """Send a request whose answer goes to a callback."""
+        self.channel.request(op, payload, done, attachment=attachment)
+
+    def crash_error(self) -> PagletCrashedError:
+        """Return the error that callers of a process that ended get."""
+        if self.exitcode is None:
+            return PagletCrashedError("the paglet's process ended")
+        return PagletCrashedError(f"the paglet's process ended: {describe_exit(self.exitcode)}")
+
+    def leave(self) -> None:
+        """Tell the process to end; it is killed if it does not."""
+        if self.leaving:
+            return
+        self.leaving = True
+        self.channel.notify(Op.EXIT)
+        if not self.ended.done():
+            self._watchdog = self._loop.call_later(LEAVE_SECONDS, self.kill)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.leaving = True
+        self._process.signal(signal.SIGKILL)
+
+    # --- what the process does -------------------------------------------------------------------------------------------
+
+    def _frame(self, frame: Frame) -> None:
+        if frame.type == FrameType.REQUEST:
+            self._on_call(self, frame)
+        elif frame.op == Op.HELLO:
+            self._pid = int(unpack(frame.payload))
+        elif frame.op == Op.RUN_ENDED:
+            self._on_run_ended(self, restore_failure(frame) if frame.payload else None)
+
+    def _exited_elsewhere(self, code: int | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._exited, code)
+        except RuntimeError:
+            return  # the loop has ended, and with it everyone who could ask
+
+    def _exited(self, code: int | None) -> None:
+        self._exit_reported = True
+        if self.exitcode is None:
+            self.exitcode = code
+        self._finish()
+
+    def _connection_lost(self) -> None:
+        self._disconnected = True
+        if self._exit_reported:
+            self._finish()
+        else:
+            # The report of the exit code is on its way; a descriptor that leaked elsewhere must not hold callers up for long.
+            self._loop.call_later(EXIT_REPORT_SECONDS, self._finish)
+            if not self.leaving:
+                self._process.signal(signal.SIGKILL)
+
+    def _finish(self) -> None:
+        if self.ended.done():
+            return
+        self.ended.set_result(None)
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        if not self.leaving:
+            self._on_lost(self)
+        self.channel.close()
+
+
+def restore_failure(frame: Frame) -> Exception:
+    """Return the exception that a failure frame carries, with the remote traceback as a note."""
+    wire: dict[str, Any] = unpack(frame.payload)
+    error = error_from_wire(wire, unknown=HostError)
+    trace = wire.get("traceback")
+    if trace:
+        error.add_note(f"in the paglet's process:\n{trace}")
+    return error
+
+
+def describe_exit(code: int) -> str:
+    """Return an exit code in words: ``process exited with code 3``, or the name of the signal."""
+    if code < 0:
+        try:
+            return f"process was killed by {signal.Signals(-code).name}"
+        except ValueError:
+            return f"process was killed by signal {-code}"
+    return f"process exited with code {code}"
+
+
+def packed(value: Any) -> Attachment:
+    """Hold a packed value."""
+    return Attachment.of([pack(value)])

@@ -1,0 +1,111 @@
+"""The HTTP client of a paglet process: every call goes through the host, which owns the connections and the key."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from paglets.core.context import same_url
+from paglets.core.errors import LifecycleError
+from paglets.core.messages import Message
+from paglets.remote.client import HostClient
+from paglets.runtime.attachment import Attachment
+from paglets.runtime.worker.endpoint import Endpoint
+from paglets.serialization.values import pack, unpack
+
+
+class WorkerClient(HostClient):
+    """Reach this and other hosts by asking the own host.
+
+    :param handles_messages: tells whether a thread runs handlers, and so must not wait for a reply of its own paglet.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, *, agent_id: str, address: str, handles_messages: Callable[[threading.Thread], bool]
+    ) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+        self._agent_id = agent_id
+        self._address = address
+        self._handles_messages = handles_messages
+
+    def call(self, method_name: str, /, **arguments: Any) -> Any:
+        """Ask the host and return its answer as plain values."""
+        answer = self._endpoint.call(method_name, Attachment.of([pack(arguments)]))
+        try:
+            return unpack(answer.view()) if answer.nbytes else None
+        finally:
+            answer.close()
+
+    def get_json(self, url: str, *, timeout: float | None = None) -> Any:
+        """Ask the host to GET ``url``."""
+        return self.call("http", method="GET", url=url, payload=None, timeout=self._limit(timeout))
+
+    def post_json(self, url: str, payload: dict[str, Any], *, timeout: float | None = None) -> Any:
+        """Ask the host to POST ``payload`` to ``url``."""
+        return self.call("http", method="POST", url=url, payload=payload, timeout=self._limit(timeout))
+
+    def deliver(
+        self,
+        host_url: str,
+        agent_id: str,
+        message: Message,
+        *,
+        oneway: bool = False,
+        activate_if_inactive: bool = True,
+        no_delay: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """Deliver a message to a paglet on this or another host and return the reply.
+
+        :raises LifecycleError: the paglet would wait for itself for ever.
+        """
+        if (
+            agent_id == self._agent_id
+            and not oneway
+            and self._handles_messages(threading.current_thread())
+            and same_url(host_url, self._address)
+        ):
+            raise LifecycleError(
+                f"paglet {agent_id} cannot wait for its own reply to {message.kind!r}: it handles one message at a "
+                "time and is handling one now; call the method, or use send_oneway or send_future"
+            )
+        return self.call(
+            "deliver",
+            host_url=host_url,
+            agent_id=agent_id,
+            message=pack(message.to_wire()),
+            kind=message.kind,
+            priority=message.priority,
+            message_id=message.message_id,
+            oneway=oneway,
+            activate_if_inactive=activate_if_inactive,
+            no_delay=no_delay,
+            timeout=self._limit(timeout),
+        )
+
+    def operate(
+        self,
+        host_url: str,
+        agent_id: str,
+        operation: str,
+        payload: dict[str, Any],
+        *,
+        timeout: float | None = None,
+    ) -> dict[str, Any]:
+        """Ask for a lifecycle operation on a paglet of this or another host."""
+        answer: dict[str, Any] = self.call(
+            "operate", host_url=host_url, agent_id=agent_id, operation=operation, payload=payload, timeout=timeout
+        )
+        return answer
+
+    def agent_info(self, host_url: str, agent_id: str, *, timeout: float | None = None) -> dict[str, Any]:
+        """Return the summary of a paglet on this or another host."""
+        answer: dict[str, Any] = self.call(
+            "agent_info", host_url=host_url, agent_id=agent_id, timeout=self._limit(timeout)
+        )
+        return answer
+
+    def _limit(self, timeout: float | None) -> float:
+        return self.timeout if timeout is None else timeout

@@ -1,0 +1,152 @@
+"""The paglet process's end of the socket to its host: one thread reads, any thread asks and waits.
+
+A request of the host that was caused by a call of this process (a hook that a ``dispatch`` of its own needs) carries the id of that call
+and is executed by the thread that waits for its answer. So locks that the thread holds are held for the hook as well, and a handler
+that moves its own paglet does not wait for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import NoReturn
+
+from paglets.core.error_wire import error_from_wire
+from paglets.core.errors import HostError
+from paglets.runtime import platform
+from paglets.runtime.attachment import EMPTY, Attachment
+from paglets.runtime.frames import Frame, FrameError, FrameParser, FrameType, Op, encode
+from paglets.serialization.values import unpack
+
+_READ_BYTES = 256 * 1024
+
+#: Answered beside a running handler.
+QUERIES = frozenset({Op.STATE, Op.RESOURCES})
+
+
+def leave(code: int) -> NoReturn:
+    """End this process now, after what it printed was written."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue  # nobody can receive it any more
+    os._exit(code)
+
+
+class Endpoint:
+    """Exchange frames with the host.
+
+    :param execute: runs a request of the host and returns nothing; it answers by :meth:`reply` or :meth:`fail`.
+    """
+
+    def __init__(self, sock: socket.socket, execute: Callable[[Frame], None]) -> None:
+        self._sock = sock
+        self._execute = execute
+        self._parser = FrameParser()
+        self._send_lock = threading.Lock()
+        self._waiting: dict[int, queue.SimpleQueue[Frame]] = {}
+        self._next_id = 0
+        self.commands: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self._queries: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        self._query_thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to read."""
+        threading.Thread(target=self._read, name="paglet-reader", daemon=True).start()
+
+    def call(self, method: str, arguments: Attachment) -> Attachment:
+        """Ask the host for something and wait for the answer, running hooks that the host needs for it meanwhile.
+
+        :raises PagletError: what the host answered.
+        """
+        answers: queue.SimpleQueue[Frame] = queue.SimpleQueue()
+        with self._send_lock:
+            self._next_id = self._next_id + 1 if self._next_id < 0xFFFFFFFF else 1
+            id_ = self._next_id
+            self._waiting[id_] = answers
+        try:
+            self._send(FrameType.REQUEST, Op.CALL, id_, method.encode(), arguments)
+            while True:
+                frame = answers.get()
+                if frame.type == FrameType.REQUEST:
+                    self._execute(frame)
+                elif frame.type == FrameType.FAILURE:
+                    raise error_from_wire(unpack(frame.payload), unknown=HostError)
+                else:
+                    return frame.attachment
+        finally:
+            del self._waiting[id_]
+
+    def notify(self, op: Op, payload: bytes = b"") -> None:
+        """Tell the host something that it does not answer."""
+        self._send(FrameType.NOTICE, op, 0, payload, EMPTY)
+
+    def reply(self, frame: Frame, payload: bytes = b"", attachment: Attachment = EMPTY) -> None:
+        """Answer a request of the host."""
+        self._send(FrameType.REPLY, frame.op, frame.id, payload, attachment)
+
+    def fail(self, frame: Frame, payload: bytes) -> None:
+        """Answer a request of the host with an error."""
+        self._send(FrameType.FAILURE, frame.op, frame.id, payload, EMPTY)
+
+    def _send(self, type_: FrameType, op: int, id_: int, payload: bytes, attachment: Attachment) -> None:
+        chunks, fds = encode(type_, op, id_, 0, payload, attachment)
+        with self._send_lock:
+            try:
+                if fds:
+                    sent = self._sock.sendmsg(chunks, platform.descriptor_ancillary(fds))
+                    rest = b"".join(chunks)[sent:]
+                    if rest:
+                        self._sock.sendall(rest)
+                elif len(chunks) == 1:
+                    self._sock.sendall(chunks[0])
+                else:
+                    for chunk in chunks:
+                        self._sock.sendall(chunk)
+            except OSError:
+                leave(1)  # without its host this process has nothing to do
+
+    def _read(self) -> None:
+        while True:
+            try:
+                data, fds = platform.receive_with_descriptors(self._sock, _READ_BYTES)
+                if not data:
+                    leave(1)
+                for frame in self._parser.feed(data, fds):
+                    self._route(frame)
+            except (OSError, FrameError):
+                leave(1)
+
+    def _route(self, frame: Frame) -> None:
+        if frame.type == FrameType.REQUEST:
+            waiter = self._waiting.get(frame.parent) if frame.parent else None
+            if waiter is not None:
+                waiter.put(frame)
+            elif frame.op in QUERIES:
+                self._query(frame)
+            else:
+                self.commands.put(frame)
+        elif frame.type == FrameType.NOTICE:
+            if frame.op == Op.EXIT:
+                leave(0)
+        else:
+            waiter = self._waiting.get(frame.id)
+            if waiter is not None:
+                waiter.put(frame)
+
+    def _query(self, frame: Frame) -> None:
+        if self._query_thread is None:
+            self._query_thread = threading.Thread(target=self._answer_queries, name="paglet-queries", daemon=True)
+            self._query_thread.start()
+        self._queries.put(frame)
+
+    def _answer_queries(self) -> None:
+        while True:
+            self._execute(self._queries.get())
+
+

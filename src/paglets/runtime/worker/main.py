@@ -1,0 +1,274 @@
+"""What runs inside a paglet process: it builds the paglet, runs its hooks and handlers one at a time, and its ``run`` beside them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import setproctitle
+
+from paglets.core.agent import NOT_HANDLED, Paglet, PagletContext
+from paglets.core.error_wire import error_to_wire
+from paglets.core.errors import HostError, NotHandledError, PagletError
+from paglets.core.events import CloneEvent, CreationEvent, MobilityEvent, PagletEvent, PersistencyEvent
+from paglets.core.messages import Message
+from paglets.core.policies import DeactivationPolicy, DeactivationRequest
+from paglets.runtime import platform
+from paglets.runtime.attachment import Attachment
+from paglets.runtime.frames import Frame, Op
+from paglets.runtime.worker.coroutines import CoroutineRunner
+from paglets.runtime.worker.endpoint import Endpoint, leave
+from paglets.runtime.worker.host import WorkerHost
+from paglets.serialization.blob import decode_blob, encode_blob
+from paglets.serialization.names import resolve_qualified_name
+from paglets.serialization.values import pack, unpack
+
+TRACEBACK_BYTES = 16 * 1024
+
+
+def serve(fd: int, title: str, lifeline_fd: int) -> NoReturn:
+    """Turn this process into a paglet process that speaks on ``fd``; never returns.
+
+    :param lifeline_fd: kept open; its closing ends this process.
+    """
+    platform.leave_terminal_group()
+    setproctitle.setproctitle(title)
+    gc.enable()
+    worker = Worker(socket.socket(fileno=fd))
+    worker.serve()
+
+
+def serve_spawned(fd: int, lifeline_fd: int) -> NoReturn:
+    """Turn a fresh interpreter into a paglet process; its title is the first thing the launcher sends."""
+    sock = socket.socket(fileno=fd)
+    line = platform.die_with(lifeline_fd)
+    head = sock.recv(4, socket.MSG_WAITALL)
+    if len(head) < 4:
+        os._exit(0)
+    title = sock.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL).decode(errors="replace")
+    serve(sock.detach(), title, line)
+
+
+class Worker:
+    """Execute what the host asks for."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._endpoint = Endpoint(sock, self.execute)
+        self._coroutines = CoroutineRunner()
+        self._paglet: Paglet[Any] | None = None
+        self._main_thread = threading.current_thread()
+        self._operations: dict[int, Callable[[Frame], tuple[bytes, Attachment | None]]] = {
+            Op.START: self._start,
+            Op.RUN: self._run,
+            Op.MESSAGE: self._message,
+            Op.HOOK: self._hook,
+            Op.CLEANUP: self._cleanup,
+            Op.STATE: self._state,
+            Op.RESOURCES: self._resources,
+        }
+
+    def serve(self) -> NoReturn:
+        """Execute commands on this thread for ever."""
+        self._endpoint.start()
+        self._endpoint.notify(Op.HELLO, pack(os.getpid()))
+        commands = self._endpoint.commands
+        while True:
+            self.execute(commands.get())
+
+    def execute(self, frame: Frame) -> None:
+        """Execute one request and answer it; ``sys.exit`` in it ends the process."""
+        try:
+            payload, attachment = self._operations[frame.op](frame)
+        except SystemExit as exc:
+            leave(_exit_code(exc))
+        except BaseException as exc:
+            self._endpoint.fail(frame, _failure(exc))
+            return
+        finally:
+            frame.attachment.close()
+        if attachment is None:
+            self._endpoint.reply(frame, payload)
+        else:
+            try:
+                self._endpoint.reply(frame, payload, attachment)
+            finally:
+                attachment.close()
+
+    @property
+    def _agent(self) -> Paglet[Any]:
+        if self._paglet is None:
+            raise HostError("the paglet of this process has not started")
+        return self._paglet
+
+    # --- operations ------------------------------------------------------------------------------------------------------
+
+    def _start(self, frame: Frame) -> tuple[bytes, Attachment | None]:
+        order = unpack(frame.payload)
+        agent_cls = load_paglet_class(order["agent_class_name"])
+        state_cls = load_state_class(order["state_class_name"], agent_cls)
+        state = decode_blob(state_cls, frame.attachment.view())
+        agent_id = order["agent_id"]
+        paglet = agent_cls(state=state, agent_id=agent_id)
+        if paglet.agent_id != agent_id:
+            raise HostError(f"{agent_cls.__name__}.__init__ must pass agent_id on to Paglet.__init__")
+        host = WorkerHost(
+            self._endpoint,
+            paglet,
+            name=order["host_name"],
+            address=order["host_address"],
+            handles_messages=lambda thread: thread is self._main_thread or self._coroutines.owns(thread),
+        )
+        paglet._attach(PagletContext(host, agent_id))
+        self._paglet = paglet
+        hook = order["hook"]
+        if hook:
+            self._call_hook(hook, order["event"])
+        return pack({"has_run": _has_run(paglet), "resources": paglet.resources.status()}), None
+
+    def _run(self, frame: Frame) -> tuple[bytes, Attachment | None]:
+        threading.Thread(target=self._run_paglet, name="paglet-run", daemon=True).start()
+        return b"", None
+
+    def _run_paglet(self) -> None:
+        try:
+            self._coroutines.settle(self._agent.run())
+        except SystemExit as exc:
+            leave(_exit_code(exc))
+        except BaseException as exc:
+            self._endpoint.notify(Op.RUN_ENDED, _failure(exc))
+        else:
+            self._endpoint.notify(Op.RUN_ENDED)
+
+    def _message(self, frame: Frame) -> tuple[bytes, Attachment | None]:
+        message = Message.from_wire(unpack(frame.attachment.view()))
+        paglet = self._agent
+        reply = self._coroutines.settle(paglet.handle_message(message))
+        if reply is NOT_HANDLED:
+            raise NotHandledError(f"{type(paglet).__name__} does not handle message {message.kind!r}")
+        if frame.payload:  # one-way: nobody waits for what the handler returned
+            return b"", None
+        to_wire = getattr(reply, "to_wire", None)
+        if callable(to_wire):
+            reply = to_wire()
+        return b"", Attachment.of([pack(reply)])
+
+    def _hook(self, frame: Frame) -> tuple[bytes, Attachment | None]:
+        order = unpack(frame.payload)
+        answer: dict[str, Any] = {}
+        if order["hook"] == "on_deactivating":
+            answer["policy"] = self._deactivation_policy(order["event"]).to_wire()
+            order["event"]["policy"] = answer["policy"]
+        self._call_hook(order["hook"], order["event"])
+        if order["cleanup"]:
+            self._agent.resources.cleanup(reason=order["cleanup"])
+        attachment = self._state_blob() if order["snapshot"] else None
+        answer["resources"] = self._agent.resources.status()
+        return pack(answer), attachment
+
+    def _deactivation_policy(self, event: dict[str, Any]) -> DeactivationPolicy:
+        policy = self._coroutines.settle(
+            self._agent.deactivation_policy(DeactivationRequest.from_wire(event.get("request")))
+        )
+        if not isinstance(policy, DeactivationPolicy):
+            raise HostError(
+                f"{type(self._agent).__name__}.deactivation_policy must return a DeactivationPolicy, "
+                f"not {type(policy).__name__}"
+            )
+        return policy
+
+    def _call_hook(self, name: str, event: dict[str, Any]) -> None:
+        self._coroutines.settle(getattr(self._agent, name)(_event(name, event)))
+
+    def _cleanup(self, frame: Frame) -> tuple[bytes, Attachment | None]:
+        self._agent.resources.cleanup(reason=unpack(frame.payload))
+        return pack(self._agent.resources.status()), None
+
+    def _state(self, frame: Frame) -> tuple[bytes, Attachment | None]:
+        return pack(self._agent.resources.status()), self._state_blob()
+
+    def _state_blob(self) -> Attachment:
+        paglet = self._agent
+        with paglet.locked():
+            # Copied under the lock: the blob's large buffers are the state's own.
+            return Attachment.of(encode_blob(paglet.state).segments)
+
+    def _resources(self, frame: Frame) -> tuple[bytes, Attachment | None]:
+        remove = unpack(frame.payload)
+        if remove is not None:
+            self._agent.resources.remove(remove)
+        return pack(self._agent.resources.status()), None
+
+
+def load_paglet_class(name: str) -> type[Paglet[Any]]:
+    """Import a paglet class by its qualified name.
+
+    :raises SerializationError: it cannot be imported.
+    :raises HostError: it is no :class:`Paglet`.
+    """
+    agent_cls = resolve_qualified_name(name)
+    if not isinstance(agent_cls, type) or not issubclass(agent_cls, Paglet):
+        raise HostError(f"{name} is not a Paglet class")
+    return agent_cls
+
+
+def load_state_class(name: str, agent_cls: type[Paglet[Any]]) -> type[Any]:
+    """Return a paglet's state class: the one named, or the class's own when the name is empty.
+
+    :raises HostError: it is no dataclass.
+    """
+    state_cls = resolve_qualified_name(name) if name else agent_cls.state_class()
+    if not isinstance(state_cls, type) or not hasattr(state_cls, "__dataclass_fields__"):
+        raise HostError(f"state class {name} of {agent_cls.__name__} is not a dataclass")
+    return state_cls
+
+
+def _has_run(paglet: Paglet[Any]) -> bool:
+    return type(paglet).run is not Paglet.run or "run" in vars(paglet)
+
+
+_EVENT_TYPES: dict[str, type[PagletEvent]] = {
+    "on_creation": CreationEvent,
+    "on_dispatching": MobilityEvent,
+    "on_arrival": MobilityEvent,
+    "on_reverting": MobilityEvent,
+    "on_cloning": CloneEvent,
+    "on_clone": CloneEvent,
+    "on_cloned": CloneEvent,
+    "on_deactivating": PersistencyEvent,
+    "on_activation": PersistencyEvent,
+    "on_disposing": PersistencyEvent,
+}
+
+
+def _event(hook: str, fields: dict[str, Any]) -> PagletEvent:
+    event_type = _EVENT_TYPES[hook]
+    if event_type is PersistencyEvent:
+        fields = dict(fields)
+        if fields.get("request") is not None:
+            fields["request"] = DeactivationRequest.from_wire(fields["request"])
+        if fields.get("policy") is not None:
+            fields["policy"] = DeactivationPolicy.from_wire(fields["policy"])
+    return event_type(**fields)
+
+
+def _failure(exc: BaseException) -> bytes:
+    wire: dict[str, Any] = dict(error_to_wire(exc))
+    if not isinstance(exc, PagletError):
+        text = "".join(traceback.format_exception(exc))
+        wire["traceback"] = text[-TRACEBACK_BYTES:]
+    return pack(wire)
+
+
+def _exit_code(exc: SystemExit) -> int:
+    if exc.code is None:
+        return 0
+    if isinstance(exc.code, int):
+        return exc.code & 0xFF
+    print(exc.code, file=sys.stderr)  # noqa: T201 - what the interpreter itself does with such an exit
+    return 1
