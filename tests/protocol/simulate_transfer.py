@@ -1,4 +1,7 @@
-"""Run transfers under a seeded scheduler of misfortunes: `python -m tests.protocol.simulate_transfer --steps N --seed S`."""
+"""Run transfers under a seeded scheduler of misfortunes.
+
+python -m tests.protocol.simulate_transfer --steps N --seed S
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from paglets.protocol.transfer import TransferKind
-from tests.protocol.transfer_world import Bug, Violation, World
+from tests.protocol.transfer_world import Bug, ViolationError, World
 
 KINDS = (TransferKind.DISPATCH, TransferKind.DISPATCH, TransferKind.RETRACT, TransferKind.CLONE, TransferKind.LOCAL)
 
@@ -35,13 +38,14 @@ def run(
         lose_inert=lose_inert,
         drop_tombstones=drop_tombstones,
     )
-    step = 0
+    done = 0
     try:
-        for step in range(steps):
+        while done < steps:
             happen(world, rng, calm=calm)
+            done += 1
         world.heal(rng.randrange)
-    except Violation as violation:
-        return Found(seed, step, str(violation))
+    except ViolationError as violation:
+        return Found(seed, done, str(violation))
     return None
 
 
@@ -140,10 +144,15 @@ def main(argv: list[str] | None = None) -> int:
         drop_tombstones=options.drop_tombstones,
     )
     if found is not None:
+        again = f"--steps {options.length} --length {options.length} --seed {found.seed}"
+        again += f" --bug {options.bug}" if options.bug else ""
+        again += " --lose-inert" if options.lose_inert else ""
+        again += " --drop-tombstones" if options.drop_tombstones else ""
         print(f"seed {found.seed} breaks at step {found.step}: {found.text}")
-        print(f"again: python -m tests.protocol.simulate_transfer --steps {options.length} --seed {found.seed}")
+        print(f"again: python -m tests.protocol.simulate_transfer {again}")
         return 1
-    print(f"{runs} worlds of {options.length} steps held, seeds from {options.seed}, {time.perf_counter() - began:.1f} s")
+    took = time.perf_counter() - began
+    print(f"{runs} worlds of {options.length} steps held, seeds from {options.seed}, {took:.1f} s")
     return 0
 
 

@@ -1,8 +1,8 @@
 """A world of a few hosts in which every transfer runs over a bad network, with bad disks, between crashes.
 
-The world is passive: `simulate_transfer` drives it from a seeded generator, `test_transfer_stateful` from Hypothesis. Each
-method is one indivisible thing that can happen; a crash can fall between any two. What `journal` and `owned` hold survives a
-crash, everything else of a host does not.
+The world is passive: `simulate_transfer` drives it from a seeded generator, `test_transfer_simulation` from Hypothesis
+too. Each method is one indivisible thing that can happen; a crash can fall between any two. What `journal` and `owned`
+hold survives a crash, everything else of a host does not.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from paglets.protocol.transfer import (
     participant,
 )
 
+P = ParticipantPhase
 Bug: TypeAlias = Literal[
     "",
     "ack-before-journal",
@@ -46,7 +47,7 @@ Side: TypeAlias = Literal["source", "target"]
 Chance: TypeAlias = Callable[[float], bool]
 
 
-class Violation(AssertionError):
+class ViolationError(AssertionError):
     """An invariant of the transfer does not hold."""
 
 
@@ -213,7 +214,7 @@ class World:
             return False
         if self.drop_tombstones:
             return True
-        tombs = (ParticipantPhase.ABORTED, ParticipantPhase.REFUSED)
+        tombs = (P.ABORTED, P.REFUSED)
         return machine.side == "source" or machine.state.phase not in tombs
 
     def dispose(self, host: SimHost, agent: str) -> None:
@@ -294,7 +295,7 @@ class World:
             if self.bug == "ignore-vote" and isinstance(event, events.CommitReceived):
                 event = events.CommitReceived(machine.state.vote)
             machine.state, todo = participant.step(machine.state, event)  # type: ignore[arg-type]
-            if machine.state.phase is ParticipantPhase.ABORTED:
+            if machine.state.phase is P.ABORTED:
                 host.told_aborted.add(machine.plan.transfer_id)
             if isinstance(event, events.PrepareReceived) and event.recovering:
                 host.told_aborted.discard(machine.plan.transfer_id)
@@ -309,7 +310,7 @@ class World:
         if isinstance(action, actions.ReportFault):
             self.faults.append(action.text)
             if not self.lose_inert and "on_cloned" not in action.text:
-                raise Violation(f"fault: {action.text}")
+                raise ViolationError(f"fault: {action.text}")
             return None
         if isinstance(action, actions.RunHook):
             return events.StepFailed("hook raised") if self._fails(0.04) else events.HookDone()
@@ -368,15 +369,15 @@ class World:
                 self._send(plan.target, "target", plan, events.SettledReceived(vote))
             case actions.ResumePaglet():
                 if plan.leaves_source and plan.transfer_id in self.committed:
-                    raise Violation(f"{moved} resumed at {host.name} after it was handed over")
+                    raise ViolationError(f"{moved} resumed at {host.name} after it was handed over")
                 if plan.leaves_source and plan.transfer_id == host.moving.get(moved):
                     host.running.setdefault(moved, set()).add(plan.departed_epoch)
                 self._move_ended(host, plan)
             case actions.Reply(ok):
                 if plan.transfer_id in self.replied:
-                    raise Violation(f"{plan.transfer_id} answered twice")
+                    raise ViolationError(f"{plan.transfer_id} answered twice")
                 if ok is not (plan.transfer_id in self.committed):
-                    raise Violation(f"{plan.transfer_id} answered {ok}")
+                    raise ViolationError(f"{plan.transfer_id} answered {ok}")
                 self.replied[plan.transfer_id] = ok
                 if isinstance(machine.state, CoordinatorState) and machine.state.phase is CoordinatorPhase.ABORTED:
                     self._move_ended(host, plan)
@@ -414,7 +415,7 @@ class World:
                 return events.StepFailed("no space") if self._fails(0.02) else events.FilesMaterialised()
             case actions.StartProcess():
                 if plan.transfer_id in host.told_aborted and not self.drop_tombstones:
-                    raise Violation(f"{plan.transfer_id} started at {host.name} after it was called off")
+                    raise ViolationError(f"{plan.transfer_id} started at {host.name} after it was called off")
                 return events.StepFailed("no process") if self._fails(0.02) else events.ProcessStarted()
             case actions.StoreInert(record):
                 failed = self._fails(0.04)
@@ -452,12 +453,12 @@ class World:
         return None
 
     def _undecided(self, host: SimHost, plan: TransferPlan) -> str | None:
-        settled = (ParticipantPhase.CHECKING, ParticipantPhase.ACTIVE)
         for machine in host.machines.values():
             other = machine.plan
-            if machine.side == "target" and other.agent_id == plan.agent_id and other.transfer_id != plan.transfer_id:
-                if not machine.state.terminal and machine.state.phase not in settled:
-                    return other.transfer_id
+            if machine.side == "source" or other.agent_id != plan.agent_id or other.transfer_id == plan.transfer_id:
+                continue
+            if not machine.state.terminal and machine.state.phase not in (P.CHECKING, P.ACTIVE):
+                return other.transfer_id
         return None
 
     # -- what must hold ----------------------------------------------------------------------------------------------
@@ -470,20 +471,20 @@ class World:
             for agent in host.owned:
                 owners.setdefault(agent, []).append(host.name)
                 if agent in self.disposed:
-                    raise Violation(f"{agent} came back from the dead at {host.name}")
+                    raise ViolationError(f"{agent} came back from the dead at {host.name}")
                 if agent not in self.living:
-                    raise Violation(f"nobody committed {agent} at {host.name}")
+                    raise ViolationError(f"nobody committed {agent} at {host.name}")
             for agent, epochs in host.running.items():
                 running.setdefault(agent, []).extend((host.name, epoch) for epoch in epochs)
         for agent, names in owners.items():
             if len(names) > 1:
-                raise Violation(f"{agent} is owned by {names}")
+                raise ViolationError(f"{agent} is owned by {names}")
         for agent, places in running.items():
             if len(places) > 1:
-                raise Violation(f"{agent} runs at {places}")
+                raise ViolationError(f"{agent} runs at {places}")
         for agent in self.living:
             if agent not in owners and not self._on_its_way(agent):
-                raise Violation(f"{agent} is lost")
+                raise ViolationError(f"{agent} is lost")
 
     def _on_its_way(self, agent: str) -> bool:
         for host in self.hosts.values():
@@ -505,8 +506,9 @@ class World:
             if not self._heal_step(pick):
                 break
         else:
-            stuck = [f"{h.name}: {m.plan.transfer_id} {m.side} {m.state.phase}" for h, m in self.machines(lambda m: True)]
-            raise Violation(f"never came to rest: {stuck}")
+            alive = self.machines(lambda m: not m.state.terminal)
+            stuck = [f"{h.name}: {m.plan.transfer_id} {m.side} {m.state.phase}" for h, m in alive]
+            raise ViolationError(f"never came to rest: {stuck}")
         self._check_rest()
 
     def _heal_step(self, pick: Callable[[int], int]) -> bool:
@@ -537,22 +539,22 @@ class World:
             found = host.journal.load()
             left = (*found.commits, *found.prepared, *found.activated)
             if left and not self.lose_inert:
-                raise Violation(f"{host.name} never forgets {left}")
+                raise ViolationError(f"{host.name} never forgets {left}")
             if host.moving:
-                raise Violation(f"{host.moving} never resumed at {host.name}")
+                raise ViolationError(f"{host.moving} never resumed at {host.name}")
             for machine in host.machines.values():
                 if not machine.state.terminal:
-                    raise Violation(f"{machine.plan.transfer_id} stuck as {machine.side} {machine.state.phase}")
+                    raise ViolationError(f"{machine.plan.transfer_id} stuck as {machine.side} {machine.state.phase}")
         for agent in self.living:
             homes = [(h.name, e) for h in self.hosts.values() if (e := h.owned.get(agent)) is not None]
             if len(homes) != 1:
-                raise Violation(f"{agent} is owned by {homes}")
+                raise ViolationError(f"{agent} is owned by {homes}")
             name, epoch = homes[0]
             if self.hosts[name].running.get(agent) != {epoch}:
-                raise Violation(f"{agent} does not run at {name}")
+                raise ViolationError(f"{agent} does not run at {name}")
         for transfer_id, outcome in self.replied.items():
             if outcome is not (transfer_id in self.committed):
-                raise Violation(f"{transfer_id} was answered {outcome}")
+                raise ViolationError(f"{transfer_id} was answered {outcome}")
 
 
-__all__ = ["Bug", "Machine", "Message", "Outcome", "SimHost", "Violation", "World"]
+__all__ = ["Bug", "Machine", "Message", "Outcome", "SimHost", "ViolationError", "World"]

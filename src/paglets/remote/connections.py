@@ -12,8 +12,8 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
-from functools import partial
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from paglets.remote.idle import IdleConnections, Origin, PoolOptions

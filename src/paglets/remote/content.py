@@ -89,18 +89,24 @@ class ContentSource:
         self._hashing = hashing
         self.size = os.fstat(stream.fileno()).st_size
         self.sha256 = ""
-        """The checksum, once all pieces were given; empty without hashing."""
+        """The checksum, there with the last piece; empty without hashing."""
 
     def __iter__(self) -> Iterator[bytes]:
         """Start at the beginning of the file."""
         if not self._hashing:
             yield from self._pieces()
             return
+        # One behind: whoever has the last piece may ask for the checksum.
+        last = b""
         with _Digest(self.size) as digest:
             for piece in self._pieces():
                 digest.update(piece)
-                yield piece
+                if last:
+                    yield last
+                last = piece
         self.sha256 = digest.hexdigest()
+        if last:
+            yield last
 
     def _pieces(self) -> Iterator[bytes]:
         left = self.size
@@ -108,12 +114,15 @@ class ContentSource:
             self._stream.seek(0)
             while left and (piece := self._stream.read(min(left, PIECE_BYTES))):
                 left -= len(piece)
+                if not left and os.fstat(self._stream.fileno()).st_size != self.size:
+                    break
                 yield piece
-            changed = left > 0 or os.fstat(self._stream.fileno()).st_size != self.size
+            else:
+                if not left:
+                    return
         except OSError as exc:
             raise TransferError(f"Could not read {self._path}: {exc}") from exc
-        if changed:
-            raise TransferError(f"{self._path} changed while it was sent")
+        raise TransferError(f"{self._path} changed while it was sent")
 
 
 class ContentSink:

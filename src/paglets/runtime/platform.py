@@ -17,6 +17,10 @@ from collections.abc import Sequence
 
 LINUX = sys.platform.startswith("linux")
 
+if sys.platform != "win32":
+    # At the top, because an import statement in a function costs a freshly forked process pages of its own.
+    import fcntl
+
 #: Descriptors accepted with one read of a socket. The peer never sends more than one per frame.
 MAX_DESCRIPTORS_PER_READ = 64
 _IOV_MAX = 512
@@ -77,8 +81,6 @@ def die_with(lifeline_fd: int) -> int:
     """
     if not LINUX:
         return lifeline_fd
-    import fcntl
-
     fd = os.open(f"/proc/self/fd/{lifeline_fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(fd, _F_SETSIG, signal.SIGKILL)
@@ -158,8 +160,6 @@ def memory_file(name: str, segments: Sequence[bytes | bytearray | memoryview]) -
 def _seal(fd: int) -> None:
     if not LINUX:
         return
-    import fcntl
-
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
 
@@ -187,8 +187,6 @@ def map_file(fd: int, nbytes: int) -> memoryview:
 
 
 def _is_sealed(fd: int) -> bool:
-    import fcntl
-
     try:
         return bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_SHRINK)
     except OSError:

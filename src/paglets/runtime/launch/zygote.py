@@ -136,6 +136,8 @@ class _Generation:
                 stdin=subprocess.DEVNULL,
                 stdout=out_fd,
                 stderr=err_fd,
+                # One heap for all threads: a heap per thread would cost every paglet pages of its own.
+                env={**os.environ, "MALLOC_ARENA_MAX": "1"},
             )
         finally:
             theirs.close()

@@ -23,6 +23,7 @@ import setproctitle
 
 from paglets.runtime import platform
 from paglets.runtime.worker import main as worker_main
+from paglets.runtime.worker.warmup import warm_up, warm_up_module
 
 PACKET_BYTES = 1 << 20
 
@@ -32,12 +33,14 @@ def main(control_fd: int, lifeline_fd: int) -> NoReturn:
     platform.die_with(lifeline_fd)
     platform.leave_terminal_group()
     setproctitle.setproctitle("paglets-zygote")
+    os.environ.pop("MALLOC_ARENA_MAX", None)  # it was for this process alone
     control = socket.socket(fileno=control_fd)
     wakeup_read, wakeup_write = os.pipe()
     os.set_blocking(wakeup_read, False)
     os.set_blocking(wakeup_write, False)
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
+    warm_up()
     gc.collect()
     gc.freeze()
     _Zygote(control, wakeup_read, wakeup_write, lifeline_fd).serve()
@@ -140,7 +143,7 @@ class _Zygote:
         for name in modules:
             threads_before = threading.active_count()
             try:
-                importlib.import_module(name)
+                warm_up_module(importlib.import_module(name))
             except BaseException as exc:
                 refused[name] = f"import failed: {type(exc).__name__}: {exc}"
                 continue

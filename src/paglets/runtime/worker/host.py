@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,15 +77,31 @@ class WorkerHost:
         address: str,
         handles_messages: Callable[[threading.Thread], bool],
     ) -> None:
+        self._endpoint = endpoint
         self._paglet = paglet
         self.name = name
         self.address = address
-        self.client = WorkerClient(
-            endpoint, agent_id=paglet.agent_id, address=address, handles_messages=handles_messages
-        )
-        self.mesh = WorkerMesh(self.client)
-        self._call = self.client.call
         self._handles_messages = handles_messages
+
+    # Made when they are first asked for: every function that an idle paglet never runs saves it some 40 KB of private memory.
+
+    @cached_property
+    def client(self) -> WorkerClient:
+        """The client for calls to this and other hosts."""
+        return WorkerClient(
+            self._endpoint,
+            agent_id=self._paglet.agent_id,
+            address=self.address,
+            handles_messages=self._handles_messages,
+        )
+
+    @cached_property
+    def mesh(self) -> WorkerMesh:
+        """The hosts that this host knows."""
+        return WorkerMesh(self.client)
+
+    def _call(self, method_name: str, /, **arguments: Any) -> Any:
+        return self.client.call(method_name, **arguments)
 
     def _own(self, agent_id: str) -> None:
         if agent_id != self._paglet.agent_id:

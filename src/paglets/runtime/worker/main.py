@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 import sys
@@ -39,7 +38,6 @@ def serve(fd: int, title: str, lifeline_fd: int) -> NoReturn:
     """
     platform.leave_terminal_group()
     setproctitle.setproctitle(title)
-    gc.enable()
     worker = Worker(socket.socket(fileno=fd))
     worker.serve()
 

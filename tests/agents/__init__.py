@@ -1,0 +1,1 @@
+"""Paglets of the tests, in modules that their processes can import."""

@@ -1,0 +1,28 @@
+"""Fixtures for tests that run hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import Gate, HostFactory
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[HostFactory]:
+    """Give a factory of started hosts, which stops them and checks that no process or thread of theirs is left."""
+    factory = HostFactory(tmp_path)
+    try:
+        yield factory
+    finally:
+        factory.close()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """Give a gate that is open for good after the test."""
+    made = Gate(tmp_path)
+    yield made
+    made.open()
