@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
@@ -448,7 +449,7 @@ def test_a_result_of_nothing_in_flight_is_an_error(
 
 def test_an_event_of_the_other_side_is_an_error() -> None:
     with pytest.raises(TransferProtocolError):
-        coordinator.step(source(), Admitted())  # type: ignore[arg-type]
+        coordinator.step(source(), cast("CoordinatorEvent", Admitted()))
 
 
 @pytest.mark.parametrize(

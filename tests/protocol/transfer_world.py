@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from paglets.protocol.transfer import (
     ActivatedRecord,
@@ -253,11 +253,11 @@ class World:
         body = message.body
         machine = host.machines.get(key)
         if isinstance(body, Query):
-            state = machine.state if machine else None
+            state = machine.state if machine and isinstance(machine.state, CoordinatorState) else None
             vote = body.vote
-            if self.bug == "ignore-vote" and isinstance(state, CoordinatorState):
+            if self.bug == "ignore-vote" and state is not None:
                 vote = state.vote
-            outcome = coordinator.outcome(state, vote)  # type: ignore[arg-type]
+            outcome = coordinator.outcome(state, vote)
             self._send(message.plan.target, "target", message.plan, events.OutcomeReceived(outcome, body.vote))
             return
         if message.side == "target":
@@ -290,11 +290,11 @@ class World:
     def _step(self, host: SimHost, machine: Machine, event: object) -> None:
         todo: tuple[object, ...]
         if isinstance(machine.state, CoordinatorState):
-            machine.state, todo = coordinator.step(machine.state, event)  # type: ignore[arg-type]
+            machine.state, todo = coordinator.step(machine.state, cast("events.CoordinatorEvent", event))
         else:
             if self.bug == "ignore-vote" and isinstance(event, events.CommitReceived):
                 event = events.CommitReceived(machine.state.vote)
-            machine.state, todo = participant.step(machine.state, event)  # type: ignore[arg-type]
+            machine.state, todo = participant.step(machine.state, cast("events.ParticipantEvent", event))
             if machine.state.phase is P.ABORTED:
                 host.told_aborted.add(machine.plan.transfer_id)
             if isinstance(event, events.PrepareReceived) and event.recovering:

@@ -44,7 +44,7 @@ from paglets.protocol.transfer.model import (
 )
 from paglets.remote.movement import Sink
 from paglets.runtime.agents import AgentEntry, Phase, SelfCall
-from paglets.runtime.attachment import EMPTY, Attachment
+from paglets.runtime.attachment import EMPTY, Attachment, AttachmentWriter
 from paglets.runtime.files import FileDesk, copy_tree_files
 from paglets.runtime.kernel import Kernel, StartOrder
 from paglets.runtime.place import Place
@@ -61,21 +61,18 @@ class StateSink:
     """Collect a state blob as it arrives."""
 
     def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-        self._nbytes = 0
+        self._writer = AttachmentWriter()
         self.attachment = EMPTY
 
     def write(self, piece: memoryview) -> None:
         """Take the next bytes."""
-        self._nbytes += len(piece)
-        if self._nbytes > MAX_STATE_BYTES:
+        if self._writer.nbytes + len(piece) > MAX_STATE_BYTES:
             raise TransferError(f"a state of more than {MAX_STATE_BYTES} bytes is refused")
-        self._pieces.append(bytes(piece))
+        self._writer.write(piece)
 
     def finish(self) -> None:
         """Hold the blob; a large one in a memory file."""
-        self.attachment = Attachment.of(self._pieces) if self._pieces else EMPTY
-        self._pieces = []
+        self.attachment = self._writer.finish()
 
 
 class FileSink:

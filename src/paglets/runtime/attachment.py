@@ -75,3 +75,44 @@ class Attachment:
 
 
 EMPTY = Attachment(b"", -1, 0)
+
+
+class AttachmentWriter:
+    """Collect bytes as they arrive; what grows large goes straight into a memory file."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._fd = -1
+        self.nbytes = 0
+
+    def write(self, piece: Buffer) -> None:
+        """Take the next bytes.
+
+        :raises OSError: no memory or descriptors left.
+        """
+        self.nbytes += len(piece)
+        if self._fd >= 0:
+            platform.write_all(self._fd, [piece])
+            return
+        self._head += piece
+        if len(self._head) >= DESCRIPTOR_THRESHOLD_BYTES and platform.can_pass_descriptors():
+            self._fd = platform.open_memory_file("paglets")
+            platform.write_all(self._fd, [self._head])
+            self._head = bytearray()
+
+    def finish(self) -> Attachment:
+        """Return everything that was written."""
+        if self._fd < 0:
+            return Attachment(bytes(self._head), -1, self.nbytes) if self.nbytes else EMPTY
+        platform.seal(self._fd)
+        fd, self._fd = self._fd, -1
+        return Attachment(None, fd, self.nbytes)
+
+    def close(self) -> None:
+        """Give the memory of an unfinished writer back."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()

@@ -198,6 +198,7 @@ class DepartureDesk:
             case actions.SendPrepare(attempt, recovering):
                 return await self._send_prepare(departure, attempt, recovering)
             case actions.SendCommit(vote):
+                self._hand_over(departure)
                 return await self._send_commit(departure, vote)
             case actions.JournalCommit() | actions.EraseCommit() | actions.ForgetTransfer():
                 return await self._write(departure, action)
@@ -215,6 +216,8 @@ class DepartureDesk:
             case actions.StopDeliveries():
                 entry.mailbox.pause()
             case actions.ResumePaglet():
+                if departure.old_place is not None:
+                    departure.old_place.left_for = None
                 kernel.resume_deliveries(entry)
             case actions.Fence():
                 self._fence(departure)
@@ -306,12 +309,16 @@ class DepartureDesk:
             entry.remember_state(blob)
 
     def _fence(self, departure: Departure) -> None:
+        """Refuse the departing process everything from now on; a commit that cannot be written takes this back."""
         entry = departure.entry
         departure.old_place = entry.place
-        location = {"host_url": departure.plan.target, "agent_id": entry.agent_id}
         if entry.place is not None:
-            entry.place.left_for = location
-        if departure.plan.kind is TransferKind.LOCAL:
+            entry.place.left_for = {"host_url": departure.plan.target, "agent_id": entry.agent_id}
+
+    def _hand_over(self, departure: Departure) -> None:
+        """Take the paglet out of this host's table: the commit record is on disk."""
+        entry = departure.entry
+        if entry.phase is Phase.GONE or departure.plan.kind in (TransferKind.LOCAL, TransferKind.CLONE):
             return
         entry.phase = Phase.GONE
         self._kernel.agents.remove(entry)

@@ -137,27 +137,37 @@ def can_pass_descriptors() -> bool:
     return hasattr(socket, "SCM_RIGHTS")
 
 
+def open_memory_file(name: str) -> int:
+    """Open an unnamed file that can be passed by descriptor.
+
+    :return: its descriptor, owned by the caller.
+    :raises OSError: no memory or descriptors left.
+    """
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    fd, path = tempfile.mkstemp(prefix="paglets-")
+    os.unlink(path)  # noqa: PTH108 - the path comes from mkstemp as text
+    return fd
+
+
 def memory_file(name: str, segments: Sequence[bytes | bytearray | memoryview]) -> int:
     """Write ``segments`` into an unnamed file that can be passed by descriptor and never changes afterwards.
 
     :return: its descriptor, owned by the caller.
     :raises OSError: no memory or descriptors left.
     """
-    if hasattr(os, "memfd_create"):
-        fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    else:
-        fd, path = tempfile.mkstemp(prefix="paglets-")
-        os.unlink(path)  # noqa: PTH108 - the path comes from mkstemp as text
+    fd = open_memory_file(name)
     try:
         write_all(fd, segments)
-        _seal(fd)
+        seal(fd)
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def _seal(fd: int) -> None:
+def seal(fd: int) -> None:
+    """Keep a memory file from ever changing again, where that can be had."""
     if not LINUX:
         return
     seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL

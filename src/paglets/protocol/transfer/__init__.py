@@ -22,6 +22,10 @@ source does not know is answered with ABORT, a COMMIT for one the target does no
 `ParticipantState()`. **A host answers nothing before it has read its journal**: "no record" must mean that there is
 none.
 
+What else the shell has to see to: a paglet is the subject of one transfer at a time, until that has answered its
+caller; transfer ids and votes are random and never used twice; what a source does after the acknowledgement concerns
+`plan.departed_epoch` only, since the paglet may be back by then; the events of one transfer are taken one by one.
+
 The source (C: `Cancel`, or a failed step)::
 
     PREFLIGHT -> QUIESCING -> HOOK -> CLEANUP -> SNAPSHOT -> STAGING -> PREPARING <-> PREPARE_WAIT
@@ -50,7 +54,8 @@ Invariants, and why they hold
 *One owner.* The source owns a paglet until its commit record is on disk, and from then on never; the target owns it
 from the moment `record_activated` is on disk, and this is written only on COMMIT, or on the answer `committed`, for
 the very vote it holds. Both exist only after the commit record. So there are never two owners; between the two writes
-there is none that runs, and the commit record says who will be.
+there is none that runs, and the commit record says who will be. The process at the source is fenced before the record
+is written, because from that instant a question may be answered with `committed`.
 
 *No loss.* The commit record is written only on a vote, a vote is sent only when the inert copy is on disk, and the
 inert copy is removed only on the word of the source, which says `aborted` only without a commit record. The record

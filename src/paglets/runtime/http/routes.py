@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from paglets.core.errors import HostError
 from paglets.core.policies import DeactivationRequest
@@ -43,7 +43,7 @@ RESPONSES = {
     status: ResponseSpec(bodies.ErrorBody, description=text, generate_examples=False)
     for status, text in _ERRORS.items()
 }
-AgentId = Annotated[str, Parameter(description="Id of a paglet.", max_length=1024)]
+AgentId = Annotated[str, PathParameter(description="Id of a paglet.", max_length=1024)]
 
 
 def node_of(request: AnyRequest) -> Node:
@@ -73,7 +73,7 @@ async def hosts(request: AnyRequest) -> Answer:
 
 
 @post("/hosts/join", status_code=200, summary="Join the mesh", responses=RESPONSES)
-async def join(request: AnyRequest, data: dict[str, Any]) -> Answer:
+async def join(request: AnyRequest, data: JSONBody[dict[str, Any]]) -> Answer:
     """Register the calling host and return every known host."""
     mesh = node_of(request).ports.mesh
     try:
@@ -86,8 +86,8 @@ async def join(request: AnyRequest, data: dict[str, Any]) -> Answer:
 @get("/events", summary="What happened on this host", responses=RESPONSES)
 async def events(
     request: AnyRequest,
-    since: Annotated[int, Parameter(ge=0, le=2**53, description="Only events with a greater id.")] = 0,
-    limit: Annotated[int, Parameter(ge=0, le=MAX_EVENTS, description="At most so many, oldest first.")] = 100,
+    since: Annotated[int, QueryParameter(ge=0, le=2**53, description="Only events with a greater id.")] = 0,
+    limit: Annotated[int, QueryParameter(ge=0, le=MAX_EVENTS, description="At most so many, oldest first.")] = 100,
 ) -> Answer:
     """Return events, oldest first."""
     found = node_of(request).kernel.events.events_since(since, limit=limit)
@@ -101,10 +101,10 @@ async def events(
 async def agents(
     request: AnyRequest,
     state_filter: Annotated[
-        str, Parameter(query="state", pattern="^(active|inactive|all)$", description="Which ones.")
+        str, QueryParameter(name="state", pattern="^(active|inactive|all)$", description="Which ones.")
     ] = "active",
     include_state: Annotated[
-        str, Parameter(description="1, true or yes adds each one's state.", max_length=10)
+        str, QueryParameter(description="1, true or yes adds each one's state.", max_length=10)
     ] = "",
 ) -> Answer:
     """Return summaries."""
@@ -117,7 +117,7 @@ async def agents(
 
 
 @post("/agents", status_code=200, summary="Create a paglet, or import one from an envelope", responses=RESPONSES)
-async def create(request: AnyRequest, data: bodies.CreateBody) -> Answer:
+async def create(request: AnyRequest, data: JSONBody[bodies.CreateBody]) -> Answer:
     """Create a paglet by class name; a body of type application/x-paglets-movement moves one here instead."""
     body = await request.body()
     node = node_of(request)
@@ -160,7 +160,7 @@ async def agent_state(request: AnyRequest, agent_id: AgentId) -> Answer:
 
 
 @post("/agents/{agent_id:str}/messages", status_code=200, summary="Send a message", responses=RESPONSES)
-async def deliver(request: AnyRequest, agent_id: AgentId, data: bodies.DeliverBody) -> Answer:
+async def deliver(request: AnyRequest, agent_id: AgentId, data: JSONBody[bodies.DeliverBody]) -> Answer:
     """Deliver a message and return the handler's reply."""
     message = data.message.message()
     body = await request.body()
@@ -196,7 +196,7 @@ def ticket_of(data: bodies.MoveBody) -> TransferTicket | None:
 
 
 @post("/agents/{agent_id:str}/dispatch", status_code=200, summary="Move a paglet", responses=RESPONSES)
-async def dispatch(request: AnyRequest, agent_id: AgentId, data: bodies.MoveBody) -> Answer:
+async def dispatch(request: AnyRequest, agent_id: AgentId, data: JSONBody[bodies.MoveBody]) -> Answer:
     """Move it to another host and return its proxy there."""
     ticket = ticket_of(data)
     if ticket is None:
@@ -205,20 +205,20 @@ async def dispatch(request: AnyRequest, agent_id: AgentId, data: bodies.MoveBody
 
 
 @post("/agents/{agent_id:str}/clone", status_code=200, summary="Copy a paglet", responses=RESPONSES)
-async def clone(request: AnyRequest, agent_id: AgentId, data: bodies.MoveBody | None) -> Answer:
+async def clone(request: AnyRequest, agent_id: AgentId, data: JSONBody[bodies.MoveBody | None]) -> Answer:
     """Copy it, here when no target is given, and return the copy's proxy."""
     ticket = None if data is None else ticket_of(data)
     return answer({"proxy": await node_of(request).clone(agent_id, ticket)})
 
 
 @post("/agents/{agent_id:str}/retract", status_code=200, summary="Pull a paglet", responses=RESPONSES)
-async def retract(request: AnyRequest, agent_id: AgentId, data: bodies.RetractBody) -> Answer:
+async def retract(request: AnyRequest, agent_id: AgentId, data: JSONBody[bodies.RetractBody]) -> Answer:
     """Send it to the host that asks for it."""
     return answer({"proxy": await node_of(request).retract_to(agent_id, data.target)})
 
 
 @post("/agents/{agent_id:str}/deactivate", status_code=200, summary="Store a paglet", responses=RESPONSES)
-async def deactivate(request: AnyRequest, agent_id: AgentId, data: bodies.DeactivateBody | None) -> Answer:
+async def deactivate(request: AnyRequest, agent_id: AgentId, data: JSONBody[bodies.DeactivateBody | None]) -> Answer:
     """Store it on disk and end its process."""
     wire = None if data is None else data.request
     stored = None if wire is None else DeactivationRequest.from_wire(wire)
@@ -242,7 +242,7 @@ async def dispose(request: AnyRequest, agent_id: AgentId) -> Answer:
 
 
 @post("/agents/{agent_id:str}/services", status_code=200, summary="Advertise a service", responses=RESPONSES)
-async def advertise(request: AnyRequest, agent_id: AgentId, data: bodies.ServiceBody) -> Answer:
+async def advertise(request: AnyRequest, agent_id: AgentId, data: JSONBody[bodies.ServiceBody]) -> Answer:
     """Make a paglet findable under a service name."""
     record = node_of(request).advertise(
         agent_id,
@@ -261,7 +261,7 @@ async def advertise(request: AnyRequest, agent_id: AgentId, data: bodies.Service
     summary="Withdraw a service",
     responses=RESPONSES,
 )
-async def unadvertise(request: AnyRequest, agent_id: AgentId, data: bodies.ServiceNameBody) -> Answer:
+async def unadvertise(request: AnyRequest, agent_id: AgentId, data: JSONBody[bodies.ServiceNameBody]) -> Answer:
     """Withdraw a paglet's record and return what was removed."""
     removed = node_of(request).unadvertise(data.name, agent_id)
     return answer({"services": [record.to_wire() for record in removed]})
@@ -270,33 +270,35 @@ async def unadvertise(request: AnyRequest, agent_id: AgentId, data: bodies.Servi
 @get("/services", summary="Services of this host", responses=RESPONSES)
 async def services(
     request: AnyRequest,
-    name: Annotated[str | None, Parameter(max_length=1024, description="Only this service.")] = None,
-    capability: Annotated[str | None, Parameter(max_length=1024, description="Only with this capability.")] = None,
-    scope: Annotated[str, Parameter(pattern="^(local|mesh)$", description="mesh: only what is offered to it.")] = "local",
+    name: Annotated[str | None, QueryParameter(max_length=1024, description="Only this service.")] = None,
+    capability: Annotated[str | None, QueryParameter(max_length=1024, description="Only with this capability.")] = None,
+    scope_filter: Annotated[
+        str, QueryParameter(name="scope", pattern="^(local|mesh)$", description="mesh: only what is offered to it.")
+    ] = "local",
 ) -> Answer:
     """Return the records of this host."""
-    wanted = ServiceScope.MESH if scope == ServiceScope.MESH.value else None
+    wanted = ServiceScope.MESH if scope_filter == ServiceScope.MESH.value else None
     found = node_of(request).ports.services.lookup_all(name, capability, wanted)
     return answer({"services": [record.to_wire() for record in found]})
 
 
 # --- transfers -------------------------------------------------------------------------------------------------------------
 
-TransferId = Annotated[str, Parameter(description="Id of a transfer.", max_length=256)]
+TransferId = Annotated[str, PathParameter(description="Id of a transfer.", max_length=256)]
 
 
 @get("/transfers/{transfer_id:str}", summary="What became of a transfer from here", responses=RESPONSES)
 async def outcome(
     request: AnyRequest,
     transfer_id: TransferId,
-    vote: Annotated[str, Parameter(max_length=256, description="The vote the target holds.")] = "",
+    vote: Annotated[str, QueryParameter(max_length=256, description="The vote the target holds.")] = "",
 ) -> Answer:
     """Return committed, aborted or pending."""
     return answer({"outcome": node_of(request).departures.outcome(transfer_id, vote).value})
 
 
 @post("/transfers/{transfer_id:str}/commit", status_code=200, summary="Commit a transfer to here", responses=RESPONSES)
-async def commit(request: AnyRequest, transfer_id: TransferId, data: bodies.VoteBody) -> Answer:
+async def commit(request: AnyRequest, transfer_id: TransferId, data: JSONBody[bodies.VoteBody]) -> Answer:
     """Let an arrived paglet live."""
     return answer(await node_of(request).arrivals.commit(transfer_id, data.vote))
 
@@ -309,7 +311,7 @@ async def abort(request: AnyRequest, transfer_id: TransferId) -> Answer:
 
 
 @post("/transfers/{transfer_id:str}/settled", status_code=200, summary="Settle a transfer to here", responses=RESPONSES)
-async def settled(request: AnyRequest, transfer_id: TransferId, data: bodies.VoteBody) -> Answer:
+async def settled(request: AnyRequest, transfer_id: TransferId, data: JSONBody[bodies.VoteBody]) -> Answer:
     """Forget a transfer: the source will never ask again."""
     node_of(request).arrivals.settled(transfer_id, data.vote)
     return answer({"ok": True})
