@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
-from paglets.remote.proxy import PagletProxy
-from paglets.runtime.host import Host
+if TYPE_CHECKING:
+    from paglets.remote.proxy import PagletProxy
+    from paglets.runtime.host import Host
 
 T = TypeVar("T")
 
@@ -80,6 +81,8 @@ class HostFactory:
 
     def new(self, name: str = "alpha", **options: Any) -> Host:
         """Return a host that is not started."""
+        from paglets.runtime.host import Host  # only for tests that run hosts
+
         options.setdefault("persistence_dir", self._directory / f"host-{name}")
         options.setdefault("mesh", False)
         options.setdefault("mesh_version", "test-version")

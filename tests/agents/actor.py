@@ -191,9 +191,18 @@ class Picky(Paglet[ActorState]):
 
 
 class Quiet(Paglet[ActorState]):
-    """Have no ``run`` and no hooks."""
+    """Have no ``run``."""
 
     State = ActorState
+
+    def on_dispatching(self, event: Any) -> None:
+        for path in self.state.plan.pop("dispatching", []):
+            with open(path, "rb") as pipe:
+                pipe.read()
+
+    @handler
+    def go(self, to: str) -> dict[str, str]:
+        return self.dispatch(to).to_wire()
 
     @handler
     def add(self, by: int = 1) -> int:

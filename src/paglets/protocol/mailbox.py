@@ -174,6 +174,18 @@ class Mailbox(Generic[T]):
         if self._flying is None:
             raise RuntimeError("no message is in flight")
         self._flying = None
+        self.count(ok)
+
+    def detach(self) -> None:
+        """Let the message in flight go on without holding up the ones behind it; `count` hears what became of it.
+
+        For a paglet that is restarted on its host by the very handler that runs: the process that takes over need not
+        wait for the one that it replaces. No effect where none is in flight.
+        """
+        self._flying = None
+
+    def count(self, ok: bool) -> None:
+        """Count a detached message as handled, with or without success."""
         if ok:
             self._delivered += 1
         else:

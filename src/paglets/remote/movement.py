@@ -1,7 +1,8 @@
 """The body of a movement: a header of plain values, then parts (a state blob, files) streamed one after the other.
 
-Layout: magic ``PGLF``, length of the header (u64), the header as a state blob, then the parts without anything between them. The header's
-``parts`` lists their sizes. A body without parts is what :func:`paglets.remote.transport.dump_pickle` writes. Nothing in it is code.
+Layout: magic ``PGLF``, length of the header (u64), the header as a state blob, then the parts without anything between
+them. The header's ``parts`` lists their sizes. A body without parts is what
+:func:`paglets.remote.transport.dump_pickle` writes. Nothing in it is code.
 """
 
 from __future__ import annotations
@@ -113,6 +114,10 @@ class Sink(Protocol):
 class MovementReader:
     """Read the body of a movement as it arrives, in pieces of any size.
 
+    Whoever reads on an event loop uses the steps: :meth:`feed_header` until it says that the header is there, then
+    :meth:`decode_header`, :meth:`open_parts` and :meth:`feed_parts`. Decoding and feeding parts may be done in another
+    thread, one step at a time.
+
     :param open_sinks: called once with the header when that is complete; returns a sink for each announced part.
     :param max_header_bytes: a larger header is refused before it is read.
     """
@@ -134,12 +139,20 @@ class MovementReader:
         :raises PayloadTooLargeError: the header is larger than allowed.
         """
         if self.header is not None:
-            self._feed_parts(memoryview(data))
-            return
+            self.feed_parts(memoryview(data))
+        elif self.feed_header(data):
+            self.feed_parts(self.open_parts(self.decode_header()))
+
+    def feed_header(self, data: bytes) -> bool:
+        """Take the next bytes while the header is not complete, and return whether it is now.
+
+        :raises SerializationError: they do not begin a movement.
+        :raises PayloadTooLargeError: the header is larger than allowed.
+        """
         self._buffer += data
         if self._header_bytes is None:
             if len(self._buffer) < FRAME.size:
-                return
+                return False
             magic, self._header_bytes = FRAME.unpack_from(self._buffer)
             if magic != MAGIC:
                 raise SerializationError("malformed data: it is not in the data-only encoding of movements")
@@ -147,13 +160,54 @@ class MovementReader:
                 raise PayloadTooLargeError(
                     f"header of {self._header_bytes} bytes is larger than the {self._max_header_bytes} allowed"
                 )
-        end = FRAME.size + self._header_bytes
-        if len(self._buffer) < end:
-            return
-        self._begin(decode_blob_plain(memoryview(self._buffer)[FRAME.size : end]))
-        rest = bytes(memoryview(self._buffer)[end:])
+        return len(self._buffer) >= FRAME.size + self._header_bytes
+
+    def decode_header(self) -> dict[str, Any]:
+        """Return the complete header, checked.
+
+        :raises SerializationError: it is malformed, or has too many parts.
+        """
+        decoded = decode_blob_plain(memoryview(self._buffer)[FRAME.size : self._end_of_header])
+        header = decoded.get("value")
+        if not isinstance(header, dict):
+            raise SerializationError("malformed data: the header of a movement is a dict")
+        sizes = header.get("parts", [])
+        if not isinstance(sizes, list) or len(sizes) > MAX_PARTS:
+            raise SerializationError(f"a movement has a list of at most {MAX_PARTS} parts")
+        if not all(type(size) is int and 0 <= size < 1 << 60 for size in sizes):
+            raise SerializationError("malformed data: a part has no size")
+        return header
+
+    def open_parts(self, header: dict[str, Any]) -> memoryview:
+        """Ask for the sinks, and return the bytes of parts that came with the end of the header.
+
+        :raises SerializationError: the header announces other parts than a movement of its kind has.
+        """
+        self.header = header
+        rest = memoryview(bytes(memoryview(self._buffer)[self._end_of_header :]))
         self._buffer = bytearray()
-        self._feed_parts(memoryview(rest))
+        sizes = header.get("parts", [])
+        sinks = self._open_sinks(header)
+        if len(sinks) != len(sizes):
+            raise SerializationError(f"a movement of this kind has {len(sinks)} parts, not {len(sizes)}")
+        self._pending = list(zip(sizes, sinks, strict=True))[::-1]
+        return rest
+
+    def feed_parts(self, view: memoryview) -> None:
+        """Take the next bytes after the header.
+
+        :raises SerializationError: there are more than announced.
+        """
+        self._skip_complete()
+        while view:
+            if not self._pending:
+                raise SerializationError("the body goes on after the movement has ended")
+            left, sink = self._pending[-1]
+            piece = view[:left]
+            sink.write(piece)
+            view = view[len(piece) :]
+            self._pending[-1] = (left - len(piece), sink)
+            self._skip_complete()
 
     def finish(self) -> dict[str, Any]:
         """Return the header after the last byte was fed.
@@ -164,32 +218,9 @@ class MovementReader:
             raise SerializationError("the body ends before the movement does")
         return self.header
 
-    def _begin(self, decoded: dict[str, Any]) -> None:
-        header = decoded.get("value")
-        if not isinstance(header, dict):
-            raise SerializationError("malformed data: the header of a movement is a dict")
-        sizes = header.get("parts", [])
-        if not isinstance(sizes, list) or len(sizes) > MAX_PARTS:
-            raise SerializationError(f"a movement has a list of at most {MAX_PARTS} parts")
-        if not all(type(size) is int and 0 <= size < 1 << 60 for size in sizes):
-            raise SerializationError("malformed data: a part has no size")
-        self.header = header
-        sinks = self._open_sinks(header)
-        if len(sinks) != len(sizes):
-            raise SerializationError(f"a movement of this kind has {len(sinks)} parts, not {len(sizes)}")
-        self._pending = list(zip(sizes, sinks, strict=True))[::-1]
-        self._skip_complete()
-
-    def _feed_parts(self, view: memoryview) -> None:
-        while view:
-            if not self._pending:
-                raise SerializationError("the body goes on after the movement has ended")
-            left, sink = self._pending[-1]
-            piece = view[:left]
-            sink.write(piece)
-            view = view[len(piece) :]
-            self._pending[-1] = (left - len(piece), sink)
-            self._skip_complete()
+    @property
+    def _end_of_header(self) -> int:
+        return FRAME.size + (self._header_bytes or 0)
 
     def _skip_complete(self) -> None:
         while self._pending and not self._pending[-1][0]:

@@ -68,11 +68,12 @@ class AgentEntry:
     mailbox: Mailbox[Delivery]
     phase: Phase = Phase.STARTING
     place: Place | None = None
+    held_place: Place | None = None
+    """The process on which the operation in progress began; a local move puts another in its place."""
     resources: dict[str, bool] = field(default_factory=dict)
     files: dict[str, PagletFileRef] = field(default_factory=dict)
     last_state: Attachment | None = None
     """The newest state blob the host has seen; shown when the process does not answer, and of a crashed paglet."""
-    run_ended: asyncio.Future[None] | None = None
     leaving: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while the paglet itself is on its way out."""
     creating: bool = False

@@ -82,19 +82,23 @@ class FileSink:
         self._path = path
         self._ref = ref
         self._digest = hashlib.sha256()
-        self._stream: BinaryIO | None = path.open("xb", buffering=0)
+        self._stream: BinaryIO | None = None
 
     def write(self, piece: memoryview) -> None:
         """Take the next bytes."""
-        if self._stream is not None:
-            self._digest.update(piece)
-            self._stream.write(piece)
+        if self._stream is None:
+            # Not earlier: a manifest may list more files than there are descriptors.
+            self._stream = self._path.open("xb", buffering=0)
+        self._digest.update(piece)
+        self._stream.write(piece)
 
     def finish(self) -> None:
         """Close the file and compare its checksum with the announced one.
 
         :raises TransferError: they differ.
         """
+        if self._stream is None:
+            self._path.touch(mode=0o600, exist_ok=False)
         self.close()
         if self._digest.hexdigest() != self._ref.sha256:
             raise TransferError(f"registered file {self._ref.name!r} arrived with a different checksum")
@@ -117,13 +121,16 @@ class Incoming:
     state: StateSink
     files: list[Path]
     file_sinks: list[FileSink]
+    spool: str = ""
+    """Name of the directory the files are in, empty when there are none."""
 
     def discard(self, desk: FileDesk) -> None:
         """Remove what was received."""
         for sink in self.file_sinks:
             sink.close()
         self.state.attachment.close()
-        desk.drop_incoming(self.plan.transfer_id)
+        if self.spool:
+            desk.drop_incoming(self.spool)
 
 
 Answer = asyncio.Future[dict[str, Any]]
@@ -202,8 +209,9 @@ class ArrivalDesk:
         state = StateSink()
         files: list[Path] = []
         sinks: list[FileSink] = []
-        if refs:
-            directory = self._files.incoming_dir(plan.transfer_id + "-" + uuid.uuid4().hex[:8])
+        spool = f"{plan.transfer_id[:64]}-{uuid.uuid4().hex[:8]}" if refs else ""
+        if spool:
+            directory = self._files.incoming_dir(spool)
             for index, ref in enumerate(refs):
                 files.append(directory / f"{index}.part")
                 sinks.append(FileSink(files[-1], ref))
@@ -216,6 +224,7 @@ class ArrivalDesk:
             state,
             files,
             sinks,
+            spool,
         )
         return incoming, [state, *sinks]
 
@@ -311,6 +320,12 @@ class ArrivalDesk:
                     if event is not None:
                         # Its result comes before whatever the network brought meanwhile.
                         arrival.inbox.appendleft(event)
+        except Exception as exc:
+            # Whoever asked must hear of it; a transfer without an answer would be waited for without end.
+            for waiter in (*arrival.prepare_waiters, *arrival.commit_waiters):
+                if not waiter.done():
+                    waiter.set_exception(TransferError(f"the transfer failed here: {type(exc).__name__}: {exc}"))
+            raise
         finally:
             arrival.running = False
 
@@ -381,7 +396,8 @@ class ArrivalDesk:
             return Refusal(RefusalReason.POLICY, f"host {self._kernel.config.name} is shutting down", retryable=True)
         try:
             self._kernel.check_class(envelope.agent_class_name)
-            self._kernel.check_class(envelope.state_class_name)
+            if envelope.state_class_name:  # empty where whoever created the paglet left it to its class
+                self._kernel.check_class(envelope.state_class_name)
         except ForbiddenError as exc:
             return Refusal(RefusalReason.CLASS_NOT_ALLOWED, str(exc))
         except (SerializationError, HostError) as exc:
@@ -422,6 +438,8 @@ class ArrivalDesk:
         incoming, kernel, plan = arrival.incoming, self._kernel, arrival.plan
         if incoming is None or plan.kind is TransferKind.LOCAL:
             return
+        if plan.kind is not TransferKind.CLONE:
+            await kernel.on_disk(self._files.make_room, plan.agent_id, plan.epoch)
         manifest = _manifest(incoming.envelope)
         if not manifest:
             return
@@ -437,6 +455,8 @@ class ArrivalDesk:
             )
 
         arrival.installed = await kernel.on_disk(install)
+        if incoming.spool:
+            await kernel.on_disk(self._files.drop_incoming, incoming.spool)
 
     async def _start(self, arrival: Arrival) -> None:
         kernel, plan, incoming = self._kernel, arrival.plan, arrival.incoming
@@ -500,6 +520,9 @@ class ArrivalDesk:
         self._starting.pop(plan.agent_id, None)
         entry.deferred = [SelfCall(call.operation, msgspec.json.decode(call.argument)) for call in deferred]
         if plan.kind is TransferKind.LOCAL:
+            if entry.place is not None:
+                entry.place.detached = True
+            entry.mailbox.detach()
             entry.place = place
             entry.epoch = plan.epoch
             entry.leaving.clear()
@@ -510,16 +533,13 @@ class ArrivalDesk:
         kernel.emit("clone" if plan.kind is TransferKind.CLONE else "arrival", entry, data=data)
         arrival.settled = kernel.loop.create_task(self._settle(arrival, entry))
         kernel.keep(arrival.settled)
-        if entry.run_ended is None and not deferred:
+        if place.run_ended is None and not deferred:
             await arrival.settled
 
     def _kind(self, plan: TransferPlan) -> str:
         return EnvelopeKind.DISPATCH.value if plan.kind is TransferKind.LOCAL else plan.kind.value
 
     async def _settle(self, arrival: Arrival, entry: AgentEntry) -> dict[str, str] | None:
-        if arrival.plan.kind is TransferKind.LOCAL:
-            # The lock of the operation that moved it is still held; it resumes deliveries when it ends.
-            entry.mailbox.resume()
         location = await self._kernel.begin(entry)
         if entry.gone.done():
             return location

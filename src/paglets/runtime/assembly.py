@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from paglets.config.startup import resolve_startup_agent
-from paglets.core.errors import PagletError
+from paglets.core.errors import ForbiddenError, PagletError
 from paglets.core.runtime_values import LaunchConfigSyncAction
 from paglets.persistence.records import RecordStore
 from paglets.remote.aio import AsyncHostClient
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_PEER_CALLS = 1000
+#: How long a stopping host waits for the transfers it is in the middle of.
+TRANSFER_FINISH_SECONDS = 0.5
 
 
 class Assembly:
@@ -190,6 +193,8 @@ class Assembly:
         if self._timekeeper is not None:
             self._timekeeper.cancel()
         self.kernel.closing = True
+        # First: a paglet that is stored here must not be handed over to another host as well.
+        await self.node.departures.finish("the host is shutting down", TRANSFER_FINISH_SECONDS)
         if store_active:
             await self.node.dormitory.put_everyone_to_sleep()
         await self.node.close()
@@ -217,11 +222,22 @@ async def build(
         mesh=host.mesh,
         services=services,
         health=host.health,
+        git_update=partial(git_update, host),
         storage_quota_bytes=host.persistent_storage_quota_bytes,
     )
     node = Node(kernel, store, ports)
     CallDesk(node)
     return Assembly(host, thread, node, words)
+
+
+def git_update(host: Host, payload: dict[str, Any]) -> dict[str, Any]:
+    """Answer a request to update from version control.
+
+    :raises ForbiddenError: the host is reached through a relay, which must not decide what runs here.
+    """
+    if host.relay_mode:
+        raise ForbiddenError("a host in relay mode does not take requests to update")
+    return host.handle_git_update_request(payload)
 
 
 def prepare_directory(host: Host) -> None:

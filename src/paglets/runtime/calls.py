@@ -5,13 +5,14 @@ Only what is in the table can be asked for, and everything that changes a paglet
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from paglets.artifacts import PagletFileRef
 from paglets.core.context import same_url
 from paglets.core.error_wire import error_to_wire
-from paglets.core.errors import HostError
+from paglets.core.errors import HostError, RemoteTimeoutError
 from paglets.core.messages import Message
 from paglets.core.runtime_values import ServiceScope, enum_from_wire
 from paglets.remote.transfer import TransferTicket
@@ -19,6 +20,7 @@ from paglets.runtime.agents import AgentEntry, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.frames import Frame
 from paglets.runtime.kernel import Kernel
+from paglets.runtime.local_client import as_over_http
 from paglets.runtime.node import Node, mailbox_counts, new_agent_id, proxy_of
 from paglets.runtime.place import Place, packed
 from paglets.runtime.post import Posting
@@ -28,7 +30,10 @@ Arguments = dict[str, Any]
 Call = Callable[[AgentEntry, Arguments], Awaitable[Any]]
 
 MOST_DEFERRED_CALLS = 16
+_NOTHING = packed(None)
 LIFECYCLE = frozenset({"dispatch", "clone", "deactivate", "dispose"})
+#: The calls behind the methods of a proxy.
+THROUGH_PROXIES = frozenset({"deliver", "operate", "agent_info"})
 
 
 class CallDesk:
@@ -40,30 +45,43 @@ class CallDesk:
         self._table: dict[str, Call] = {
             name.removeprefix("call_"): getattr(self, name) for name in dir(self) if name.startswith("call_")
         }
-        self._kernel.call_handler = self.answer
+        self._kernel.call_handler = self.receive
 
-    async def answer(self, entry: AgentEntry, place: Place, frame: Frame) -> None:
-        """Perform one call and answer it; a failure is answered as its error."""
+    def receive(self, entry: AgentEntry, place: Place, frame: Frame) -> None:
+        """Perform one call, now or in the background, and answer it; a failure is answered as its error."""
         method = frame.payload.decode(errors="replace")
         try:
             if place.left_for is not None or entry.phase in (Phase.GONE, Phase.CRASHED):
                 raise HostError("this paglet has left; its old process can ask for nothing any more")
             arguments = unpack(frame.attachment.view())
+            if method == "deliver" and same_url(arguments["host_url"], self._kernel.address()):
+                # The most frequent call by far, and one that needs no task of its own.
+                waiting = _LocalDelivery(self._kernel.loop, place, frame, arguments)
+                self._node.post.post(arguments["agent_id"], _posting(arguments), waiting.done)
+                return
+        except Exception as exc:
+            _fail(place, frame, exc)
+            return
+        finally:
+            frame.attachment.close()
+        self._kernel.background(self._answer(entry, place, frame, method, arguments))
+
+    async def _answer(
+        self, entry: AgentEntry, place: Place, frame: Frame, method: str, arguments: Arguments
+    ) -> None:
+        try:
             if method in LIFECYCLE:
                 reply = await self._lifecycle(entry, frame.id, method, arguments)
-            elif method == "deliver":
-                reply = await self._deliver(arguments)
             else:
                 call = self._table.get(method)
                 if call is None:
                     raise HostError(f"a host has no call {method!r}")
                 reply = await call(entry, arguments)
-            attachment = reply if isinstance(reply, Attachment) else packed(reply)
+            attachment = packed(reply)
         except Exception as exc:
-            place.channel.fail(frame, pack(error_to_wire(exc)))
+            # What a proxy raises does not depend on where its paglet is.
+            _fail(place, frame, as_over_http(exc) if method in THROUGH_PROXIES else exc)
             return
-        finally:
-            frame.attachment.close()
         place.channel.reply(frame, b"", attachment)
         attachment.close()
 
@@ -98,22 +116,12 @@ class CallDesk:
 
     # --- messages and paglets anywhere -------------------------------------------------------------------------------------------
 
-    async def _deliver(self, arguments: Arguments) -> Any:
-        posting = Posting(
-            arguments["message"],
-            arguments["kind"],
-            arguments["priority"],
-            arguments["message_id"],
-            arguments["oneway"],
-            arguments["activate_if_inactive"],
-            arguments["no_delay"],
-        )
-        url = arguments["host_url"]
-        if same_url(url, self._kernel.address()):
-            reply = await self._node.post.send(arguments["agent_id"], posting)
-            return packed(None) if reply is None else reply
+    async def call_deliver(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Deliver a message to a paglet on another host."""
+        del entry
+        posting = _posting(arguments)
         return await self._node.ports.words.deliver(
-            url,
+            arguments["host_url"],
             arguments["agent_id"],
             Message.from_wire(unpack(posting.packed)),
             oneway=posting.oneway,
@@ -307,6 +315,57 @@ class CallDesk:
             arguments["name"], capability=arguments["capability"], scope=scope
         )
         return [record.to_wire() for record in records]
+
+
+def _posting(arguments: Arguments) -> Posting:
+    return Posting(
+        arguments["message"],
+        arguments["kind"],
+        arguments["priority"],
+        arguments["message_id"],
+        arguments["oneway"],
+        arguments["activate_if_inactive"],
+        arguments["no_delay"],
+    )
+
+
+class _LocalDelivery:
+    """Answer a paglet's call with the reply of another paglet on the same host, or with a timeout."""
+
+    __slots__ = ("_frame", "_place", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, place: Place, frame: Frame, arguments: Arguments) -> None:
+        self._place = place
+        self._frame = frame
+        seconds = arguments["timeout"]
+        self._timer = (
+            None if seconds is None else loop.call_later(seconds, self._late, arguments["agent_id"], seconds)
+        )
+
+    def done(self, reply: Attachment | None, error: Exception | None) -> None:
+        """Pass the outcome on, unless the caller has been told that it took too long."""
+        if self._timer is not None:
+            if self._timer.cancelled() or self._frame.id == 0:
+                return
+            self._timer.cancel()
+        if error is not None:
+            _fail(self._place, self._frame, as_over_http(error))
+        else:
+            self._place.channel.reply(self._frame, b"", _NOTHING if reply is None else reply)
+            if reply is not None:
+                reply.close()
+
+    def _late(self, agent_id: str, seconds: float) -> None:
+        _fail(
+            self._place,
+            self._frame,
+            RemoteTimeoutError(f"paglet {agent_id} did not answer within {seconds:g} s"),
+        )
+        self._frame.id = 0
+
+
+def _fail(place: Place, frame: Frame, error: Exception) -> None:
+    place.channel.fail(frame, pack(error_to_wire(error)))
 
 
 async def create_elsewhere(

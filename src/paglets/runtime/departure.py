@@ -54,7 +54,10 @@ class Departure:
     timer: asyncio.TimerHandle | None = None
     inbox: deque[events.CoordinatorEvent] = field(default_factory=deque)
     running: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     started: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0
+    """From the request to the moment the paglet, or its clone, lives at the target."""
 
 
 Forward = Callable[[str, str, Delivery], Awaitable[None]]
@@ -136,6 +139,9 @@ class DepartureDesk:
             self._departures[plan.transfer_id] = departure
             kernel.background(self._drive(departure, todo))
             await asyncio.shield(departure.decided)
+            departure.seconds = time.perf_counter() - departure.started
+        if kind is TransferKind.LOCAL:
+            kernel.open_mailbox(entry)
         # Outside the lock: where the paglet goes from there is its own affair again.
         location = await self._settled_location(departure)
         if plan.leaves_source and kind is not TransferKind.LOCAL:
@@ -147,6 +153,26 @@ class DepartureDesk:
         """Call off every transfer that is not committed yet."""
         for departure in list(self._departures.values()):
             self._feed(departure, events.Cancel(reason))
+
+    async def finish(self, reason: str, timeout: float) -> None:
+        """Call off every transfer that is not committed yet, and give the others ``timeout`` seconds to be acknowledged.
+
+        None of those called off can be committed any more when this returns. A target that still prepares one is told, so that it need
+        not ask a host that is gone.
+        """
+        departures = list(self._departures.values())
+        if not departures:
+            return
+        self.cancel_all(reason)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await asyncio.gather(*(departure.ended.wait() for departure in departures))
+        preparing = coordinator.CoordinatorPhase.PREPARING
+        undecided = [departure for departure in departures if departure.state.phase is preparing]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                aborts = (departure.link.abort(departure.plan.transfer_id) for departure in undecided)
+                await asyncio.gather(*aborts, return_exceptions=True)
 
     # --- driving the machine -------------------------------------------------------------------------------------------------
 
@@ -176,6 +202,7 @@ class DepartureDesk:
         if departure.timer is not None:
             departure.timer.cancel()
         self._departures.pop(departure.plan.transfer_id, None)
+        departure.ended.set()
         if departure.blob is not departure.entry.last_state:
             departure.blob.close()
 
@@ -342,10 +369,9 @@ class DepartureDesk:
     async def _release(self, departure: Departure, stop_process: bool, delete_files: bool) -> None:
         entry, kernel = departure.entry, self._kernel
         if stop_process and departure.old_place is not None:
-            await kernel.farewell(entry, departure.old_place, wait=bool(departure.parent))
+            await kernel.farewell(departure.old_place, wait=bool(departure.parent))
         if delete_files:
-            await kernel.on_disk(self._files.delete_moved, entry)
-            await kernel.on_disk(self._files.remove_work_dir, entry.agent_id)
+            await kernel.on_disk(self._files.remove_departed, entry)
 
     # --- what the other host says ----------------------------------------------------------------------------------------------
 
@@ -359,9 +385,10 @@ class DepartureDesk:
         parts: list[Part] = [BufferPart(departure.blob.view()), *departure.parts]
         try:
             reply = await departure.link.prepare(header, parts, attempt=attempt, timeout=departure.ticket.timeout)
-            if "vote" in reply:
-                return events.Prepared(str(reply["vote"]))
-            if reply.get("acked"):
+            vote = reply.get("vote")
+            if isinstance(vote, str) and vote:
+                return events.Prepared(vote)
+            if reply.get("acked") is True:
                 return events.CommitAcked()
             return events.Refused(refusal_from_wire(reply.get("refused")))
         except (PagletError, OSError) as exc:
@@ -389,8 +416,11 @@ class DepartureDesk:
             reply = await departure.link.commit(departure.plan.transfer_id, vote)
         except (PagletError, OSError) as exc:
             return events.CommitFailed(str(exc))
-        if reply.get("unknown"):
+        if reply.get("unknown") is True:
             return events.CommitUnknown()
+        if reply.get("acked") is not True:
+            # Only the word itself lets the source forget the paglet, not whatever else answers at that address.
+            return events.CommitFailed("malformed acknowledgement")
         location = reply.get("location")
         departure.location = location if isinstance(location, dict) else None
         departure.settling = bool(reply.get("settling"))
@@ -424,7 +454,7 @@ class DepartureDesk:
             "address": plan.target,
             "transfer_id": plan.transfer_id,
             "epoch": plan.epoch,
-            "seconds": round(time.perf_counter() - departure.started, 6),
+            "seconds": round(departure.seconds, 6),
             "state_bytes": departure.blob.nbytes,
             "files": len(departure.parts),
             "file_bytes": sum(part.nbytes for part in departure.parts),

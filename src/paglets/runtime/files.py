@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from paglets.persistence.directory import safe_agent_dir, safe_class_key
 from paglets.runtime.agents import AgentEntry
 
 _CHUNK_BYTES = 1024 * 1024
+#: Arrivals remembered for departures that end late; a late end is seconds late.
+_MOST_EPOCHS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class FileDesk:
         self._work = directory / "work"
         self._storage = directory / "storage"
         self._incoming = directory / "incoming"
+        self._epochs: dict[str, int] = {}
+        self._lock = threading.Lock()
 
     def clear(self, keep: Iterable[str]) -> None:
         """Remove what earlier runs left behind, but the work directories of the paglets in ``keep``."""
@@ -67,6 +72,24 @@ class FileDesk:
         path = self.work_dir(agent_id)
         if path.exists():
             _remove_tree(path)
+
+    def make_room(self, agent_id: str, epoch: int) -> None:
+        """Have a paglet that arrives find no work directory of an earlier stay, whose end may still be under way."""
+        with self._lock:
+            self._epochs.pop(agent_id, None)
+            self._epochs[agent_id] = epoch
+            if len(self._epochs) > _MOST_EPOCHS:
+                del self._epochs[next(iter(self._epochs))]
+            self.remove_work_dir(agent_id)
+
+    def remove_departed(self, entry: AgentEntry) -> None:
+        """Remove what a paglet that has safely left had here, but nothing of its next stay: it may be back already."""
+        with self._lock:
+            back = self._epochs.get(entry.agent_id, entry.epoch) != entry.epoch
+            self.delete_moved(entry, keep=self.work_dir(entry.agent_id) if back else None)
+            if not back:
+                self._epochs.pop(entry.agent_id, None)
+                self.remove_work_dir(entry.agent_id)
 
     def storage_root(self, class_name: str) -> Path:
         """Return the directory that all paglets of one class share."""
@@ -139,11 +162,12 @@ class FileDesk:
             raise TransferError(f"Could not import registered files of paglet {agent_id}: {exc}") from exc
         return installed
 
-    def delete_moved(self, entry: AgentEntry) -> None:
-        """Delete the files that a paglet which has safely left took along with ``mode="move"``."""
+    def delete_moved(self, entry: AgentEntry, keep: Path | None = None) -> None:
+        """Delete the files that a paglet took along with ``mode="move"`` when it left, but none below ``keep``."""
         for ref in entry.files.values():
-            if ref.mode == ARTIFACT_MOVE:
-                Path(ref.current_path).unlink(missing_ok=True)
+            path = Path(ref.current_path)
+            if ref.mode == ARTIFACT_MOVE and (keep is None or not path.is_relative_to(keep)):
+                path.unlink(missing_ok=True)
 
 
 def copy_tree_files(refs: Iterable[PagletFileRef], directory: Path) -> dict[str, PagletFileRef]:

@@ -103,7 +103,7 @@ class Kernel:
         self._background: set[asyncio.Task[Any]] = set()
         self.on_departed: list[Callable[[AgentEntry], None]] = []
         # Set by the parts that take these over, before the first paglet starts.
-        self.call_handler: Callable[[AgentEntry, Place, Frame], Awaitable[None]]
+        self.call_handler: Callable[[AgentEntry, Place, Frame], None]
         self.self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
         self.is_stored: Callable[[str], bool] = lambda _: False
 
@@ -257,7 +257,7 @@ class Kernel:
             raise
         answer = unpack(frame.payload)
         entry.resources = answer["resources"]
-        entry.run_ended = self.loop.create_future() if answer["has_run"] else None
+        place.run_ended = self.loop.create_future() if answer["has_run"] else None
         entry.remember_state(order.blob)
 
     def abandon(self, entry: AgentEntry) -> None:
@@ -296,7 +296,8 @@ class Kernel:
                 self.emit("self-call-failed", entry, data={"operation": call.operation}, error=str(exc))
         if entry.gone.done():
             return entry.gone.result()
-        place, run_ended = entry.place, entry.run_ended
+        place = entry.place
+        run_ended = place.run_ended if place is not None else None
         if place is None or run_ended is None:
             self.open_mailbox(entry)
             return None
@@ -384,6 +385,7 @@ class Kernel:
         delivery = entry.mailbox.next()
         if delivery is None:
             return
+        place.answered = self.loop.create_future()
         place.post(
             Op.MESSAGE,
             b"\x01" if delivery.oneway else b"",
@@ -405,7 +407,13 @@ class Kernel:
         else:
             reply = frame.attachment
         delivery.packed.close()
-        entry.mailbox.done(error is None)
+        if place.answered is not None:
+            place.answered.set_result(None)
+            place.answered = None
+        if place.detached:
+            entry.mailbox.count(error is None)
+        else:
+            entry.mailbox.done(error is None)
         if error is None:
             self.emit("message-delivered", entry, message_id=delivery.message_id)
         else:
@@ -439,13 +447,14 @@ class Kernel:
         :raises ConflictError: the paglet asked while another operation on it is in progress.
         :raises PagletError: the paglet is not active.
         """
-        if parent and entry.lock.locked():
+        if parent and entry.lock.locked() and entry.held_place is entry.place:
             # Waiting could be for ever: the operation in progress may be waiting for this very handler.
             raise ConflictError(f"another lifecycle operation on paglet {entry.agent_id} is in progress")
         async with entry.lock:
             place = entry.live_place()
             if not entry.active:
                 raise InvalidAgentError(f"paglet {entry.agent_id} is not active")
+            entry.held_place = place
             if parent:
                 entry.leaving.set()
             try:
@@ -513,19 +522,17 @@ class Kernel:
         self.departed(entry, location)
         if entry.place is not None:
             entry.place.left_for = location
-            self.background(self.farewell(entry, entry.place, wait=farewell))
+            self.background(self.farewell(entry.place, wait=farewell))
         return waiting
 
-    async def farewell(self, entry: AgentEntry, place: Place, *, wait: bool) -> None:
+    async def farewell(self, place: Place, *, wait: bool) -> None:
         """Let a process that is no longer its paglet's home end."""
         if wait and place.alive:
             waiting_for: list[asyncio.Future[Any]] = [place.ended]
-            if entry.mailbox.statistics().in_flight:
-                answered: asyncio.Future[None] = self.loop.create_future()
-                entry.idle_waiters.append(answered)
-                waiting_for.append(answered)
-            elif entry.run_ended is not None:
-                waiting_for.append(entry.run_ended)
+            if place.answered is not None:
+                waiting_for.append(place.answered)
+            elif place.run_ended is not None:
+                waiting_for.append(place.run_ended)
             await asyncio.wait(waiting_for, timeout=FAREWELL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         place.leave()
 
@@ -596,19 +603,19 @@ class Kernel:
             place.kill()
 
     def _run_ended(self, entry: AgentEntry, place: Place, error: Exception | None) -> None:
-        future = entry.run_ended
-        if future is None or future.done() or entry.place is not place:
+        future = place.run_ended
+        if future is None or future.done():
             return
         if error is None:
             future.set_result(None)
             return
         future.set_exception(error)
         future.exception()  # whether anybody waits or not, it has been seen
-        if entry.active and not entry.creating:
+        if entry.active and entry.place is place and not entry.creating:
             self._crash(entry, f"run failed: {type(error).__name__}: {error}")
 
     def _called(self, entry: AgentEntry, place: Place, frame: Frame) -> None:
-        self.background(self.call_handler(entry, place, frame))
+        self.call_handler(entry, place, frame)
 
     # --- state ---------------------------------------------------------------------------------------------------------------
 
@@ -667,8 +674,9 @@ def delivery_future(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Future[Att
 
     def done(reply: Attachment | None, error: Exception | None) -> None:
         if future.done():
-            return
-        if error is not None:
+            if reply is not None:
+                reply.close()  # who waited has given up
+        elif error is not None:
             future.set_exception(error)
         else:
             future.set_result(reply)

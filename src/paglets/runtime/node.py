@@ -15,14 +15,22 @@ from urllib.parse import urlencode
 
 from paglets.artifacts import PagletFileRef
 from paglets.core.context import same_url
-from paglets.core.errors import HostError, InvalidAgentError, PagletError, RemoteHostError, TransferError
+from paglets.core.errors import (
+    ConflictError,
+    ForbiddenError,
+    HostError,
+    InvalidAgentError,
+    PagletError,
+    RemoteHostError,
+    TransferError,
+)
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import EnvelopeKind, ServiceScope
 from paglets.persistence.envelope import PagletEnvelope
 from paglets.persistence.records import RecordStore
 from paglets.protocol.transfer.journal import MemoryJournal, TransferJournal
-from paglets.protocol.transfer.model import TransferKind, TransferPlan
+from paglets.protocol.transfer.model import RefusalReason, TransferKind, TransferPlan
 from paglets.remote.aio import AsyncHostClient
 from paglets.remote.client import HostClient
 from paglets.remote.mesh import MeshRegistry
@@ -38,7 +46,7 @@ from paglets.runtime.kernel import Kernel, first_epoch
 from paglets.runtime.place import packed
 from paglets.runtime.post import PostOffice
 from paglets.runtime.sleep import Dormitory
-from paglets.runtime.transfer_wire import HttpTransferLink, TransferLink, plan_to_wire
+from paglets.runtime.transfer_wire import HttpTransferLink, TransferLink, plan_to_wire, refusal_from_wire
 from paglets.serialization.blob import blob_from_wire, decode_blob_plain
 from paglets.serialization.values import unpack
 from paglets.services.contracts import ServiceRecord, ServiceRegistry
@@ -56,6 +64,7 @@ class NodePorts:
     mesh: MeshRegistry
     services: ServiceRegistry
     health: Callable[[], dict[str, Any]]
+    git_update: Callable[[dict[str, Any]], dict[str, Any]]
     storage_quota_bytes: int | None
 
 
@@ -114,6 +123,8 @@ class Node:
     async def import_envelope(self, envelope: PagletEnvelope) -> dict[str, str]:
         """Take a paglet from an envelope that carries its state in plain values, prepared and committed in one step.
 
+        :raises ConflictError: its id is taken here.
+        :raises ForbiddenError: its class is not allowed here.
         :raises TransferError: it cannot live here.
         """
         plan = TransferPlan(
@@ -134,7 +145,9 @@ class Node:
         blob = blob_from_wire(envelope.state).tobytes()
         answer = await self._local_link.prepare(header, [BufferPart(memoryview(blob))], attempt=1, timeout=60.0)
         if "vote" not in answer:
-            raise TransferError(str(answer.get("refused", {}).get("text", "the paglet was refused")))
+            refusal = refusal_from_wire(answer.get("refused"))
+            errors = {RefusalReason.CONFLICT: ConflictError, RefusalReason.CLASS_NOT_ALLOWED: ForbiddenError}
+            raise errors.get(refusal.reason, TransferError)(refusal.text or "the paglet was refused")
         await self._local_link.commit(plan.transfer_id, str(answer["vote"]))
         location = await self.arrivals.location(plan.transfer_id)
         self.arrivals.settled(plan.transfer_id, str(answer["vote"]))

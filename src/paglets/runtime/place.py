@@ -54,6 +54,12 @@ class Place:
         self.left_for: dict[str, str] | None = None
         """Where the paglet of this process lives now, once it lives elsewhere."""
         self.ended: asyncio.Future[None] = loop.create_future()
+        self.run_ended: asyncio.Future[None] | None = None
+        """Resolved when ``run()`` has ended, with its error if it failed; None for a paglet that has no ``run()``."""
+        self.answered: asyncio.Future[None] | None = None
+        """Resolved when the handler that runs has ended; None when none runs."""
+        self.detached = False
+        """Whether another process on this host has taken the paglet over, and its mailbox with it."""
         self._exit_reported = False
         self._disconnected = False
         self._pid: int | None = None

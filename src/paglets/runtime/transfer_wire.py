@@ -43,6 +43,13 @@ def plan_from_wire(wire: Any) -> TransferPlan:
     texts: list[Any] = [plan.transfer_id, plan.agent_id, plan.source, plan.target, plan.origin_id]
     if not all(isinstance(text, str) and len(text) <= 2048 for text in texts) or not plan.transfer_id:
         raise SerializationError("malformed transfer plan: ids and addresses are texts")
+    whole: list[Any] = [plan.epoch, plan.attempts]
+    pause: Any = plan.retry_interval
+    flags: list[Any] = [plan.activate, plan.by_itself]
+    if not all(type(number) is int and number < 1 << 62 for number in whole) or type(pause) not in (int, float):
+        raise SerializationError("malformed transfer plan: epoch, attempts and retry_interval are numbers")
+    if not all(isinstance(flag, bool) for flag in flags) or not 0 <= pause < 1e9:
+        raise SerializationError("malformed transfer plan: a flag or a pause is out of range")
     return plan
 
 

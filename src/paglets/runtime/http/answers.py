@@ -1,4 +1,4 @@
-"""How results and errors become answers."""
+"""How results and errors become the answers of the documented routes."""
 
 from __future__ import annotations
 
@@ -7,44 +7,44 @@ from typing import Any
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
-from paglets.core.error_wire import HTTP_ERRORS, error_to_wire, http_status
-from paglets.core.errors import HostError, NotFoundError, PayloadTooLargeError, SerializationError
+from paglets.core.errors import NotFoundError, SerializationError
 from paglets.remote.requests import encode_json
-from paglets.runtime.http.guards import SlowClientError
+from paglets.runtime.http.errors import MethodNotAllowedError, described
+
+Answer = Response[bytes]
 
 
-def answer(payload: Any, status: int = 200) -> Response[bytes]:
+def answer(payload: Any) -> Answer:
     """Return a JSON answer; binary values in it are tagged.
 
     :raises SerializationError: JSON cannot express the payload.
     """
-    return Response(encode_json(payload), media_type=MediaType.JSON, status_code=status)
+    return encoded(encode_json(payload))
 
 
-def refusal(exc: Exception) -> Response[bytes]:
-    """Return the answer for an error."""
-    status = 408 if isinstance(exc, SlowClientError) else http_status(exc)
-    headers = {"connection": "close"} if isinstance(exc, PayloadTooLargeError | SlowClientError) else None
-    body = encode_json(error_to_wire(exc, table=HTTP_ERRORS))
-    return Response(body, media_type=MediaType.JSON, status_code=status, headers=headers)
+def encoded(body: bytes) -> Answer:
+    """Return an answer of encoded JSON."""
+    return Response(body, media_type=MediaType.JSON, status_code=200)
 
 
-def on_error(request: Request[Any, Any, Any], exc: Exception) -> Response[bytes]:
+def on_error(request: Request[Any, Any, Any], exc: Exception) -> Answer:
     """Answer a request whose route raised."""
-    return refusal(as_paglet_error(request, exc))
+    error = as_paglet_error(request, exc)
+    status, wire = described(error)
+    headers = {"allow": error.allowed} if isinstance(error, MethodNotAllowedError) and error.allowed else None
+    return Response(encode_json(wire), media_type=MediaType.JSON, status_code=status, headers=headers)
 
 
 def as_paglet_error(request: Request[Any, Any, Any], exc: Exception) -> Exception:
     """Return the library's error for whatever a route raised."""
     if isinstance(exc, NotFoundException):
-        return NotFoundError(f"No route for {request.method} {request.url.path}")
+        return NotFoundError(f"No route for {request.scope['method']} {request.scope['path'][:200]}")
     if isinstance(exc, MethodNotAllowedException):
-        return _MethodNotAllowed(f"{request.method} is not a method of {request.url.path}")
-    if isinstance(exc, HTTPException):
+        text = f"{request.scope['method']} is not a method of {request.scope['path'][:200]}"
+        return MethodNotAllowedError(text, (exc.headers or {}).get("allow", ""))
+    if isinstance(exc, HTTPException) and exc.status_code < 500:
         details = "; ".join(_detail(item) for item in exc.extra) if isinstance(exc.extra, list) else ""
-        return SerializationError(f"{exc.detail}{': ' + details if details else ''}")
-    if isinstance(exc, UnicodeDecodeError):
-        return SerializationError(f"malformed text: {exc.reason}")
+        return SerializationError(details or exc.detail)
     return exc
 
 
@@ -52,9 +52,3 @@ def _detail(item: Any) -> str:
     if isinstance(item, dict):
         return f"{item.get('key', '')}: {item.get('message', '')}".strip(": ")
     return str(item)
-
-
-class _MethodNotAllowed(HostError):
-    """The path exists, the method does not."""
-
-

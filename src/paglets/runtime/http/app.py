@@ -1,93 +1,72 @@
-"""The application of a host: guards, then movements, then the documented routes."""
+"""The application of a host: the guard, then movements, the hot routes, and all documented routes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from html import escape
 from typing import Any
 
-from litestar import Litestar, Request
-from litestar.config.response_cache import ResponseCacheConfig
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
-from litestar.openapi.spec import Components, SecurityScheme
-
-from paglets.remote.transport import MOVEMENT_CONTENT_TYPE
-from paglets.runtime.http.answers import on_error
-from paglets.runtime.http.guards import Application, Guard, GuardPolicy, Receive, Scope, Send
+from paglets.core.errors import PagletError
+from paglets.runtime.http.guards import (
+    HAS_BODY,
+    MEDIA_TYPE,
+    MOVEMENT_TYPE,
+    Application,
+    Guard,
+    GuardPolicy,
+    Receive,
+    Scope,
+    Send,
+    refuse,
+)
+from paglets.runtime.http.hot import HotRoutes
+from paglets.runtime.http.intake import ClientGoneError, Intake, replay
 from paglets.runtime.http.movements import MovementEndpoint
-from paglets.runtime.http.routes import ROUTES
+from paglets.runtime.http.page import documented_routes
 from paglets.runtime.node import Node
-
-MOVEMENT_TYPE = MOVEMENT_CONTENT_TYPE.encode()
-
-
-class PlainPage(OpenAPIRenderPlugin):
-    """Show the API as a page that needs nothing from any other server, because a lab may have no way out."""
-
-    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        """Return the page."""
-        rows = []
-        for path, operations in sorted(openapi_schema.get("paths", {}).items()):
-            for method, operation in operations.items():
-                if isinstance(operation, dict) and "operationId" in operation:
-                    rows.append(
-                        f"<tr><td><code>{escape(method.upper())}</code></td><td><code>{escape(path)}</code></td>"
-                        f"<td>{escape(operation.get('summary', ''))}</td>"
-                        f"<td>{escape(operation.get('description', '') or '')}</td></tr>"
-                    )
-        title = escape(openapi_schema["info"]["title"])
-        return (
-            f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>"
-            "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:70rem;padding:0 1rem}"
-            "table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ddd;padding:.4rem;text-align:left;"
-            "vertical-align:top}</style>"
-            f"<h1>{title}</h1><p>The machine-readable form: <a href='schema/openapi.json'>openapi.json</a>.</p>"
-            f"<table><tr><th>Method<th>Path<th>Does<th>Details</tr>{''.join(rows)}</table></html>"
-        ).encode()
-
-
-def documented_routes(node: Node, *, version: str) -> Litestar:
-    """Return the routes with their OpenAPI page at ``/schema``."""
-    app = Litestar(
-        route_handlers=ROUTES,
-        exception_handlers={Exception: on_error},
-        openapi_config=OpenAPIConfig(
-            title="paglets host",
-            version=version,
-            description="One host of a paglets mesh.",
-            path="/schema",
-            components=Components(
-                security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", description="The API key.")}
-            ),
-            render_plugins=[PlainPage(path="/"), JsonRenderPlugin(path="/openapi.json")],
-        ),
-        response_cache_config=ResponseCacheConfig(default_expiration=None),
-        logging_config=None,
-        pdb_on_exception=False,
-        debug=False,
-    )
-    app.state.node = node
-    return app
 
 
 class Dispatcher:
-    """Send movements to their own endpoint and everything else to the documented routes."""
+    """Read bodies, and send each request to where it is served."""
 
-    def __init__(self, movements: MovementEndpoint, routes: Application) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        movements: Application,
+        hot: HotRoutes,
+        routes: Application,
+        policy: Callable[[], GuardPolicy],
+    ) -> None:
+        self._intake = intake
         self._movements = movements
+        self._hot = hot
         self._routes = routes
+        self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        for name, value in scope["headers"]:
-            if name == b"content-type" and value.partition(b";")[0].strip().lower() == MOVEMENT_TYPE:
-                await self._movements(scope, receive, send)
+        if scope[MEDIA_TYPE] == MOVEMENT_TYPE:
+            await self._movements(scope, receive, send)
+            return
+        body = b""
+        if scope[HAS_BODY]:
+            policy = self._policy()
+            try:
+                body = await self._intake.read(receive, limit=policy.max_json_bytes, total=policy.max_buffered_bytes)
+            except ClientGoneError:
                 return
-        await self._routes(scope, receive, send)
+            except PagletError as exc:
+                await refuse(send, exc)
+                return
+        try:
+            if not await self._hot.serve(scope, body, send):
+                await self._routes(scope, replay(body, receive), send)
+        finally:
+            self._intake.release(len(body))
 
 
 def application(node: Node, policy: Callable[[], GuardPolicy], *, version: str) -> Application:
     """Return the whole application of a host."""
+    intake = Intake()
     routes: Any = documented_routes(node, version=version)
-    return Guard(Dispatcher(MovementEndpoint(lambda: node), routes), policy)
+    movements = MovementEndpoint(node, intake, policy)
+    return Guard(Dispatcher(intake, movements, HotRoutes(node), routes, policy), policy)

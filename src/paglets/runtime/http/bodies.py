@@ -1,4 +1,4 @@
-"""The shapes of JSON requests and answers; unknown fields are ignored, wrong types are answered with the field's name."""
+"""The shapes of JSON requests; unknown fields are ignored, wrong types are answered with the field's name."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ ShortText = Annotated[str, msgspec.Meta(max_length=4096)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 #: Priorities are ordinary integers, but bounded so that they fit every encoding.
 Priority = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400.0)]
 
 
@@ -118,8 +119,25 @@ class VoteBody(msgspec.Struct, kw_only=True):
     vote: ShortText = ""
 
 
-class ErrorBody(msgspec.Struct, kw_only=True):
-    """What every refused request is answered with."""
+class JoinBody(msgspec.Struct, kw_only=True):
+    """What a host says about itself: its record, or its health."""
 
-    error_type: str
-    error: str
+    name: ShortText
+    code_version: ShortText
+    url: ShortText | None = None
+    address: ShortText | None = None
+    online: bool = True
+    last_seen: float = 0.0
+    active_count: Count = 0
+    inactive_count: Count = 0
+    tags: list[ShortText] = msgspec.field(default_factory=list)
+    properties: dict[str, str] = msgspec.field(default_factory=dict)
+    error: ShortText | None = None
+
+
+class GitUpdateBody(msgspec.Struct, kw_only=True):
+    """A request to update from version control."""
+
+    target_hash: ShortText = ""
+    source_name: ShortText = ""
+    source_url: ShortText = ""

@@ -1,30 +1,32 @@
-"""What every request must pass before a route sees it: name, origin, key, size and time.
+"""What every request must pass before a route sees it: name, origin, key, type and announced size.
 
-This is an ASGI application around the routes. It decides from the head of the request alone; nothing of a body is read before the caller
-has shown that it may send one.
+This is an ASGI application around the routes. It decides from the head of the request alone; nothing of a body is read
+before the caller has shown that it may send one.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from paglets.core.error_wire import HTTP_ERRORS, error_to_wire, http_status
 from paglets.core.errors import (
     AuthenticationError,
     ForbiddenError,
     HostError,
+    PagletError,
     PayloadTooLargeError,
     UnsupportedMediaError,
 )
+from paglets.runtime.http.errors import described
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -32,15 +34,19 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
-#: Longest pause of a client that is sending a body.
-BODY_PAUSE_SECONDS = 30.0
-#: Longest time a JSON body may take in total.
-JSON_BODY_SECONDS = 120.0
-MOVEMENT_TYPES = frozenset({b"application/x-paglets-movement"})
+MAX_BUFFERED_BYTES = 512 * 1024 * 1024
+MAX_MOVEMENTS = 256
+JSON_TYPE = b"application/json"
+MOVEMENT_TYPE = b"application/x-paglets-movement"
 
+#: Where the guard leaves the type of the body for the application: `JSON_TYPE`, `MOVEMENT_TYPE`, or nothing.
+MEDIA_TYPE = "paglets.media_type"
+#: Where the guard says whether there can be a body.
+HAS_BODY = "paglets.has_body"
 
-class SlowClientError(HostError):
-    """A client took too long to send its request."""
+_HOST = re.compile(rb"(?P<name>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?\])(?::[0-9]{0,5})?")
+# Two of one of these would let a proxy in front and this host see different requests.
+_SINGLE = frozenset({b"host", b"authorization", b"content-type", b"content-length", b"origin"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,11 @@ class GuardPolicy:
     path_prefix: str = ""
     """Path of the public URL, stripped where a request has it."""
     max_json_bytes: int = MAX_JSON_BYTES
+    """Largest JSON body."""
+    max_buffered_bytes: int = MAX_BUFFERED_BYTES
+    """What the bodies of all requests together may take while they are read."""
+    max_movements: int = MAX_MOVEMENTS
+    """Movements that may come in at the same time."""
 
 
 def own_host_names(*extra: str) -> frozenset[str]:
@@ -71,108 +82,75 @@ class Guard:
         self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection's request."""
+        """Serve one request."""
         if scope["type"] != "http":
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
         policy = self._policy()
-        headers = dict(scope["headers"])
         try:
-            check_host(headers.get(b"host"), policy.host_names)
-            check_origin(headers.get(b"origin"), headers.get(b"host"))
+            headers = single_headers(scope["headers"])
+            host = headers.get(b"host")
+            check_host(host, policy.host_names, required=scope["http_version"] != "1.0")
+            check_origin(headers.get(b"origin"), host)
             check_key(headers.get(b"authorization"), policy.api_key)
-            limit = self._limit(headers, policy)
-        except (HostError, AuthenticationError, ForbiddenError) as exc:
+            scope[MEDIA_TYPE] = media_type(headers)
+            scope[HAS_BODY] = check_length(headers, policy.max_json_bytes, bounded=scope[MEDIA_TYPE] != MOVEMENT_TYPE)
+        except PagletError as exc:
             await refuse(send, exc)
             return
         prefix = policy.path_prefix
         if prefix and (scope["path"] == prefix or scope["path"].startswith(prefix + "/")):
             scope["path"] = scope["path"][len(prefix) :] or "/"
             scope["raw_path"] = scope["path"].encode()
-        bounded = _BoundedBody(receive, limit)
-        started = _Started(send)
-        try:
-            await self._application(scope, bounded, started)
-        except (PayloadTooLargeError, SlowClientError) as exc:
-            if not started.started:
-                await refuse(send, exc)
-
-    def _limit(self, headers: dict[bytes, bytes], policy: GuardPolicy) -> int | None:
-        content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if content_type in MOVEMENT_TYPES:
-            return None  # bounded part by part while it is read
-        if content_type and content_type != b"application/json":
-            raise UnsupportedMediaError(
-                f"a body of type {content_type[:80].decode('latin-1')!r} is not understood; send application/json"
-            )
-        length = headers.get(b"content-length", b"0")
-        if not length.isdigit():
-            raise HostError("Content-Length is not a number")
-        if int(length) > policy.max_json_bytes:
-            raise PayloadTooLargeError(
-                f"a body of {int(length)} bytes is larger than the {policy.max_json_bytes} allowed"
-            )
-        return policy.max_json_bytes
+        await self._application(scope, receive, send)
 
 
-class _Started:
-    """Remember whether the answer has begun."""
+def single_headers(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Return the header fields by name.
 
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.started = False
-
-    async def __call__(self, message: MutableMapping[str, Any]) -> None:
-        self.started = True
-        await self._send(message)
-
-
-class _BoundedBody:
-    """Give a request's body to the routes, within size and time."""
-
-    def __init__(self, receive: Receive, limit: int | None) -> None:
-        self._receive = receive
-        self._limit = limit
-        self._taken = 0
-        self._ended = False
-        self._deadline: float | None = None
-
-    async def __call__(self) -> MutableMapping[str, Any]:
-        if self._ended:
-            return await self._receive()  # waits for the client to leave; that may take as long as it likes
-        now = asyncio.get_running_loop().time()
-        if self._deadline is None:
-            self._deadline = now + JSON_BODY_SECONDS
-        pause = BODY_PAUSE_SECONDS if self._limit is None else min(BODY_PAUSE_SECONDS, self._deadline - now)
-        try:
-            async with asyncio.timeout(max(0.0, pause)):
-                message = await self._receive()
-        except TimeoutError:
-            raise SlowClientError("the body of the request did not come in time") from None
-        self._taken += len(message.get("body", b""))
-        if self._limit is not None and self._taken > self._limit:
-            raise PayloadTooLargeError(f"a body of more than {self._limit} bytes is not allowed")
-        self._ended = not message.get("more_body", False)
-        return message
-
-
-def check_host(host: bytes | None, names: frozenset[str]) -> None:
-    """Refuse a request addressed to a name that is not this host's: the mark of DNS rebinding.
-
-    A literal address cannot be rebound, so any is fine.
-
-    :raises ForbiddenError: the name is not known.
+    :raises HostError: one that decides who may do what is there twice.
     """
-    if host is None:
-        raise HostError("a request needs a Host header")
-    name = urlsplit("//" + host.decode("latin-1")).hostname or ""
-    if name.lower() in names:
-        return
+    headers: dict[bytes, bytes] = {}
+    for name, value in fields:
+        if name in headers and name in _SINGLE:
+            raise HostError(f"the header {name.decode('latin-1')} is there more than once")
+        headers[name] = value
+    return headers
+
+
+@lru_cache(maxsize=256)
+def name_of(host: bytes) -> str:
+    """Return the name or address in a Host header, lower-case, without port and brackets; empty if it is none."""
+    match = _HOST.fullmatch(host)
+    return match["name"].decode("ascii").strip("[]").lower() if match else ""
+
+
+@lru_cache(maxsize=256)
+def is_address(name: str) -> bool:
+    """Tell whether a name is a literal address."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        raise ForbiddenError(f"this host does not answer to the name {name[:100]!r}") from None
+        return False
+    return True
+
+
+def check_host(host: bytes | None, names: frozenset[str], *, required: bool = True) -> None:
+    """Refuse a request addressed to a name that is not this host's: the mark of DNS rebinding.
+
+    A literal address cannot be rebound, so any is fine. A request of HTTP/1.0 needs no name, and no browser sends one.
+
+    :raises ForbiddenError: the name is not known.
+    :raises HostError: there is none.
+    """
+    if host is None:
+        if required:
+            raise HostError("a request needs a Host header")
+        return
+    name = name_of(host)
+    if name not in names and not is_address(name):
+        raise ForbiddenError(f"this host does not answer to the name {host[:100].decode('latin-1')!r}")
 
 
 def check_origin(origin: bytes | None, host: bytes | None) -> None:
@@ -182,7 +160,10 @@ def check_origin(origin: bytes | None, host: bytes | None) -> None:
     """
     if origin is None:
         return
-    page = urlsplit(origin.decode("latin-1")).netloc.lower()
+    try:
+        page = urlsplit(origin.decode("latin-1")).netloc.lower()
+    except ValueError:
+        page = ""
     if not page or host is None or page != host.decode("latin-1").lower():
         raise ForbiddenError("requests from pages of other sites are refused")
 
@@ -199,16 +180,56 @@ def check_key(authorization: bytes | None, api_key: str | None) -> None:
         raise AuthenticationError("Authentication required")
 
 
+def media_type(headers: dict[bytes, bytes]) -> bytes:
+    """Return the type of the body, nothing where the request names none.
+
+    :raises UnsupportedMediaError: it is neither JSON nor a movement.
+    """
+    coding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if coding != b"identity":
+        raise UnsupportedMediaError(f"bodies are sent as they are, not in {coding[:80].decode('latin-1')!r}")
+    value = headers.get(b"content-type", b"")
+    if value in (b"", JSON_TYPE):
+        return value
+    value = value.partition(b";")[0].strip().lower()
+    if value not in (b"", JSON_TYPE, MOVEMENT_TYPE):
+        raise UnsupportedMediaError(
+            f"a body of type {value[:80].decode('latin-1')!r} is not understood; send {JSON_TYPE.decode()}"
+        )
+    return value
+
+
+def check_length(headers: dict[bytes, bytes], limit: int, *, bounded: bool) -> bool:
+    """Return whether the request can have a body.
+
+    :param bounded: whether ``limit`` holds for the announced length.
+    :raises PayloadTooLargeError: it is longer.
+    """
+    length = headers.get(b"content-length")
+    if length is None:
+        return b"transfer-encoding" in headers
+    if not length.isdigit() or len(length) > 19:
+        raise HostError("Content-Length is not a number")
+    if bounded and int(length) > limit:
+        raise PayloadTooLargeError(f"a body of {int(length)} bytes is larger than the {limit} allowed")
+    return length != b"0"
+
+
 async def refuse(send: Send, error: Exception) -> None:
     """Answer with an error and end the connection, so that an unread body is not waited for."""
-    status = 408 if isinstance(error, SlowClientError) else http_status(error)
-    body = msgspec.json.encode(error_to_wire(error, table=HTTP_ERRORS))
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
+    status, wire = described(error)
+    await send_json(send, status, msgspec.json.encode(wire), closing=True)
+
+
+async def send_json(send: Send, status: int, body: bytes, *, closing: bool = False) -> None:
+    """Answer with encoded JSON.
+
+    :param closing: end the connection afterwards.
+    """
+    headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body))]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if closing:
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

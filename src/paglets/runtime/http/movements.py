@@ -1,90 +1,129 @@
-"""Movements: the one body that is streamed. Paglets arrive through here, and creations whose state is too large for JSON."""
+"""Movements: the one body that is streamed. Paglets arrive through here, and creations too large for JSON."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from paglets.core.error_wire import http_status
-from paglets.core.errors import HostError, NotFoundError, SerializationError
+from paglets.core.context import same_url
+from paglets.core.errors import ForbiddenError, HostError, OverloadedError, SerializationError, UnsupportedMediaError
 from paglets.persistence.envelope import PagletEnvelope
+from paglets.protocol.transfer.model import TransferKind
 from paglets.remote.movement import MovementReader, Sink
 from paglets.remote.requests import encode_json
 from paglets.runtime.arrival import Incoming
 from paglets.runtime.attachment import Attachment
-from paglets.runtime.http.guards import Receive, Scope, Send, SlowClientError, refuse
+from paglets.runtime.http.guards import GuardPolicy, Receive, Scope, Send, refuse, send_json
+from paglets.runtime.http.intake import ClientGoneError, Intake
 from paglets.runtime.node import Node
+
+#: Pieces of at most this size are written where they come in; a change of threads would take longer.
+WRITE_ON_LOOP_BYTES = 32 * 1024
 
 
 class MovementEndpoint:
     """Serve ``POST /agents`` with a body of type ``application/x-paglets-movement``."""
 
-    def __init__(self, node: Callable[[], Node]) -> None:
+    def __init__(self, node: Node, intake: Intake, policy: Callable[[], GuardPolicy]) -> None:
         self._node = node
+        self._intake = intake
+        self._policy = policy
+        self.under_way = 0
+        """Movements that are coming in."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the movement as it comes in, and answer."""
-        node = self._node()
-        reading = _Reading(node)
+        policy = self._policy()
+        reading = _Reading(self._node, self._intake, policy.max_buffered_bytes)
+        self.under_way += 1
         try:
-            if scope["method"] != "POST" or scope["path"] != "/agents":
-                raise NotFoundError(f"No route for a movement to {scope['path']}")
-            payload = await reading.run(receive)
-        except SlowClientError as exc:
-            reading.discard()
-            await refuse(send, exc)
-        except Exception as exc:
-            reading.discard()
-            if http_status(exc) >= 500 and not isinstance(exc, OSError):
-                raise
-            error = exc if not isinstance(exc, OSError) else HostError(f"the files cannot be stored here: {exc}")
+            if scope["method"] != "POST" or scope["path"].rstrip("/") != "/agents":
+                raise UnsupportedMediaError(f"{scope['method']} {scope['path'][:200]} takes no movement; send JSON")
+            if self.under_way > policy.max_movements:
+                raise OverloadedError(f"{policy.max_movements} movements are coming in already; send this one later")
+            payload = encode_json(await reading.run(receive))
+        except ClientGoneError:
+            return
+        except Exception as exc:  # noqa: BLE001 - every error is somebody's answer; unexpected ones are logged
+            error = exc if not isinstance(exc, OSError) else HostError(f"the movement cannot be stored here: {exc}")
+            # With the connection, because the rest of the body would be taken for the next request.
             await refuse(send, error)
         else:
-            await _reply(send, 200, payload)
+            await send_json(send, 200, payload)
+        finally:
+            self.under_way -= 1
+            await reading.discard()
 
 
 class _Reading:
     """One movement that is being received."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, intake: Intake, max_buffered_bytes: int) -> None:
         self._node = node
+        self._intake = intake
+        self._max_buffered_bytes = max_buffered_bytes
+        self._held = 0
         self._incoming: Incoming | None = None
+        self._reader = MovementReader(self._open)
 
     async def run(self, receive: Receive) -> dict[str, Any]:
-        reader = MovementReader(self._open)
+        """Read to the end, and do what the header asks for."""
         more = True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise SerializationError("the sender left before the movement was complete")
-            body = message.get("body", b"")
-            if body:
-                reader.feed(body)
+                raise ClientGoneError
+            piece = message.get("body", b"")
+            if piece:
+                await self._take(piece)
             more = message.get("more_body", False)
-        header = reader.finish()
+        header = self._reader.finish()
         if self._incoming is not None:
             incoming, self._incoming = self._incoming, None
             return await self._node.arrivals.prepare(incoming)
         return {"proxy": await self._create(header)}
 
-    def discard(self) -> None:
-        """Remove what was received of a movement that came to nothing."""
-        if self._incoming is not None:
-            self._incoming.discard(self._node.files)
+    async def _take(self, piece: bytes) -> None:
+        reader = self._reader
+        rest = memoryview(piece)
+        if reader.header is None:
+            self._intake.take(len(piece), self._max_buffered_bytes)
+            self._held += len(piece)
+            if not reader.feed_header(piece):
+                return
+            if self._held > WRITE_ON_LOOP_BYTES:
+                header = await self._node.kernel.on_disk(reader.decode_header)
+            else:
+                header = reader.decode_header()
+            rest = reader.open_parts(header)
+        if len(rest) > WRITE_ON_LOOP_BYTES:
+            await self._node.kernel.on_disk(reader.feed_parts, rest)
+        else:
+            reader.feed_parts(rest)
+
+    async def discard(self) -> None:
+        """Let go of what was received, and remove it if the movement came to nothing."""
+        self._intake.release(self._held)
+        incoming, self._incoming = self._incoming, None
+        if incoming is not None:
+            # To the end even when the host stops meanwhile: what is left would stay until its next start.
+            await asyncio.shield(self._node.kernel.on_disk(incoming.discard, self._node.files))
 
     def _open(self, header: dict[str, Any]) -> Sequence[Sink]:
         if "transfer" not in header:
             return []
         self._incoming, sinks = self._node.arrivals.open(header)
+        plan = self._incoming.plan
+        if plan.kind is TransferKind.LOCAL or same_url(plan.source, self._node.kernel.address()):
+            # Such a move is trusted with the paths of this host's own files.
+            raise ForbiddenError("a move inside one host does not come over the network")
         return sinks
 
     async def _create(self, header: dict[str, Any]) -> dict[str, str]:
         envelope = header.get("envelope")
-        if isinstance(envelope, dict):
-            try:
-                return await self._node.import_envelope(PagletEnvelope.from_wire(envelope))
-            except (KeyError, TypeError, ValueError) as exc:
-                raise HostError(f"malformed envelope: {exc}") from None
+        if envelope is not None:
+            return await import_envelope(self._node, envelope)
         blob = header.get("state_blob")
         state = header.get("state")
         if blob is not None and not isinstance(blob, bytes | bytearray | memoryview):
@@ -100,6 +139,20 @@ class _Reading:
         )
 
 
+async def import_envelope(node: Node, wire: Any) -> dict[str, str]:
+    """Take a paglet from an envelope with its state in plain values, all in one step.
+
+    :raises HostError: the envelope is malformed.
+    """
+    if not isinstance(wire, dict):
+        raise SerializationError("envelope: expected a dict")
+    try:
+        envelope = PagletEnvelope.from_wire(wire)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise HostError(f"malformed envelope: {exc}") from None
+    return await node.import_envelope(envelope)
+
+
 def _text(header: dict[str, Any], name: str) -> str:
     value = header.get(name)
     if value is None:
@@ -107,12 +160,3 @@ def _text(header: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise SerializationError(f"{name}: expected text")
     return value
-
-
-async def _reply(send: Send, status: int, payload: dict[str, Any]) -> None:
-    body = encode_json(payload)
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-

@@ -1,89 +1,21 @@
-"""The HTTP server of a host: uvicorn on the host's own event loop, with bounds on what comes before a body."""
+"""The HTTP server of a host: uvicorn's protocol on the host's own event loop, with bounds."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from paglets.core.errors import HostError
+from paglets.runtime.http.connection import BoundedHttpProtocol, ServerLimits
 from paglets.runtime.http.guards import Application
 
-#: Bound of a request's line and headers together.
-MAX_HEAD_BYTES = 64 * 1024
-#: How long a client may take for them.
-HEAD_SECONDS = 20.0
-KEEP_ALIVE_SECONDS = 75
-GRACEFUL_SECONDS = 1
 BACKLOG = 2048
-
-
-class BoundedHttpProtocol(HttpToolsProtocol):
-    """End connections whose request head is too large or too slow; uvicorn with httptools bounds neither."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._head_bytes = 0
-        self._in_head = True
-        self._head_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
-        """Start the clock of the first head."""
-        super().connection_made(transport)
-        self._await_head()
-
-    def data_received(self, data: bytes) -> None:
-        """Count what belongs to a head."""
-        if self._in_head:
-            self._head_bytes += len(data)
-            if self._head_timer is None:
-                self._await_head()
-        super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(b"431 Request Header Fields Too Large")
-
-    def on_message_begin(self) -> None:
-        """Note that a head has begun."""
-        self._in_head = True
-        super().on_message_begin()
-
-    def on_headers_complete(self) -> None:
-        """Stop the clock."""
-        self._in_head = False
-        self._head_bytes = 0
-        self._stop_clock()
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        """Expect the next head; while the connection is idle uvicorn's keep-alive clock runs."""
-        super().on_message_complete()
-        self._in_head = True
-        self._head_bytes = 0
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
-        self._stop_clock()
-        super().connection_lost(exc)
-
-    def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._refuse, b"408 Request Timeout")
-
-    def _stop_clock(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _refuse(self, status: bytes) -> None:
-        self._stop_clock()
-        if not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
-            self.transport.close()
 
 
 def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
@@ -93,9 +25,11 @@ def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
     :raises HostError: an address cannot be used; the text says why.
     """
     sockets: list[socket.socket] = []
+    # Otherwise the wildcard of the newer protocol takes the older one's port too, and binding both fails.
+    only_v6 = any(":" not in host for host in hosts)
     try:
         for host in hosts:
-            sockets.append(_bind_one(host, port))
+            sockets.append(_bind_one(host, port, only_v6=only_v6))
             port = port or sockets[0].getsockname()[1]
     except BaseException:
         for bound in sockets:
@@ -104,11 +38,13 @@ def bind(hosts: Sequence[str], port: int) -> list[socket.socket]:
     return sockets
 
 
-def _bind_one(host: str, port: int) -> socket.socket:
+def _bind_one(host: str, port: int, *, only_v6: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and only_v6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, port))
         sock.listen(BACKLOG)
         sock.setblocking(False)
@@ -120,14 +56,33 @@ def _bind_one(host: str, port: int) -> socket.socket:
     except OverflowError as exc:
         sock.close()
         raise HostError(f"cannot listen on {host}:{port}: a port is a number up to 65535") from exc
+    except UnicodeError as exc:
+        sock.close()
+        raise HostError(f"cannot listen on {host!r}: it is no name of a host") from exc
     return sock
 
 
-class HttpServer:
-    """Serve an application on bound sockets until stopped."""
+@dataclass(frozen=True, slots=True)
+class ServerStatistics:
+    """How busy a server is."""
 
-    def __init__(self, application: Application, sockets: list[socket.socket]) -> None:
-        config = uvicorn.Config(
+    connections: int
+    """Open connections, idle ones included."""
+    requests: int
+    """Requests that are being answered."""
+
+
+class HttpServer:
+    """Serve an application on bound sockets until stopped.
+
+    :param sockets: what :func:`bind` returned; they are closed by :meth:`stop`.
+    """
+
+    def __init__(
+        self, application: Application, sockets: list[socket.socket], limits: ServerLimits | None = None
+    ) -> None:
+        self.limits = limits or ServerLimits()
+        self._config = uvicorn.Config(
             application,
             http=BoundedHttpProtocol,
             ws="none",
@@ -135,30 +90,50 @@ class HttpServer:
             interface="asgi3",
             log_config=None,
             access_log=False,
+            proxy_headers=False,
             server_header=False,
             date_header=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=GRACEFUL_SECONDS,
         )
-        self._server = uvicorn.Server(config)
+        self._config.load()
+        self._state = ServerState()
         self._sockets = sockets
-        self._task: asyncio.Task[None] | None = None
+        self._servers: list[asyncio.Server] = []
+        self._quiet = asyncio.Event()
+
+    def statistics(self) -> ServerStatistics:
+        """Return how many connections are open and how many requests are being answered."""
+        return ServerStatistics(len(self._state.connections), len(self._state.tasks))
 
     async def start(self) -> None:
         """Begin to accept connections; they are queued by the kernel since the sockets were bound."""
-        self._task = asyncio.get_running_loop().create_task(self._server.serve(sockets=self._sockets))
-        while not self._server.started:
-            if self._task.done():
-                await self._task
-                raise HostError("the HTTP server ended while it started")
-            await asyncio.sleep(0.001)
+        loop = asyncio.get_running_loop()
+        for sock in self._sockets:
+            self._servers.append(await loop.create_server(self._connection, sock=sock, backlog=BACKLOG))
+
+    def _connection(self) -> BoundedHttpProtocol:
+        return BoundedHttpProtocol(self._config, self._state, self.limits, on_lost=self._lost)
+
+    def _lost(self) -> None:
+        if not self._state.connections:
+            self._quiet.set()
 
     async def stop(self) -> None:
-        """Stop accepting, give requests in progress a moment, and close the sockets."""
-        if self._task is not None:
-            self._server.should_exit = True
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        """Stop accepting, give requests in progress a moment, and close every connection and socket."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        if self._state.tasks:
+            await asyncio.wait(self._state.tasks, timeout=self.limits.graceful_seconds)
+        unfinished = list(self._state.tasks)
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        self._quiet.clear()
+        if self._state.connections:
+            await self._quiet.wait()
         for sock in self._sockets:
             sock.close()

@@ -141,13 +141,14 @@ class _Zygote:
     def _preload(self, modules: list[str]) -> dict[str, str]:
         refused: dict[str, str] = {}
         for name in modules:
-            threads_before = threading.active_count()
+            # Those of a module that was refused before still run, until this process is replaced by one without it.
+            threads_before = _kernel_threads()
             try:
                 warm_up_module(importlib.import_module(name))
             except BaseException as exc:
                 refused[name] = f"import failed: {type(exc).__name__}: {exc}"
                 continue
-            if threading.active_count() > threads_before or _kernel_threads() > 1:
+            if _kernel_threads() > threads_before:
                 # A fork of a process with threads can deadlock in any lock they held.
                 refused[name] = "it leaves threads running; paglets import it themselves instead"
         gc.collect()
@@ -165,7 +166,7 @@ def _kernel_threads() -> int:
     try:
         return len(os.listdir("/proc/self/task"))  # noqa: PTH208 - pathlib is slower and this is a plain count
     except OSError:
-        return 1
+        return threading.active_count()
 
 
 if __name__ == "__main__":

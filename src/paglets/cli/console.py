@@ -1,0 +1,123 @@
+"""What every command prints with: two consoles, tables, JSON, and one-line errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final, NoReturn
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = [
+    "bytes_text",
+    "configure_console",
+    "console",
+    "duration_text",
+    "err_console",
+    "fail",
+    "one_line",
+    "print_error",
+    "print_json",
+    "print_table",
+    "table",
+]
+
+console: Final = Console(highlight=False)
+"""Standard output: results."""
+err_console: Final = Console(stderr=True, highlight=False)
+"""Standard error: progress, warnings and errors."""
+
+_UNITS: Final = ("B", "KB", "MB", "GB", "TB", "PB")
+
+
+def configure_console(*, no_color: bool = False) -> None:
+    """Set how both consoles print from now on."""
+    for each in (console, err_console):
+        each.no_color = no_color
+
+
+def print_json(payload: Any) -> None:
+    """Write a value as indented JSON to standard output.
+
+    Everything beyond ASCII is escaped: neither a file name that is no valid text nor a terminal that is not UTF-8 must
+    stop a program that reads this.
+    """
+    sys.stdout.write(json.dumps(payload, indent=2, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def print_error(command: str, exc: BaseException | str) -> None:
+    """Write `command: what went wrong` as one line to standard error."""
+    text = one_line(str(exc)) or type(exc).__name__
+    err_console.print(Text(f"{command}: {text}", style="red"), soft_wrap=True)
+
+
+def fail(command: str, exc: BaseException | str, *, code: int = 2) -> NoReturn:
+    """Write an error and end the command with an exit code."""
+    print_error(command, exc)
+    raise typer.Exit(code)
+
+
+def one_line(text: str) -> str:
+    """Return a text with white space collapsed and without control characters, which it may have from anywhere."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+
+
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Collection[str | int] | None = None,
+) -> Table:
+    """Build a titled table; cells are plain text, never markup.
+
+    :param right: names or positions of the columns that hold numbers.
+    """
+    built = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, column in enumerate(columns):
+        numeric = right is not None and (column in right or position in right)
+        built.add_column(column, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in rows:
+        built.add_row(*(Text(printable(str(cell))) for cell in row))
+    return built
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Collection[str | int] | None = None,
+) -> None:
+    """Print what `table` builds."""
+    console.print(table(title, columns, rows, right=right))
+
+
+def printable(text: str) -> str:
+    """Return a text in which every character that a terminal might take as a command is escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def bytes_text(value: float) -> str:
+    """Return a number of bytes as people read it, like `1.5 KB`; a KB has 1,024 bytes."""
+    amount = float(value)
+    for unit in _UNITS:
+        if abs(amount) < 1024 or unit == _UNITS[-1]:
+            break
+        amount /= 1024
+    return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a time span as people read it: `45.0s`, `1.5m`, `2.0h`."""
+    if abs(seconds) < 60:
+        return f"{seconds:.1f}s"
+    if abs(seconds) < 3600:
+        return f"{seconds / 60:.1f}m"
+    return f"{seconds / 3600:.1f}h"

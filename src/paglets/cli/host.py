@@ -1,0 +1,276 @@
+"""The `paglets host` command: run a host in the foreground until it is told to stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from paglets.cli.console import print_error
+from paglets.cli.host_options import DEFAULT_PORT, HostOptions, LogLevel
+from paglets.cli.launcher import USAGE_EXIT
+
+EPILOG: Final = """
+Examples:
+
+  paglets host --name alpha
+
+  paglets host --name beta --port 0 --peer http://127.0.0.1:8765
+
+  PAGLETS_API_KEY=... paglets host --name gamma --bind-public auto --allow myapp
+
+  paglets host --name delta --port 0 --json | head -1
+
+SIGTERM and Ctrl-C stop the host in order: its paglets are stored and wake up with its next start. A second signal ends
+it at once.
+"""
+
+_NETWORK: Final = "Network"
+_MESH: Final = "Mesh"
+_PAGLETS: Final = "Paglets"
+_STORAGE: Final = "Storage"
+_START: Final = "Launch configuration"
+_OUTPUT: Final = "Output and control"
+
+
+def _absent(name: str, kind: Any = str) -> Any:
+    """Describe an option of other versions, which is known so that it can be refused with a clear line."""
+    return typer.Option(name, hidden=True, show_default=False, metavar="VALUE" if kind is str else None)
+
+
+def host(
+    context: typer.Context,
+    name: Annotated[str, typer.Option("--name", "-n", help="Name of the host, shown to others.")],
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.", rich_help_panel=_NETWORK)] = "127.0.0.1",
+    bind_public: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--bind-public",
+            metavar="ADDRESS",
+            help="Address to listen on instead of --host, auto for that in the local network; repeatable.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", "-p", help="Port to listen on; 0 takes a free one.", rich_help_panel=_NETWORK)
+    ] = DEFAULT_PORT,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            "--public-url",
+            metavar="URL",
+            help="URL under which a reverse proxy makes this host reachable; needs an API key.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key-env",
+            metavar="VARIABLE",
+            help="Environment variable with the key that every request must show; PAGLETS_API_KEY, if set, by default.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure",
+            help="Listen beyond this machine without an API key: everybody who reaches the host can run code on it.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = False,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--peer", metavar="URL", help="Host of the mesh to make contact with; repeatable.", rich_help_panel=_MESH
+        ),
+    ] = None,
+    mesh: Annotated[
+        bool, typer.Option("--mesh/--no-mesh", help="Know other hosts and be known to them.", rich_help_panel=_MESH)
+    ] = True,
+    mesh_multicast: Annotated[
+        bool,
+        typer.Option(
+            "--mesh-multicast/--no-mesh-multicast",
+            help="Announce the host on the local network.",
+            rich_help_panel=_MESH,
+        ),
+    ] = True,
+    mesh_lan_discovery: Annotated[
+        bool,
+        typer.Option(
+            "--mesh-lan-discovery/--no-mesh-lan-discovery",
+            help="Look for hosts on the local network.",
+            rich_help_panel=_MESH,
+        ),
+    ] = True,
+    mesh_version: Annotated[
+        str | None,
+        typer.Option(
+            "--mesh-version",
+            metavar="TEXT",
+            help="Code version that all members of the mesh share; detected by default.",
+            rich_help_panel=_MESH,
+        ),
+    ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", metavar="TAG", help="Tag shown to others; repeatable.", rich_help_panel=_MESH),
+    ] = None,
+    property: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--property", metavar="KEY=VALUE", help="Property shown to others; repeatable.", rich_help_panel=_MESH
+        ),
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow",
+            metavar="PATTERN",
+            help="Classes that others may create or send here: a package, 'pkg.*' or 'pkg.module:Class'; repeatable. "
+            "Everything importable outside the standard library by default.",
+            rich_help_panel=_PAGLETS,
+        ),
+    ] = None,
+    preload: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--preload",
+            metavar="MODULE",
+            help="Module to import ahead, so that paglets that need it start faster; repeatable.",
+            rich_help_panel=_PAGLETS,
+        ),
+    ] = None,
+    persistence_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--persistence-dir",
+            metavar="DIR",
+            help="Where everything durable is kept; ~/.paglets/hosts/NAME by default.",
+            rich_help_panel=_STORAGE,
+        ),
+    ] = None,
+    persistent_storage_quota: Annotated[
+        str,
+        typer.Option(
+            "--persistent-storage-quota",
+            metavar="SIZE",
+            help="Most that the paglets of one class may store, like 10M, 1.5G or none.",
+            rich_help_panel=_STORAGE,
+        ),
+    ] = "10M",
+    artifact_max_size: Annotated[
+        str,
+        typer.Option(
+            "--artifact-max-size", metavar="SIZE", help="Largest artifact to accept.", rich_help_panel=_STORAGE
+        ),
+    ] = "1G",
+    artifact_storage_quota: Annotated[
+        str,
+        typer.Option(
+            "--artifact-storage-quota", metavar="SIZE", help="Most that artifacts may take.", rich_help_panel=_STORAGE
+        ),
+    ] = "10G",
+    artifact_spool_ttl: Annotated[
+        float,
+        typer.Option(
+            "--artifact-spool-ttl",
+            metavar="SECONDS",
+            help="How long unfinished uploads are kept.",
+            rich_help_panel=_STORAGE,
+        ),
+    ] = 86400.0,
+    launch_config: Annotated[
+        Path | None,
+        typer.Option(
+            "--launch-config",
+            metavar="PATH",
+            help="What the host starts by itself; ~/.paglets/launch.toml by default.",
+            rich_help_panel=_START,
+        ),
+    ] = None,
+    sync_launch_config: Annotated[
+        bool,
+        typer.Option(
+            "--sync-launch-config/--no-sync-launch-config",
+            help="Copy the bundled launch configuration, or offer to update it.",
+            rich_help_panel=_START,
+        ),
+    ] = True,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Accept that update without being asked.", rich_help_panel=_START)
+    ] = False,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Write one JSON line when listening and one at the end.", rich_help_panel=_OUTPUT),
+    ] = False,
+    log_level: Annotated[
+        LogLevel,
+        typer.Option("--log-level", help="What to say on standard error; debug has messages.", rich_help_panel=_OUTPUT),
+    ] = LogLevel.INFO,
+    stop_on_eof: Annotated[
+        bool,
+        typer.Option(
+            "--stop-on-eof",
+            help="Stop as well when standard input ends: for programs that start hosts.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    connect_to: Annotated[str | None, _absent("--connect-to")] = None,
+    auto_update: Annotated[bool, _absent("--auto-update-from-git", bool)] = False,
+    relay_offline_after: Annotated[str | None, _absent("--relay-offline-after")] = None,
+    relay_delivery_timeout: Annotated[str | None, _absent("--relay-delivery-timeout")] = None,
+    relay_queue_limit: Annotated[str | None, _absent("--relay-queue-limit")] = None,
+) -> None:
+    """Run a host: the place where paglets live, and where other hosts and programs reach them."""
+    absent = {
+        "--connect-to": connect_to is not None,
+        "--auto-update-from-git": auto_update,
+        "--relay-offline-after": relay_offline_after is not None,
+        "--relay-delivery-timeout": relay_delivery_timeout is not None,
+        "--relay-queue-limit": relay_queue_limit is not None,
+    }
+    options = HostOptions(
+        name=name,
+        host=host,
+        bind_public=bind_public or (),
+        port=port,
+        insecure=insecure,
+        peers=peer or (),
+        mesh=mesh,
+        mesh_multicast=mesh_multicast,
+        mesh_lan_discovery=mesh_lan_discovery,
+        mesh_version=mesh_version,
+        public_url=public_url,
+        api_key_env=api_key_env,
+        tags=tag or (),
+        properties=property or (),
+        allow=allow or (),
+        preload=preload or (),
+        persistence_dir=persistence_dir,
+        persistent_storage_quota=persistent_storage_quota,
+        artifact_max_size=artifact_max_size,
+        artifact_storage_quota=artifact_storage_quota,
+        artifact_spool_ttl=artifact_spool_ttl,
+        launch_config=launch_config,
+        sync_launch_config=sync_launch_config,
+        yes=yes,
+        json=json,
+        log_level=log_level,
+        stop_on_eof=stop_on_eof,
+        unavailable=[option for option, given in absent.items() if given],
+    )
+    command = context.command_path
+    try:
+        arguments = options.check()
+        # Imported this late, so that help, completion and mistakes need not wait for the runtime to load.
+        from paglets.cli.host_run import serve
+
+        code = serve(options, arguments, command)
+    except ValueError as exc:
+        print_error(command, f"{exc} (see {command} --help)")
+        code = USAGE_EXIT
+    raise typer.Exit(code)

@@ -1,0 +1,147 @@
+"""The options of a host as text from a command line, checked and turned into what a `Host` takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from paglets.config.env import DEFAULT_API_KEY_ENV, resolve_api_key
+
+DEFAULT_PORT: Final = 8765
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([bkmgt]?)", re.IGNORECASE)
+_POWERS: Final = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_UNLIMITED: Final = ("none", "unlimited")
+
+
+class LogLevel(StrEnum):
+    """How much a host says about what happens on it."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostOptions:
+    """What somebody asked for on the command line."""
+
+    name: str
+    host: str = "127.0.0.1"
+    bind_public: Sequence[str] = ()
+    """Addresses to listen on instead of `host`."""
+    port: int = DEFAULT_PORT
+    insecure: bool = False
+    """Listen beyond this machine without a key."""
+    peers: Sequence[str] = ()
+    mesh: bool = True
+    mesh_multicast: bool = True
+    mesh_lan_discovery: bool = True
+    mesh_version: str | None = None
+    public_url: str | None = None
+    api_key_env: str | None = None
+    tags: Sequence[str] = ()
+    properties: Sequence[str] = ()
+    """Each `KEY=VALUE`."""
+    allow: Sequence[str] = ()
+    preload: Sequence[str] = ()
+    persistence_dir: Path | None = None
+    persistent_storage_quota: str = "10M"
+    artifact_max_size: str = "1G"
+    artifact_storage_quota: str = "10G"
+    artifact_spool_ttl: float = 86400.0
+    launch_config: Path | None = None
+    sync_launch_config: bool = True
+    yes: bool = False
+    json: bool = False
+    log_level: LogLevel = LogLevel.INFO
+    stop_on_eof: bool = False
+    unavailable: Sequence[str] = field(default=())
+    """Options that were given although this version has nothing behind them."""
+
+    def check(self) -> dict[str, Any]:
+        """Return the arguments for `Host`.
+
+        :raises ValueError: an option makes no sense; the text names it and says what to do.
+        """
+        # Imported here: a command line that is wrong, or asks for help, needs no runtime.
+        from paglets.runtime.options import Binding
+        from paglets.serialization.names import ClassPolicy
+
+        if self.unavailable:
+            raise ValueError(f"{self.unavailable[0]} is not available in this version")
+        if self.port not in range(65536):
+            raise ValueError(f"--port must be 0 to 65535, not {self.port}")
+        for address in self.bind_public:
+            if address.startswith("-"):
+                raise ValueError(f"--bind-public needs an address, or auto, before {address}")
+        addresses = list(self.bind_public) or self.host
+        binding = Binding.of(addresses)
+        key = resolve_api_key(self.api_key_env)
+        sources = f"set {DEFAULT_API_KEY_ENV}, or name a variable that holds it with --api-key-env"
+        if self.public_url is not None and key is None:
+            raise ValueError(f"--public-url needs an API key: {sources}")
+        if key is None and not binding.loopback_only and not self.insecure:
+            raise ValueError(
+                f"refusing to listen on {', '.join(binding.hosts)} without an API key, since everybody who reaches it "
+                f"could run code here: {sources} (--insecure listens all the same)"
+            )
+        ClassPolicy(tuple(self.allow))
+        return {
+            "name": self.name,
+            "host": addresses,
+            "port": self.port,
+            "api_key": key,
+            "public_url": self.public_url,
+            "mesh": self.mesh,
+            "peers": list(self.peers),
+            "mesh_multicast": self.mesh_multicast,
+            "mesh_lan_discovery": self.mesh_lan_discovery,
+            "mesh_version": self.mesh_version,
+            "persistence_dir": self.persistence_dir,
+            "persistent_storage_quota_bytes": size_or_none(self.persistent_storage_quota, "--persistent-storage-quota"),
+            "artifact_max_bytes": size_or_none(self.artifact_max_size, "--artifact-max-size"),
+            "artifact_storage_quota_bytes": size_or_none(self.artifact_storage_quota, "--artifact-storage-quota"),
+            "artifact_spool_ttl_seconds": self.artifact_spool_ttl,
+            "tags": list(self.tags),
+            "properties": properties_of(self.properties),
+            "allow": list(self.allow) or None,
+            "preload": list(self.preload),
+        }
+
+
+def size_or_none(text: str, option: str) -> int | None:
+    """Return a number of bytes written as `10485760`, `10M` or `1.5g`, or None for `none` and `unlimited`.
+
+    :raises ValueError: it is none of these.
+    """
+    cleaned = text.strip().lower()
+    if cleaned in _UNLIMITED:
+        return None
+    match = _SIZE.fullmatch(cleaned)
+    if match is None:
+        raise ValueError(f"{option} must be a size like 10485760, 10M, 1.5G or none, not {text!r}")
+    return (
+        int(float(match[1]) * 1024 ** _POWERS[match[2]])
+        if "." in match[1]
+        else int(match[1]) * 1024 ** _POWERS[match[2]]
+    )
+
+
+def properties_of(entries: Sequence[str]) -> dict[str, str]:
+    """Return `KEY=VALUE` entries as a dictionary; of several with one key the last counts.
+
+    :raises ValueError: an entry has no `=` or no key.
+    """
+    properties: dict[str, str] = {}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        if not equals or not key.strip():
+            raise ValueError(f"--property must be KEY=VALUE, not {entry!r}")
+        properties[key.strip()] = value
+    return properties

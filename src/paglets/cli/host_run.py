@@ -1,0 +1,157 @@
+"""Run a host in this process: start it, say where it listens, and stop it in order when told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from queue import SimpleQueue
+from types import FrameType
+from typing import Any, Final
+
+import psutil
+
+from paglets.cli.console import print_error
+from paglets.cli.host_log import EventLogger, configure_logging
+from paglets.cli.host_options import HostOptions
+from paglets.config.startup import (
+    DEFAULT_LAUNCH_CONFIG_PATH,
+    LaunchConfigSyncAction,
+    load_launch_config,
+    sync_launch_config,
+)
+from paglets.core.errors import PagletError
+from paglets.runtime.host import Host
+
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+_TOLD: Final = (LaunchConfigSyncAction.COPIED, LaunchConfigSyncAction.UPDATED)
+
+
+def serve(options: HostOptions, arguments: Mapping[str, Any], command: str) -> int:
+    """Run a host until a signal asks it to stop, and return the exit code of the program.
+
+    :param arguments: what checking the options gave.
+    :raises ValueError: an option makes no sense to the host.
+    """
+    path = options.launch_config or DEFAULT_LAUNCH_CONFIG_PATH
+    try:
+        result = sync_launch_config(path, enabled=options.sync_launch_config, yes=options.yes, input_func=_ask)
+        config = load_launch_config(path)
+    except PagletError as exc:
+        print_error(command, exc)
+        return 1
+    host = Host(**arguments, launch_config=config, launch_config_sync_result=result)
+    logger = configure_logging(options.log_level)
+    if result.action in _TOLD:
+        logger.warning(result.message)
+    waiting = sum(1 for service in config.resident_services if service.enabled)
+    if waiting:
+        logger.info("%d resident services of %s are not available in this version", waiting, path)
+    host.add_listener(EventLogger(logger))
+    with StopRequests(end_of_input=options.stop_on_eof) as requests:
+        try:
+            host.start_background()
+        except (PagletError, OSError) as exc:
+            host.stop()
+            print_error(command, exc)
+            return 1
+        except ValueError:
+            host.stop()
+            raise
+        _announce(host, options)
+        requests.wait()
+        host.shutdown()
+    if options.json:
+        _say(json.dumps({"event": "stopped"}))
+    return 0
+
+
+def _announce(host: Host, options: HostOptions) -> None:
+    if host.mesh.version_warning and options.mesh:
+        sys.stderr.write(f"WARNING: {host.mesh.version_warning}\n")
+        sys.stderr.flush()
+    if not options.json:
+        mesh = "on" if options.mesh else "off"
+        _say(f"paglets host '{host.name}' listening at {host.address} (mesh {mesh}, version {host.mesh.code_version})")
+        return
+    listening: dict[str, Any] = {
+        "event": "listening",
+        "name": host.name,
+        "address": host.address,
+        "pid": os.getpid(),
+        "mesh": options.mesh,
+        "version": host.mesh.code_version,
+        "persistence_dir": str(host.persistence_dir),
+    }
+    _say(json.dumps(listening))
+
+
+def _say(line: str) -> None:
+    # Written past the console, which would wrap it; and whoever started this host may have stopped listening.
+    with suppress(BrokenPipeError):
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+
+def _ask(prompt: str) -> str:
+    # The built-in `input` would write the prompt to standard output, where only the one line belongs.
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    return sys.stdin.readline()
+
+
+class StopRequests:
+    """Turn SIGTERM, SIGINT and, if asked, the end of standard input into one request to stop.
+
+    A signal after that ends this process at once, with 128 and the signal's number as exit code.
+    """
+
+    def __init__(self, *, end_of_input: bool = False) -> None:
+        # A SimpleQueue may be put into from a signal handler that interrupts its own `get`; an Event would deadlock.
+        self._requests: SimpleQueue[str] = SimpleQueue()
+        self._asked = False
+        self._end_of_input = end_of_input
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequests:
+        if threading.current_thread() is threading.main_thread():
+            for number in _STOP_SIGNALS:
+                self._previous[number] = signal.signal(number, self._signalled)
+        if self._end_of_input:
+            threading.Thread(target=self._watch_input, name="paglets-stdin", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def wait(self) -> None:
+        """Wait until somebody asks."""
+        self._requests.get()
+        self._asked = True
+
+    def _signalled(self, number: int, _: FrameType | None) -> None:
+        if self._asked:
+            end_at_once(number)
+        self._asked = True
+        self._requests.put(signal.Signals(number).name)
+
+    def _watch_input(self) -> None:
+        # Read from the descriptor: a thread inside sys.stdin's lock would keep the interpreter from ending.
+        with suppress(OSError):
+            while os.read(0, 4096):
+                continue
+        self._requests.put("end of input")
+
+
+def end_at_once(number: int, leave: Callable[[int], Any] = os._exit) -> None:
+    """Kill every child of this process and leave it without another word."""
+    with suppress(psutil.Error):
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                child.kill()
+    leave(128 + number)

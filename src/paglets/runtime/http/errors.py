@@ -1,0 +1,33 @@
+"""How an error becomes an answer: its status and its body."""
+
+from __future__ import annotations
+
+import logging
+
+from paglets.core.error_wire import HTTP_ERRORS, error_to_wire, http_status
+from paglets.core.errors import HostError
+
+logger = logging.getLogger("paglets.http")
+# A library does not print; the program that runs the host decides who hears of its failures.
+logger.addHandler(logging.NullHandler())
+
+
+class MethodNotAllowedError(HostError):
+    """The path exists, the method does not.
+
+    :param allowed: the methods that exist, as the Allow header lists them.
+    """
+
+    def __init__(self, text: str, allowed: str = "") -> None:
+        super().__init__(text)
+        self.allowed = allowed
+
+
+def described(exc: BaseException) -> tuple[int, dict[str, str]]:
+    """Return the status and the body that answer a request which ended in this error."""
+    status = 405 if isinstance(exc, MethodNotAllowedError) else http_status(exc)
+    if status >= 500:
+        logger.error("a request ended in an unexpected error", exc_info=exc)
+    wire = error_to_wire(exc, table=HTTP_ERRORS)
+    # A text may hold half of a surrogate pair, which no encoding of JSON can carry.
+    return status, {**wire, "error": wire["error"].encode(errors="replace").decode()}

@@ -1,0 +1,72 @@
+"""The routes that are called all the time, without the framework around them.
+
+They are documented with the others and are served there too, under unusual spellings of their paths; what they do is
+written once, here.
+"""
+
+from __future__ import annotations
+
+from paglets.remote.requests import encode_json
+from paglets.runtime.http.bodies import DeliverBody
+from paglets.runtime.http.errors import described
+from paglets.runtime.http.guards import Scope, Send, send_json
+from paglets.runtime.http.intake import decode_body
+from paglets.runtime.node import Node
+from paglets.runtime.post import Posting
+from paglets.serialization.values import unpack
+
+#: Bodies above this size take longer than the framework does, and are decoded beside the event loop there.
+MAX_BODY_BYTES = 64 * 1024
+_NOTHING = b'{"result":null}'
+
+
+async def deliver(node: Node, agent_id: str, data: DeliverBody) -> bytes:
+    """Deliver a message and return the encoded answer with the handler's reply.
+
+    :raises PagletError: what the delivery or the handler ended in.
+    """
+    posting = Posting.of(
+        data.message.message(),
+        oneway=data.oneway,
+        activate_if_inactive=data.activate_if_inactive,
+        no_delay=data.no_delay,
+    )
+    reply = await node.post.send(agent_id, posting)
+    if reply is None:
+        return _NOTHING
+    try:
+        return encode_json({"result": unpack(reply.view())})
+    finally:
+        reply.close()
+
+
+def health(node: Node) -> bytes:
+    """Return the encoded answer of who this host is and how it does."""
+    return encode_json(node.ports.health())
+
+
+class HotRoutes:
+    """Serve the routes of this module."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def serve(self, scope: Scope, body: bytes, send: Send) -> bool:
+        """Serve a request if it is one of these routes; return whether it was."""
+        path: str = scope["path"]
+        try:
+            if path == "/health" and scope["method"] == "GET":
+                answer = health(self._node)
+            elif path.endswith("/messages") and scope["method"] == "POST" and len(body) <= MAX_BODY_BYTES:
+                root, collection, agent_id, *rest = path.split("/", 3)
+                if root or collection != "agents" or not agent_id or rest != ["messages"]:
+                    return False
+                answer = await deliver(self._node, agent_id, decode_body(body, DeliverBody))
+            else:
+                return False
+        except Exception as exc:  # noqa: BLE001 - every error is somebody's answer; unexpected ones are logged
+            status, wire = described(exc)
+            await send_json(send, status, encode_json(wire))
+        else:
+            await send_json(send, 200, answer)
+        return True

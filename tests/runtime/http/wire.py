@@ -1,0 +1,164 @@
+"""Speak HTTP byte by byte, also wrongly."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from paglets.runtime.http.connection import ServerLimits
+from paglets.runtime.http.guards import Application
+from paglets.runtime.http.server import HttpServer, bind
+from paglets.runtime.loop import LoopThread
+
+DEADLINE_SECONDS = 15.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        return str(self.json()["error_type"])
+
+    @property
+    def text(self) -> str:
+        return str(self.json()["error"])
+
+
+class Wire:
+    """A connection to a host."""
+
+    def __init__(self, address: str) -> None:
+        parts = urlsplit(address)
+        self.authority = parts.netloc
+        self.sock = socket.create_connection((parts.hostname or "", parts.port or 80), timeout=DEADLINE_SECONDS)
+        self._rest = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.sock.close()
+
+    def send(self, data: bytes) -> Self:
+        self.sock.sendall(data)
+        return self
+
+    def ask(
+        self, method: str, path: str, body: bytes | Any = None, headers: Mapping[str, str] | None = None
+    ) -> Reply:
+        """Send one request, a body that is not bytes as JSON, and return the answer."""
+        self.send(head_and_body(method, path, body, {"Host": self.authority, **(headers or {})}))
+        return self.reply()
+
+    def reply(self) -> Reply:
+        """Read one answer."""
+        head = self._until(b"\r\n\r\n")
+        status, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        return Reply(int(status.split()[1]), headers, self._exactly(int(headers["content-length"])))
+
+    def ended(self) -> bool:
+        """Wait until the other end has closed; what still came is ignored."""
+        try:
+            while self.sock.recv(65536):
+                continue
+        except ConnectionError:
+            return True
+        return True
+
+    def _until(self, mark: bytes) -> bytes:
+        while mark not in self._rest:
+            self._more()
+        found, _, self._rest = self._rest.partition(mark)
+        return found
+
+    def _exactly(self, size: int) -> bytes:
+        while len(self._rest) < size:
+            self._more()
+        found, self._rest = self._rest[:size], self._rest[size:]
+        return found
+
+    def _more(self) -> None:
+        data = self.sock.recv(65536)
+        if not data:
+            raise ConnectionError(f"the connection ended after {self._rest!r}")
+        self._rest += data
+
+
+def head_and_body(method: str, path: str, body: bytes | Any, headers: Mapping[str, str]) -> bytes:
+    """Return a request; headers given as None are left out."""
+    content = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    fields = {"Content-Type": "application/json"} if content else {}
+    if content or method == "POST":
+        fields["Content-Length"] = str(len(content))
+    fields |= headers
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode("latin-1") + content
+
+
+def ask(
+    address: str, method: str, path: str, body: bytes | Any = None, headers: Mapping[str, str] | None = None
+) -> Reply:
+    """Send one request over a connection of its own."""
+    with Wire(address) as wire:
+        return wire.ask(method, path, body, headers)
+
+
+class Served:
+    """An application on a server of its own, with bounds that a test need not wait long for."""
+
+    def __init__(self, application: Application, limits: ServerLimits | None = None, *, name: str = "served") -> None:
+        self._thread = LoopThread(f"paglets-{name}")
+        sockets = bind(["127.0.0.1"], 0)
+        self.address = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+        self.server = HttpServer(application, sockets, limits)
+        self._thread.run(self.server.start())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.run(self.server.stop())
+        self._thread.stop()
+
+    @property
+    def connections(self) -> int:
+        return self._thread.call(lambda: self.server.statistics().connections)
+
+    @property
+    def requests(self) -> int:
+        return self._thread.call(lambda: self.server.statistics().requests)
+
+
+def in_threads(work: Any, count: int) -> list[Any]:
+    """Call a function with each number in a thread of its own, all at once, and return the results."""
+    results: list[Any] = [None] * count
+
+    def run(index: int) -> None:
+        results[index] = work(index)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
