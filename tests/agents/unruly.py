@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from paglets.core.agent import Paglet, PagletState, handler
 
@@ -64,8 +65,7 @@ class Unruly(Paglet[UnrulyState]):
     @handler
     def block(self, path: str) -> None:
         """Tell that the handler runs, then never end."""
-        with open(path, "w") as stream:
-            stream.write("entered")
+        Path(path).write_text("entered")
         threading.Event().wait()
 
     @handler

@@ -45,7 +45,7 @@ def other_process(tmp_path: Path, name: str, *allow: str, importable: bool = Tru
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), *([str(ROOT)] if importable else [])])
     script = Path(__file__).with_name("other_host.py")
     process = subprocess.Popen(
-        [sys.executable, str(script), name, str(tmp_path / f"process-{name}"), *allow],
+        [sys.executable, "-P", str(script), name, str(tmp_path / f"process-{name}"), *allow],
         env=environment,
         cwd=tmp_path,
         stdin=subprocess.PIPE,
@@ -58,8 +58,8 @@ def other_process(tmp_path: Path, name: str, *allow: str, importable: bool = Tru
         yield process.stdout.readline().strip()
     finally:
         process.stdin.close()
-        assert process.wait(15) == 0
         process.stdout.close()
+        assert process.wait(15) == 0
 
 
 # --- moves that go well ------------------------------------------------------------------------------------------
@@ -379,6 +379,30 @@ def test_a_run_that_starts_again_on_its_host_goes_on_at_once(hosts: HostFactory)
     assert wire == {"host_url": beta.address, "agent_id": proxy.agent_id}
     assert state_of(beta, proxy).log.count("run") == 7
     assert events_of(host, "paglet-crashed", "background-failure", "transfer-fault") == []
+
+
+@pytest.mark.parametrize("hook", ["creation", "arrival", "activation", "clone"])
+def test_a_hook_that_starts_its_paglet_again_on_its_host_leads_to_one_run(hosts: HostFactory, hook: str) -> None:
+    host, beta = hosts(), hosts("beta")
+    plan = {"arrival": ["", f"dispatch {host.address}"] if hook == "arrival" else []}
+    proxy = host.create(Actor, ActorState(plan={**plan, hook: plan.get(hook) or [f"dispatch {host.address}"]}))
+    match hook:
+        case "arrival":
+            proxy = proxy.dispatch(beta.address).dispatch(host.address)
+        case "activation":
+            proxy.deactivate()
+            proxy.activate()
+        case "clone":
+            proxy = proxy.clone()
+    assert proxy.host_url == host.address
+    log = eventually(lambda: (log := state_of(host, proxy).log)[-1] == "run" and log, "the paglet to run")
+    before = {"arrival": "dispatching", "creation": "creation", "activation": "activation", "clone": "clone"}[hook]
+    assert log[log.index(before, 1 if hook != "creation" else 0) :][-4:-1] in (
+        [before, "dispatching", "arrival"],
+        ["arrival", "dispatching", "arrival"],
+    )
+    assert proxy.send(Message("add")) == 1
+    assert events_of(host, "paglet-crashed", "background-failure", "transfer-fault", "self-call-failed") == []
 
 
 def test_an_order_of_waiting_messages_survives_the_move(hosts: HostFactory, gate: Gate) -> None:

@@ -33,9 +33,9 @@ Examples:
 
   paglets demo --json | jq .journey          the same as data
 
-What happens: three hosts start as processes of their own. A paglet is created on the first and sends a clone to each of
-the others. All three walk a share of the directory at the same time, the clones carry their results home, and the merged
-result visits every host. Nothing in the directory is changed, and nothing but the result file is left behind.
+What happens: three hosts start as processes of their own. A paglet is created on the first and sends a clone to each
+of the others. All three walk a share of the directory at the same time, the clones carry their results home, and the
+merged result visits every host. Nothing in the directory is changed, and nothing but the result file is left behind.
 """
 
 HOSTS: Final = ("alpha", "beta", "gamma")

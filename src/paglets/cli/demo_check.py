@@ -1,7 +1,7 @@
 """Count a directory tree a second way, and say whether a survey of it adds up.
 
-The witness walks with `os.walk` and `os.lstat`, the paglets with `os.scandir`. It looks before and after the survey: what
-is the same both times must be in the survey exactly like that, and only what really changed meanwhile may differ.
+The witness walks with `os.walk` and `os.lstat`, the paglets with `os.scandir`. It looks before and after the survey:
+what is the same both times must be in the survey exactly like that, and only what really changed meanwhile may differ.
 """
 
 from __future__ import annotations
@@ -26,10 +26,12 @@ Row = tuple[str, str, int, int]
 _SCHEMA: Final = """
 CREATE TABLE before (path TEXT, kind TEXT, bytes INTEGER, changed INTEGER);
 CREATE TABLE after (path TEXT, kind TEXT, bytes INTEGER, changed INTEGER);
-CREATE VIEW steady AS SELECT * FROM before INTERSECT SELECT * FROM after;
-CREATE VIEW shaky AS
-    SELECT path, kind FROM (SELECT * FROM before EXCEPT SELECT * FROM after)
-    UNION SELECT path, kind FROM (SELECT * FROM after EXCEPT SELECT * FROM before);
+"""
+_COMPARISON: Final = """
+CREATE TEMP TABLE steady AS SELECT * FROM before INTERSECT SELECT * FROM after;
+CREATE TEMP TABLE shaky AS
+    SELECT path, kind FROM (SELECT * FROM before EXCEPT SELECT * FROM steady)
+    UNION SELECT path, kind FROM (SELECT * FROM after EXCEPT SELECT * FROM steady);
 """
 _KINDS: Final = {"directories": "d", "symlinks": "l", "others": "o", "unreadable": "u"}
 
@@ -89,7 +91,8 @@ class Witness:
         return Counts(files=files, bytes=size, **others)
 
     def judge(self, result: Path, report: SurveyReport) -> Verdict:
-        """Compare a survey with what was seen before and after."""
+        """Compare a survey with what was seen before and after; to be asked once."""
+        self._connection.executescript(_COMPARISON)
         self._connection.execute("ATTACH DATABASE ? AS survey", (str(result),))
         try:
             changed = self._paths("SELECT DISTINCT path FROM shaky WHERE kind NOT IN ('d', 'root') ORDER BY path")

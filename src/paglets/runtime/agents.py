@@ -80,6 +80,8 @@ class AgentEntry:
     """Whether a failure of ``run`` still fails the creation instead of being a crash."""
     deferred: list[SelfCall] = field(default_factory=list)
     notified: list[asyncio.Future[None]] = field(default_factory=list)
+    calls_in_progress: int = 0
+    """Calls of the paglet that the host has not answered yet."""
     idle_waiters: list[asyncio.Future[None]] = field(default_factory=list)
     exitcode: int | None = None
     error: str | None = None
@@ -173,6 +175,10 @@ class AgentTable:
             raise InvalidAgentError(f"no active paglet {agent_id} on {self._host_name}")
         return entry
 
+    def visible(self) -> list[AgentEntry]:
+        """Return the paglets that are here for everyone to see: one that still starts or arrives is not."""
+        return [entry for entry in self._entries.values() if entry.phase is not Phase.STARTING]
+
     def remove(self, entry: AgentEntry) -> None:
         """Forget an entry; one that was replaced meanwhile stays."""
         if self._entries.get(entry.agent_id) is entry:
@@ -184,5 +190,5 @@ class AgentTable:
 
     def counts(self) -> tuple[int, int]:
         """Return how many paglets are active and how many crashed."""
-        active = sum(entry.phase in (Phase.ACTIVE, Phase.STARTING) for entry in self._entries.values())
-        return active, len(self._entries) - active
+        phases = [entry.phase for entry in list(self._entries.values())]
+        return phases.count(Phase.ACTIVE), phases.count(Phase.CRASHED)

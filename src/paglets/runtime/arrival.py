@@ -531,6 +531,8 @@ class ArrivalDesk:
         if plan.kind is TransferKind.CLONE:
             data = {"source_agent_id": plan.origin_id}
         kernel.emit("clone" if plan.kind is TransferKind.CLONE else "arrival", entry, data=data)
+        if not place.alive:
+            kernel.crashed_unseen(entry)
         arrival.settled = kernel.loop.create_task(self._settle(arrival, entry))
         kernel.keep(arrival.settled)
         if place.run_ended is None and not deferred:

@@ -12,7 +12,7 @@ from typing import Any
 from paglets.artifacts import PagletFileRef
 from paglets.core.context import same_url
 from paglets.core.error_wire import error_to_wire
-from paglets.core.errors import HostError, RemoteTimeoutError
+from paglets.core.errors import HostError, OverloadedError, RemoteTimeoutError
 from paglets.core.messages import Message
 from paglets.core.runtime_values import ServiceScope, enum_from_wire
 from paglets.remote.transfer import TransferTicket
@@ -30,6 +30,8 @@ Arguments = dict[str, Any]
 Call = Callable[[AgentEntry, Arguments], Awaitable[Any]]
 
 MOST_DEFERRED_CALLS = 16
+#: Calls that one paglet may wait for at the same time.
+MOST_CALLS_IN_PROGRESS = 1000
 _NOTHING = packed(None)
 LIFECYCLE = frozenset({"dispatch", "clone", "deactivate", "dispose"})
 #: The calls behind the methods of a proxy.
@@ -64,11 +66,15 @@ class CallDesk:
             return
         finally:
             frame.attachment.close()
+        if entry.calls_in_progress >= MOST_CALLS_IN_PROGRESS:
+            _fail(place, frame, OverloadedError(f"paglet {entry.agent_id} waits for {entry.calls_in_progress} calls"))
+            return
         self._kernel.background(self._answer(entry, place, frame, method, arguments))
 
     async def _answer(
         self, entry: AgentEntry, place: Place, frame: Frame, method: str, arguments: Arguments
     ) -> None:
+        entry.calls_in_progress += 1
         try:
             if method in LIFECYCLE:
                 reply = await self._lifecycle(entry, frame.id, method, arguments)
@@ -82,6 +88,8 @@ class CallDesk:
             # What a proxy raises does not depend on where its paglet is.
             _fail(place, frame, as_over_http(exc) if method in THROUGH_PROXIES else exc)
             return
+        finally:
+            entry.calls_in_progress -= 1
         place.channel.reply(frame, b"", attachment)
         attachment.close()
 

@@ -7,7 +7,7 @@ import random
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,14 +60,14 @@ class Departure:
     """From the request to the moment the paglet, or its clone, lives at the target."""
 
 
-Forward = Callable[[str, str, Delivery], Awaitable[None]]
+Forward = Callable[[str, str, Sequence[Delivery]], Awaitable[None]]
 
 
 class DepartureDesk:
     """Send paglets of this host to others, or copies of them.
 
     :param link_to: returns the way to speak with a host.
-    :param forward: delivers a message that waited here to where its paglet is now.
+    :param forward: delivers the messages that waited here to where their paglet is now.
     """
 
     def __init__(
@@ -249,9 +249,9 @@ class DepartureDesk:
             case actions.Fence():
                 self._fence(departure)
             case actions.LeaveForwarder():
-                for delivery in departure.waiting:
-                    kernel.background(self._forward(departure.plan.target, departure.plan.agent_id, delivery))
-                departure.waiting = []
+                waiting, departure.waiting = departure.waiting, []
+                if waiting:
+                    kernel.background(self._forward(departure.plan.target, departure.plan.agent_id, waiting))
             case actions.Release(stop_process, delete_files):
                 kernel.background(self._release(departure, stop_process, delete_files))
             case actions.SendAbort():

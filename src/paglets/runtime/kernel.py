@@ -46,6 +46,8 @@ RUN_SETTLE_SECONDS = 0.25
 DEPARTED_SECONDS = 5.0
 #: How long a lifecycle operation waits for the running handler.
 HANDLER_WAIT_SECONDS = 10.0
+#: How long a paglet's module, constructor and first hook may take.
+START_SECONDS = 120.0
 #: How long a hook may take.
 HOOK_SECONDS = 60.0
 #: How long a paglet that left may still run the statements after the call.
@@ -101,6 +103,8 @@ class Kernel:
         self._launcher = launcher
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix=f"paglets-disk-{config.name}")
         self._background: set[asyncio.Task[Any]] = set()
+        # Every process that has not ended, also those whose paglet has gone or never lived.
+        self._places: set[Place] = set()
         self.on_departed: list[Callable[[AgentEntry], None]] = []
         # Set by the parts that take these over, before the first paglet starts.
         self.call_handler: Callable[[AgentEntry, Place, Frame], None]
@@ -227,20 +231,23 @@ class Kernel:
 
     def open_place(self, entry: AgentEntry) -> Place:
         """Start a process that will hold ``entry``'s paglet."""
-        short_name = entry.class_name.rpartition(":")[2].rpartition(".")[2]
-        return Place(
+        place = Place(
             self.loop,
             self._launcher,
-            f"paglet:{self.config.name}:{short_name}:{entry.agent_id}",
             on_call=partial(self._called, entry),
             on_run_ended=partial(self._run_ended, entry),
             on_lost=partial(self._lost, entry),
         )
+        self._places.add(place)
+        place.ended.add_done_callback(lambda _: self._places.discard(place))
+        return place
 
     async def start_place(self, entry: AgentEntry, place: Place, order: StartOrder) -> None:
         """Have a process build the paglet and run its first hook; the process is killed when that fails."""
+        short_name = entry.class_name.rpartition(":")[2].rpartition(".")[2]
         request = pack(
             {
+                "title": f"paglet:{self.config.name}:{short_name}:{entry.agent_id}",
                 "agent_id": entry.agent_id,
                 "agent_class_name": entry.class_name,
                 "state_class_name": entry.state_class_name,
@@ -251,7 +258,12 @@ class Kernel:
             }
         )
         try:
-            frame = await place.request(Op.START, request, order.blob)
+            frame = await place.request(Op.START, request, order.blob, timeout=START_SECONDS)
+        except TimeoutError:
+            place.kill()
+            raise LifecycleError(
+                f"paglet {entry.agent_id} took more than {START_SECONDS:g} s to be imported and built"
+            ) from None
         except BaseException:
             place.kill()
             raise
@@ -286,9 +298,10 @@ class Kernel:
         :return: where the paglet is now when it has left within that time, else None.
         :raises PagletError: ``run`` failed within the settling time of a creation; the paglet is gone.
         """
+        place = entry.place
         deferred, entry.deferred = entry.deferred, []
         for call in deferred:
-            if entry.gone.done():
+            if entry.gone.done() or entry.place is not place:
                 break
             try:
                 await self.self_call(entry, call)
@@ -296,16 +309,16 @@ class Kernel:
                 self.emit("self-call-failed", entry, data={"operation": call.operation}, error=str(exc))
         if entry.gone.done():
             return entry.gone.result()
-        place = entry.place
-        run_ended = place.run_ended if place is not None else None
-        if place is None or run_ended is None:
+        if entry.place is not place:
+            return None  # it started again on this host, and `run` began there
+        if place is None or place.run_ended is None:
             self.open_mailbox(entry)
             return None
         entry.creating = fail_with_run
         try:
             await place.request(Op.RUN)
             self.open_mailbox(entry)
-            await self._settle(entry, run_ended)
+            await self._settle(entry, place)
         except PagletError as exc:
             if fail_with_run:
                 self.abandon_active(entry, exc)
@@ -314,7 +327,10 @@ class Kernel:
             entry.creating = False
         return entry.gone.result() if entry.gone.done() else None
 
-    async def _settle(self, entry: AgentEntry, run_ended: asyncio.Future[None]) -> None:
+    async def _settle(self, entry: AgentEntry, place: Place) -> None:
+        run_ended = place.run_ended
+        if run_ended is None:
+            return
         deadline = self.loop.time() + self.config.run_settle_seconds
         while not (run_ended.done() or entry.gone.done()):
             leaving = self.loop.create_task(entry.leaving.wait())
@@ -330,7 +346,11 @@ class Kernel:
                 # The paglet is on its way out: its last location is worth waiting for. Every departure is bounded by itself.
                 async with entry.lock:
                     entry.leaving.clear()
-            elif entry.phase is Phase.GONE:
+            if entry.place is not None and entry.place is not place:
+                # It has started again on this host, and may go on from there.
+                await self._settle(entry, entry.place)
+                return
+            if entry.phase is Phase.GONE:
                 await asyncio.wait((entry.gone,), timeout=DEPARTED_SECONDS)
                 break
             elif self.loop.time() >= deadline:
@@ -584,6 +604,10 @@ class Kernel:
         code = place.exitcode
         self._crash(entry, describe_exit(code) if code is not None else "process ended")
 
+    def crashed_unseen(self, entry: AgentEntry) -> None:
+        """Note that the process of a paglet ended after it had voted for its arrival and before it was active."""
+        self._crash(entry, "process ended before the paglet was active")
+
     def _crash(self, entry: AgentEntry, error: str) -> None:
         place = entry.place
         entry.phase = Phase.CRASHED
@@ -646,19 +670,18 @@ class Kernel:
     async def close(self) -> None:
         """End every process and wait until all are gone."""
         self.closing = True
-        places = []
         for entry in self.agents:
-            if entry.place is not None and not entry.place.ended.done():
-                places.append(entry.place)
-                entry.place.leave()
             entry.phase = Phase.GONE
             self.agents.remove(entry)
             self._release(entry, HostError(f"host {self.config.name} is shutting down"))
             self.departed(entry, None)
-        if places:
-            await asyncio.wait([place.ended for place in places], timeout=5.0)
         for task in list(self._background):
             task.cancel()
+        places = list(self._places)
+        for place in places:
+            place.leave()
+        if places:
+            await asyncio.wait([place.ended for place in places], timeout=5.0)
         await asyncio.gather(*self._background, return_exceptions=True)
         self._disk.shutdown(wait=True)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,6 +54,8 @@ from paglets.services.contracts import ServiceRecord, ServiceRegistry
 
 MOVE_THREADS = 4
 MESH_LOOKUP_SECONDS = 1.0
+#: How long a forwarded message may take to be handled; its sender has a limit of its own.
+FORWARD_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,11 +322,26 @@ class Node:
             raise TransferError(f"{url} is missing capabilities: {', '.join(missing)}")
         return health
 
-    async def _forward(self, target: str, agent_id: str, delivery: Delivery) -> None:
-        """Deliver a message that waited here when its paglet left to where it went."""
+    async def _forward(self, target: str, agent_id: str, deliveries: Sequence[Delivery]) -> None:
+        """Deliver the messages that waited here when their paglet left to where it went, one after the other so that they keep their order."""
+        waiting = deque(deliveries)
+        try:
+            while waiting:
+                await self._forward_one(target, agent_id, waiting[0])
+                waiting.popleft()
+        finally:
+            # Only when this host stops meanwhile.
+            for delivery in waiting:
+                delivery.packed.close()
+                if not delivery.oneway:
+                    delivery.done(None, HostError(f"host {self.kernel.config.name} is shutting down"))
+
+    async def _forward_one(self, target: str, agent_id: str, delivery: Delivery) -> None:
         message = self.unpack_message(delivery)
         try:
-            reply = await self.ports.words.deliver(target, agent_id, message, oneway=delivery.oneway)
+            reply = await self.ports.words.deliver(
+                target, agent_id, message, oneway=delivery.oneway, timeout=FORWARD_SECONDS
+            )
         except (PagletError, OSError) as exc:
             if delivery.oneway:
                 self.kernel.emit("message-failed", agent_id=agent_id, message_id=message.message_id, error=str(exc))
@@ -402,7 +420,7 @@ class Node:
         self, *, active: bool = True, inactive: bool = False, include_state: bool = False
     ) -> list[dict[str, Any]]:
         """Return summaries: the active (and crashed) paglets in order of creation, then the inactive ones."""
-        found = [self._active_summary(entry) for entry in self.kernel.agents] if active else []
+        found = [self._active_summary(entry) for entry in self.kernel.agents.visible()] if active else []
         if inactive:
             found += [
                 self.summary(agent_id)

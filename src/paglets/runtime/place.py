@@ -38,7 +38,6 @@ class Place:
         self,
         loop: asyncio.AbstractEventLoop,
         launcher: Launcher,
-        title: str,
         *,
         on_call: Callable[[Place, Frame], None],
         on_run_ended: Callable[[Place, Exception | None], None],
@@ -64,7 +63,7 @@ class Place:
         self._disconnected = False
         self._pid: int | None = None
         self._watchdog: asyncio.TimerHandle | None = None
-        self._process = launcher.launch(title, self._exited_elsewhere)
+        self._process = launcher.launch(self._exited_elsewhere)
         self.channel = HostChannel(loop, self._process.sock, on_frame=self._frame, on_lost=self._connection_lost)
 
     @property

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
+from paglets.runtime.host import Host
+from paglets.runtime.http.app import application
 from paglets.runtime.http.connection import ServerLimits
-from paglets.runtime.http.guards import Application
+from paglets.runtime.http.guards import Application, GuardPolicy
 from paglets.runtime.http.server import HttpServer, bind
 from paglets.runtime.loop import LoopThread
 
@@ -121,15 +123,29 @@ def ask(
         return wire.ask(method, path, body, headers)
 
 
-class Served:
-    """An application on a server of its own, with bounds that a test need not wait long for."""
+class Runner(Protocol):
+    """Whoever can run things on an event loop."""
 
-    def __init__(self, application: Application, limits: ServerLimits | None = None, *, name: str = "served") -> None:
-        self._thread = LoopThread(f"paglets-{name}")
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any: ...
+
+    def call(self, work: Callable[[], Any]) -> Any: ...
+
+
+class Served:
+    """Serve an application on a port of its own, with bounds that a test need not wait long for.
+
+    :param on: the loop to serve on, a new one by default.
+    """
+
+    def __init__(
+        self, application: Application, limits: ServerLimits | None = None, *, on: Runner | None = None
+    ) -> None:
+        self._own = LoopThread("paglets-served") if on is None else None
+        self._on: Runner = on or self._own  # type: ignore[assignment]  # one of them is there
         sockets = bind(["127.0.0.1"], 0)
         self.address = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
         self.server = HttpServer(application, sockets, limits)
-        self._thread.run(self.server.start())
+        self._on.run(self.server.start())
 
     def __enter__(self) -> Self:
         return self
@@ -137,16 +153,24 @@ class Served:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.run(self.server.stop())
-        self._thread.stop()
+        self._on.run(self.server.stop())
+        if self._own is not None:
+            self._own.stop()
 
     @property
     def connections(self) -> int:
-        return self._thread.call(lambda: self.server.statistics().connections)
+        return int(self._on.call(lambda: self.server.statistics().connections))
 
     @property
     def requests(self) -> int:
-        return self._thread.call(lambda: self.server.statistics().requests)
+        return int(self._on.call(lambda: self.server.statistics().requests))
+
+
+def served_again(host: Host, limits: ServerLimits | None = None, **policy: Any) -> Served:
+    """Serve a running host on one more port, under other bounds."""
+    assembly = host._running()
+    chosen = GuardPolicy(api_key=None, host_names=frozenset({"localhost"}), **policy)
+    return Served(application(assembly.node, lambda: chosen, version="0"), limits, on=assembly)
 
 
 def in_threads(work: Any, count: int) -> list[Any]:

@@ -25,7 +25,7 @@ from paglets.examples.survey.models import (
     SurveyState,
 )
 from paglets.examples.survey.store import SurveyFile
-from paglets.examples.survey.walk import UNITS_PER_SHARE, plan_units, share_out, walk
+from paglets.examples.survey.walk import plan_shares, walk
 from paglets.remote.calls import CallOptions
 from paglets.remote.proxy import PagletProxy
 from paglets.remote.references import PagletProxyRef
@@ -109,8 +109,7 @@ class SurveyPaglet(Paglet[SurveyState]):
         """Give every host its share, and send a clone to each but this one."""
         state = self.state
         hosts = [self.context.wait_for_host(name) for name in state.hosts]
-        units = plan_units(state.root, wanted=UNITS_PER_SHARE * len(hosts), skip=set(state.skip))
-        parts = share_out(units, len(hosts))
+        parts = plan_shares(state.root, len(hosts), skip=set(state.skip))
         with self.locked():
             state.shares = [Share(host.name, host.url, part) for host, part in zip(hosts, parts, strict=True)]
             state.home = PagletProxyRef(self.context.address, self.agent_id)

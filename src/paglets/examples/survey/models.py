@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Self
+from zlib import crc32
 
 from paglets.core.agent import PagletState
 from paglets.core.itinerary import ItineraryPlan
@@ -45,11 +46,18 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A piece of work: one directory, alone or with everything below it."""
+    """A piece of work: one directory, alone or with everything below it, or a part of that."""
 
     path: bytes
     """Below the surveyed directory. Names of files are bytes to the system and need not be any text."""
     deep: bool
+    part: int = 0
+    parts: int = 1
+    """In how many parts the entries of this directory were cut, because there are so many."""
+
+    def takes(self, name: bytes) -> bool:
+        """Tell whether an entry of the directory belongs to this part of it."""
+        return self.parts == 1 or crc32(name) % self.parts == self.part
 
 
 @dataclass(frozen=True, slots=True)

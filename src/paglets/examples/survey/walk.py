@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from paglets.examples.survey.models import Counts, Unit
@@ -16,6 +16,8 @@ BATCH_ROWS = 2000
 UNITS_PER_SHARE = 32
 #: How many directories are listed at most to find that many units.
 PLANNING_LISTINGS = 256
+#: A directory with more entries is cut into parts, so that a plan stays small and every share gets its part.
+MOST_ENTRIES = 1000
 NO_TYPE = "(none)"
 
 FileRow = tuple[str, str, int]
@@ -32,24 +34,27 @@ class Batch:
     counts: Counts
 
 
-def plan_units(root: bytes, *, wanted: int, skip: Collection[bytes] = ()) -> list[Unit]:
-    """Cut a tree into about `wanted` pieces that cover every directory exactly once.
+def plan_shares(root: bytes, shares: int, *, skip: Collection[bytes] = ()) -> list[list[Unit]]:
+    """Cut a tree into pieces that cover every entry exactly once, and deal them out.
 
     Directories are opened level by level, in order of their names, until there are enough below them. An opened one
-    becomes a piece of its own, without what is below.
+    becomes a piece of its own, without what is below. Neighbours, which are often alike, go to different shares.
     """
-    opened: list[Unit] = []
+    wanted = UNITS_PER_SHARE * shares
+    planned: list[Unit] = []
     waiting = deque([b""])
-    while waiting and len(opened) + len(waiting) < wanted and len(opened) < PLANNING_LISTINGS:
+    listings = 0
+    while waiting and len(planned) + len(waiting) < wanted and listings < PLANNING_LISTINGS:
         path = waiting.popleft()
-        opened.append(Unit(path, deep=False))
-        waiting.extend(_directories(root, path, skip))
-    return opened + [Unit(path, deep=True) for path in waiting]
-
-
-def share_out(units: Sequence[Unit], shares: int) -> list[list[Unit]]:
-    """Deal units out like cards, so that neighbours, which are often alike, go to different hosts."""
-    return [list(units[number::shares]) for number in range(shares)]
+        below = _directories(root, path, skip)
+        listings += 1
+        if below is None:
+            planned += [Unit(path, deep=True, part=part, parts=shares) for part in range(shares)]
+        else:
+            planned.append(Unit(path, deep=False))
+            waiting.extend(below)
+    planned += [Unit(path, deep=True) for path in waiting]
+    return [planned[number::shares] for number in range(shares)]
 
 
 def walk(
@@ -66,9 +71,13 @@ def walk(
         while pending:
             directory = pending.pop()
             prefix = shown(directory) + "/" if directory else ""
+            # Of a directory in parts the first stands for the directory itself.
+            first = directory != unit.path or unit.part == 0
             try:
                 with os.scandir(_below(root, directory)) as entries:
                     for entry in entries:
+                        if directory == unit.path and not unit.takes(entry.name):
+                            continue
                         kind = found.look_at(entry, prefix)
                         if kind is _DIRECTORY and unit.deep and entry.path not in skip:
                             pending.append(_below(directory, entry.name))
@@ -77,8 +86,9 @@ def walk(
             except FileNotFoundError:
                 continue
             except OSError as exc:
-                found.unreadable.append((shown(directory) or ".", exc.strerror or type(exc).__name__))
-            found.directories += 1 if directory else 0
+                if first:
+                    found.unreadable.append((shown(directory) or ".", exc.strerror or type(exc).__name__))
+            found.directories += first and bool(directory)
     yield found.cut()
 
 
@@ -149,14 +159,16 @@ def _below(directory: bytes, name: bytes) -> bytes:
     return directory.rstrip(b"/") + b"/" + name
 
 
-def _directories(root: bytes, path: bytes, skip: Collection[bytes]) -> list[bytes]:
+def _directories(root: bytes, path: bytes, skip: Collection[bytes]) -> list[bytes] | None:
+    """Return what is to be walked below a directory, or None if it has very many entries."""
+    found = []
     try:
         with os.scandir(_below(root, path)) as entries:
-            found = [
-                _below(path, entry.name)
-                for entry in entries
-                if entry.is_dir(follow_symlinks=False) and entry.path not in skip
-            ]
+            for number, entry in enumerate(entries):
+                if number >= MOST_ENTRIES:
+                    return None
+                if entry.is_dir(follow_symlinks=False) and entry.path not in skip:
+                    found.append(_below(path, entry.name))
     except OSError:
         return []  # whoever walks it meets the same error, and reports it
     return sorted(found)

@@ -50,5 +50,8 @@ def as_paglet_error(request: Request[Any, Any, Any], exc: Exception) -> Exceptio
 
 def _detail(item: Any) -> str:
     if isinstance(item, dict):
+        if item.get("key") == "data":
+            # Whatever is wrong in a body is found when it is decoded, before the framework looks for it.
+            return "a JSON body is missing"
         return f"{item.get('key', '')}: {item.get('message', '')}".strip(": ")
     return str(item)

@@ -148,12 +148,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._head_bytes > self._limits.max_head_bytes or len(self.headers) > self._limits.max_headers:
             self._too_large()
             raise _RefusedError
-        self._in_head = False
-        self._unyielding = self._body_bytes = 0
-        self._stop_clock()
         if not self.url.startswith(b"/"):
             self._take_authority()
         super().on_headers_complete()
+        # Not earlier: until here a target that is no URL is refused as part of the head.
+        self._in_head = False
+        self._unyielding = self._body_bytes = 0
+        self._stop_clock()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""

@@ -212,7 +212,7 @@ async def dispatch(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodie
 @post(
     "/agents/{agent_id:str}/clone", status_code=200, summary="Copy a paglet", responses=documented(replies.ProxyReply)
 )
-async def clone(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.MoveBody | None]) -> Answer:
+async def clone(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.MoveBody | None] = None) -> Answer:
     """Copy it, here when no target is given, and return the copy's proxy."""
     ticket = None if data is None else ticket_of(data)
     return answer({"proxy": await node_of(request).clone(agent_id, ticket)})
@@ -232,7 +232,7 @@ async def retract(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies
     summary="Store a paglet",
     responses=documented(replies.DeactivateReply),
 )
-async def deactivate(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.DeactivateBody | None]) -> Answer:
+async def deactivate(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.DeactivateBody | None] = None) -> Answer:
     """Store it on disk and end its process."""
     wire = None if data is None else data.request
     stored = None if wire is None else DeactivationRequest.from_wire(wire)

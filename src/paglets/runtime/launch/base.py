@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -23,6 +24,24 @@ class WorkerProcess:
         self.exited = False
         self._kill = kill
         self._killed_early: int | None = None
+        self._lock = threading.Lock()
+        self._on_exit: ExitHandler | None = None
+
+    def adopt(self, on_exit: ExitHandler) -> bool:
+        """Give the process to whoever hears of its end from now on; False where it has ended already."""
+        with self._lock:
+            if self.exited:
+                return False
+            self._on_exit = on_exit
+            return True
+
+    def ended(self, code: int | None) -> None:
+        """Record that the process has ended and tell whoever adopted it."""
+        with self._lock:
+            self.exited = True
+            tell = self._on_exit
+        if tell is not None:
+            tell(code)
 
     def started(self, pid: int) -> None:
         """Record the process id, and deliver a signal that was asked for before it was known."""
@@ -50,10 +69,9 @@ class Launcher(Protocol):
     def start(self) -> None:
         """Get ready ahead of the first launch."""
 
-    def launch(self, title: str, on_exit: ExitHandler) -> WorkerProcess:
-        """Start a process that speaks frames on the returned socket.
+    def launch(self, on_exit: ExitHandler) -> WorkerProcess:
+        """Start a process that speaks frames on the returned socket, or hand out one that was started ahead.
 
-        :param title: process title.
         :param on_exit: called once, on any thread, with the exit code (negative: minus the signal number), or None if nobody knows.
         :raises HostError: no process can be started.
         """

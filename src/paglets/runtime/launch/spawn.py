@@ -74,7 +74,7 @@ class SpawnLauncher:
         with self._lock:
             self._refill()
 
-    def launch(self, title: str, on_exit: ExitHandler) -> WorkerProcess:
+    def launch(self, on_exit: ExitHandler) -> WorkerProcess:
         """Hand out a process for one paglet; see :class:`paglets.runtime.launch.base.Launcher`."""
         try:
             with self._lock:
@@ -82,15 +82,10 @@ class SpawnLauncher:
                 self._refill()
         except OSError as exc:
             raise HostError(f"cannot start a paglet process: {exc}") from exc
-        # The first thing the process reads is its title; frames follow.
-        head = title.encode()[:1024]
-        spare.sock.send(len(head).to_bytes(4, "big") + head)
         worker = WorkerProcess(spare.sock, _kill)
+        worker.adopt(on_exit)
         worker.started(spare.process.pid)
-        watcher = threading.Thread(
-            target=_watch, args=(spare.process, worker, on_exit), name="paglets-spawn-watch", daemon=True
-        )
-        watcher.start()
+        threading.Thread(target=_watch, args=(spare.process, worker), name="paglets-spawn-watch", daemon=True).start()
         return worker
 
     def preload(self, modules: Sequence[str], timeout: float = 60.0) -> dict[str, str]:
@@ -124,7 +119,5 @@ def _kill(worker: WorkerProcess, number: int) -> None:
         platform.kill_group(worker.pid, number)
 
 
-def _watch(process: subprocess.Popen[bytes], worker: WorkerProcess, on_exit: ExitHandler) -> None:
-    code = process.wait()
-    worker.exited = True
-    on_exit(code)
+def _watch(process: subprocess.Popen[bytes], worker: WorkerProcess) -> None:
+    worker.ended(process.wait())

@@ -9,7 +9,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -31,59 +32,58 @@ _BOOTSTRAP = (
 class ZygoteLauncher:
     """Keep one fork server alive and turn its reports into callbacks.
 
-    A fork server that dies is started again with the next launch. The paglets it forked live on: they are tied to this process, not to it.
+    A fork server that dies is started again with the next launch. The paglets it forked live on: they are tied to this
+    process, not to it.
+
+    :param spares: how many processes are forked ahead of need, so that a paglet does not wait for its fork.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, spares: int = 2) -> None:
+        self._spares = spares
         self._lock = threading.Lock()
+        self._preloading = threading.Lock()
         self._generation: _Generation | None = None
         self._preloaded: list[str] = []
-        self._closed = False
         atexit.register(self.close)
 
     def start(self) -> None:
         """Start the fork server ahead of the first launch."""
         with self._lock:
-            self._current()
+            self._current().refill()
 
-    def launch(self, title: str, on_exit: ExitHandler) -> WorkerProcess:
-        """Fork a process for one paglet; see :class:`paglets.runtime.launch.base.Launcher`."""
-        ours, theirs = platform.channel_pair()
-        try:
-            for last_try in (False, True):
-                with self._lock:
-                    generation = self._current()
-                try:
-                    return generation.fork(ours, theirs, title, on_exit)
-                except OSError as exc:
-                    # The fork server died under us: begin with a new one, once.
-                    generation.close()
-                    if last_try:
-                        raise HostError(f"cannot start a paglet process: {exc}") from exc
-            raise AssertionError("unreachable")
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
+    def launch(self, on_exit: ExitHandler) -> WorkerProcess:
+        """Hand out a process for one paglet; see :class:`paglets.runtime.launch.base.Launcher`."""
+        for last_try in (False, True):
+            with self._lock:
+                generation = self._current()
+            try:
+                return generation.take(on_exit)
+            except OSError as exc:
+                # The fork server died under us: begin with a new one, once.
+                generation.close()
+                if last_try:
+                    raise HostError(f"cannot start a paglet process: {exc}") from exc
+        raise AssertionError("unreachable")
 
     def preload(self, modules: Sequence[str], timeout: float = 60.0) -> dict[str, str]:
         """Import modules in the fork server; those that fail or leave threads behind are refused.
 
         A refused module may already have changed the fork server, so that is replaced by one without it.
         """
-        refused: dict[str, str] = {}
-        with self._lock:
+        with self._preloading:
             wanted = [name for name in modules if name not in self._preloaded]
             if not wanted:
                 return {}
-            refused = self._current().preload(wanted, timeout)
+            with self._lock:
+                generation = self._current()
+            refused = generation.preload(wanted, timeout)
             self._preloaded += [name for name in wanted if name not in refused]
-            if refused and self._generation is not None:
-                self._generation.close()
-                self._generation = None
-                self._current()
-        return refused
+            if refused:
+                with self._lock:
+                    generation.close()
+                    replacement = self._generation = _Generation(self._spares)
+                replacement.preload(self._preloaded, timeout)
+            return refused
 
     def close(self) -> None:
         """End the fork server; running paglets go on."""
@@ -101,25 +101,26 @@ class ZygoteLauncher:
 
     def _current(self) -> _Generation:
         if self._generation is None or self._generation.lost:
-            self._generation = _Generation()
-            if self._preloaded:
-                self._generation.preload(self._preloaded, 60.0)
+            self._generation = _Generation(self._spares)
+            self._generation.ask_preload(self._preloaded)
         return self._generation
 
 
 class _Generation:
     """One fork server process and the thread that reads its reports."""
 
-    def __init__(self) -> None:
+    def __init__(self, spares: int) -> None:
         self.lost = False
         self._lock = threading.Lock()
-        self._waiting: dict[int, Callable[[Any], None]] = {}
-        self._starting: dict[int, tuple[WorkerProcess, ExitHandler]] = {}
-        self._running: dict[int, tuple[WorkerProcess, ExitHandler]] = {}
+        self._wanted_spares = spares
+        self._spares: deque[WorkerProcess] = deque()
+        self._waiting: dict[int, Future[dict[str, str]]] = {}
+        self._starting: dict[int, WorkerProcess] = {}
+        self._running: dict[int, WorkerProcess] = {}
         self._token = 0
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._context = _context()
-        lifeline = _lifeline()
+        line = lifeline()
         pump = OutputPump()
         out_fd, err_fd = pump.write_fds
         try:
@@ -129,10 +130,10 @@ class _Generation:
                     "-c",
                     _BOOTSTRAP,
                     str(theirs.fileno()),
-                    str(lifeline.read_fd),
+                    str(line.read_fd),
                     msgspec.json.encode(self._context[0]).decode(),
                 ],
-                pass_fds=(theirs.fileno(), lifeline.read_fd),
+                pass_fds=(theirs.fileno(), line.read_fd),
                 stdin=subprocess.DEVNULL,
                 stdout=out_fd,
                 stderr=err_fd,
@@ -147,35 +148,83 @@ class _Generation:
         self._thread = threading.Thread(target=self._listen, name="paglets-zygote-reports", daemon=True)
         self._thread.start()
 
-    def fork(self, ours: socket.socket, theirs: socket.socket, title: str, on_exit: ExitHandler) -> WorkerProcess:
-        worker = WorkerProcess(ours, self._kill)
+    def take(self, on_exit: ExitHandler) -> WorkerProcess:
+        """Hand out a spare process, or a fresh one where there is none."""
         with self._lock:
-            context = _context()
-            if context != self._context:
-                self._tell("context", *context)
-                self._context = context
-            self._token += 1
-            self._starting[self._token] = (worker, on_exit)
-            try:
-                self._tell("fork", self._token, title, fds=(theirs.fileno(),))
-            except OSError:
-                del self._starting[self._token]
-                raise
+            self._follow_context()
+            while self._spares:
+                worker = self._spares.popleft()
+                if worker.adopt(on_exit):
+                    break
+            else:
+                worker = self._fork()
+                worker.adopt(on_exit)
+            self._refill()
+            return worker
+
+    def refill(self) -> None:
+        """Fork spares."""
+        with self._lock:
+            self._refill()
+
+    def _refill(self) -> None:
+        while len(self._spares) < self._wanted_spares:
+            self._spares.append(self._fork())
+
+    def _fork(self) -> WorkerProcess:
+        ours, theirs = platform.channel_pair()
+        worker = WorkerProcess(ours, self._kill)
+        self._token += 1
+        self._starting[self._token] = worker
+        try:
+            self._tell("fork", self._token, fds=(theirs.fileno(),))
+        except OSError:
+            del self._starting[self._token]
+            ours.close()
+            raise
+        finally:
+            theirs.close()
         return worker
 
+    def _follow_context(self) -> None:
+        """Have processes start with the import path, environment and directory of this process as they are now."""
+        context = _context()
+        if context != self._context:
+            self._drop_spares()
+            self._tell("context", *context)
+            self._context = context
+
+    def _drop_spares(self) -> None:
+        while self._spares:
+            self._spares.popleft().sock.close()  # without a host it ends
+
     def preload(self, modules: Sequence[str], timeout: float) -> dict[str, str]:
-        answer: Future[dict[str, str]] = Future()
-        with self._lock:
-            self._token += 1
-            self._waiting[self._token] = answer.set_result
-            self._tell("preload", self._token, list(modules))
+        """Have modules imported and wait for what was refused."""
+        answer = self.ask_preload(modules)
+        if answer is None:
+            return {}
         try:
             return answer.result(timeout)
         except TimeoutError:
             return dict.fromkeys(modules, f"importing took more than {timeout:g} s")
 
+    def ask_preload(self, modules: Sequence[str]) -> Future[dict[str, str]] | None:
+        """Have modules imported before anything that is asked for later."""
+        if not modules:
+            return None
+        answer: Future[dict[str, str]] = Future()
+        with self._lock:
+            self._drop_spares()
+            self._token += 1
+            self._waiting[self._token] = answer
+            self._tell("preload", self._token, list(modules))
+            self._refill()
+        return answer
+
     def close(self) -> None:
         self.lost = True
+        with self._lock:
+            self._drop_spares()
         with contextlib.suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)
 
@@ -208,35 +257,34 @@ class _Generation:
                 data = b""
             if not data:
                 break
-            match msgspec.msgpack.decode(data):
-                case ["forked", token, pid]:
-                    with self._lock:
-                        worker, on_exit = self._starting.pop(token)
-                        self._running[pid] = (worker, on_exit)
-                    worker.started(pid)
-                case ["exit", pid, code]:
-                    with self._lock:
-                        worker, on_exit = self._running.pop(pid)
-                    worker.exited = True
-                    on_exit(code)
-                case ["failed", token, _]:
-                    with self._lock:
-                        worker, on_exit = self._starting.pop(token)
-                    worker.exited = True
-                    on_exit(None)
-                case ["preloaded", token, refused]:
-                    with self._lock:
-                        answer = self._waiting.pop(token)
-                    answer(refused)
+            self._hear(msgspec.msgpack.decode(data))
         self.lost = True
         self._process.wait()
         self._control.close()
         with self._lock:
-            starting = list(self._starting.values())
+            unborn = [*self._starting.values()]
             self._starting.clear()
-        for worker, on_exit in starting:
-            worker.exited = True
-            on_exit(None)
+        for worker in unborn:
+            worker.ended(None)
+
+    def _hear(self, report: list[Any]) -> None:
+        match report:
+            case ["forked", token, pid]:
+                with self._lock:
+                    worker = self._running[pid] = self._starting.pop(token)
+                worker.started(pid)
+            case ["exit", pid, code]:
+                with self._lock:
+                    worker = self._running.pop(pid)
+                worker.ended(code)
+            case ["failed", token, _]:
+                with self._lock:
+                    worker = self._starting.pop(token)
+                worker.ended(None)
+            case ["preloaded", token, refused]:
+                with self._lock:
+                    answer = self._waiting.pop(token)
+                answer.set_result(refused)
 
 
 def _context() -> tuple[list[str], dict[str, str], str]:
@@ -252,17 +300,13 @@ _shared_lifeline: platform.Lifeline | None = None
 _shared_launcher: ZygoteLauncher | None = None
 
 
-def _lifeline() -> platform.Lifeline:
-    global _shared_lifeline
-    if _shared_lifeline is None:
-        _shared_lifeline = platform.Lifeline()
-    return _shared_lifeline
-
-
 def lifeline() -> platform.Lifeline:
     """Return the pipe that ties every paglet process to this one."""
+    global _shared_lifeline
     with _shared_lock:
-        return _lifeline()
+        if _shared_lifeline is None:
+            _shared_lifeline = platform.Lifeline()
+        return _shared_lifeline
 
 
 def shared_launcher() -> ZygoteLauncher:

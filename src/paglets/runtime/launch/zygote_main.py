@@ -72,8 +72,8 @@ class _Zygote:
             return False
         order: list[Any] = msgspec.msgpack.decode(data)
         match order:
-            case ["fork", token, title]:
-                self._fork(token, title, fds[0])
+            case ["fork", token]:
+                self._fork(token, fds[0])
             case ["kill", pid, number]:
                 if pid in self._children:
                     platform.kill_group(pid, number)
@@ -97,7 +97,7 @@ class _Zygote:
                 fds.frombytes(content)
         return data, list(fds)
 
-    def _fork(self, token: int, title: str, fd: int) -> None:
+    def _fork(self, token: int, fd: int) -> None:
         try:
             pid = os.fork()
         except OSError as exc:
@@ -105,12 +105,12 @@ class _Zygote:
             self._tell("failed", token, str(exc))
             return
         if pid == 0:
-            self._become_worker(fd, title)
+            self._become_worker(fd)
         os.close(fd)
         self._children.add(pid)
         self._tell("forked", token, pid)
 
-    def _become_worker(self, fd: int, title: str) -> NoReturn:
+    def _become_worker(self, fd: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -119,7 +119,7 @@ class _Zygote:
             self._control.close()
             lifeline = platform.die_with(self._lifeline_fd)
             os.close(self._lifeline_fd)
-            worker_main.serve(fd, title, lifeline)
+            worker_main.serve(fd, lifeline)
         finally:
             # Whatever happens above, this process must never go on as a second zygote.
             os._exit(70)

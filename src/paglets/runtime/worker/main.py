@@ -31,26 +31,19 @@ from paglets.serialization.values import pack, unpack
 TRACEBACK_BYTES = 16 * 1024
 
 
-def serve(fd: int, title: str, lifeline_fd: int) -> NoReturn:
+def serve(fd: int, lifeline_fd: int) -> NoReturn:
     """Turn this process into a paglet process that speaks on ``fd``; never returns.
 
     :param lifeline_fd: kept open; its closing ends this process.
     """
     platform.leave_terminal_group()
-    setproctitle.setproctitle(title)
     worker = Worker(socket.socket(fileno=fd))
     worker.serve()
 
 
 def serve_spawned(fd: int, lifeline_fd: int) -> NoReturn:
-    """Turn a fresh interpreter into a paglet process; its title is the first thing the launcher sends."""
-    sock = socket.socket(fileno=fd)
-    line = platform.die_with(lifeline_fd)
-    head = sock.recv(4, socket.MSG_WAITALL)
-    if len(head) < 4:
-        os._exit(0)
-    title = sock.recv(int.from_bytes(head, "big"), socket.MSG_WAITALL).decode(errors="replace")
-    serve(sock.detach(), title, line)
+    """Turn a fresh interpreter into a paglet process; see :func:`serve`."""
+    serve(fd, platform.die_with(lifeline_fd))
 
 
 class Worker:
@@ -108,6 +101,7 @@ class Worker:
 
     def _start(self, frame: Frame) -> tuple[bytes, Attachment | None]:
         order = unpack(frame.payload)
+        setproctitle.setproctitle(order["title"])
         agent_cls = load_paglet_class(order["agent_class_name"])
         state_cls = load_state_class(order["state_class_name"], agent_cls)
         state = decode_blob(state_cls, frame.attachment.view())

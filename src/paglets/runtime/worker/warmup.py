@@ -53,6 +53,7 @@ def warm_up() -> None:
     blob = blob_from_wire({"count": 1, "entries": ["a"], "table": {"a": 1}}).tobytes()
     order = pack(
         {
+            "title": "paglets-zygote",
             "agent_id": "warm-up",
             "agent_class_name": f"{__name__}:WarmPaglet",
             "state_class_name": f"{__name__}:WarmState",

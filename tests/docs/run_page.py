@@ -1,0 +1,128 @@
+"""Run the code blocks of one page in the current directory: ``python run_page.py PAGE``; see `code_blocks`.
+
+It runs in a process of its own, so that a page has a home directory, modules and hosts to itself, and ends with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.docs.code_blocks import Block, Use, blocks_of
+
+COMMAND_SECONDS = 60
+
+
+class Page:
+    """A page that is being run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names: dict[str, Any] = {"__name__": "page"}
+        self._addresses: dict[str, str] = {}
+        self._hosts: list[subprocess.Popen[str]] = []
+        self._printed = ""
+
+    def run(self) -> int:
+        """Run every block that is to be run, and return how many that were."""
+        blocks = blocks_of(self._path.read_text(encoding="utf-8"))
+        count = 0
+        try:
+            for block in blocks:
+                if block.use is not Use.READ:
+                    self._run(block)
+                    count += 1
+        finally:
+            self._stop_hosts()
+        return count
+
+    def _run(self, block: Block) -> None:
+        source = self._with_addresses(block.source)
+        match block.use:
+            case Use.FILE:
+                Path(block.title).write_text(source, encoding="utf-8")
+            case Use.SESSION:
+                # Blank lines in front, so that a traceback has the line of the page.
+                code = compile("\n" * (block.line - 1) + source, str(self._path), "exec")
+                with contextlib.redirect_stdout(io.StringIO()) as printed:
+                    exec(code, self._names)
+                self._printed = printed.getvalue()
+            case Use.SHELL:
+                self._printed = self._shell(source, block)
+            case Use.HOST:
+                self._start_host(source, block)
+            case Use.OUTPUT:
+                self._compare(source, block)
+
+    def _shell(self, source: str, block: Block) -> str:
+        done = subprocess.run(
+            ["sh", "-euc", source],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=COMMAND_SECONDS,
+        )
+        if done.returncode:
+            raise SystemExit(f"{self._path}:{block.line}: exit code {done.returncode}\n{done.stdout}")
+        return done.stdout
+
+    def _start_host(self, source: str, block: Block) -> None:
+        # Later options win: a free port instead of the usual one, and an end with this process.
+        command = f"{source.rstrip()} --port 0 --json --stop-on-eof"
+        host = subprocess.Popen(["sh", "-euc", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._hosts.append(host)
+        assert host.stdout is not None
+        line = host.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self._path}:{block.line}: the host did not start")
+        listening = json.loads(line)
+        assert listening["name"] == block.machine, f"{self._path}:{block.line}: the host is named {listening['name']}"
+        self._addresses[f"http://{block.machine}:8765"] = listening["address"]
+
+    def _stop_hosts(self) -> None:
+        for host in self._hosts:
+            if host.stdin is not None:
+                host.stdin.close()
+        for host in self._hosts:
+            host.wait(COMMAND_SECONDS)
+
+    def _compare(self, expected: str, block: Block) -> None:
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        if not doctest.OutputChecker().check_output(expected, self._printed, flags):
+            raise SystemExit(f"{self._path}:{block.line}: expected\n{expected}\nbut printed was\n{self._printed}")
+
+    def _with_addresses(self, source: str) -> str:
+        for url, address in self._addresses.items():
+            source = re.sub(rf"{re.escape(url)}\b", address, source)
+        return source
+
+
+def provide_commands(directory: Path) -> None:
+    """Make `python`, `pytest` and `paglets` mean those of this interpreter."""
+    directory.mkdir()
+    python = shlex.quote(sys.executable)
+    source = shlex.quote(str(Path(__file__).resolve().parents[2] / "src"))
+    path = f'PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}"{source} exec {python}'
+    # Like an installed program, `paglets` does not look for modules in the current directory by itself.
+    commands = {"python": "", "pytest": " -m pytest -p no:cacheprovider", "paglets": " -P -m paglets"}
+    for name, arguments in commands.items():
+        command = directory / name
+        command.write_text(f'#!/bin/sh\n{path}{arguments} "$@"\n')
+        command.chmod(0o755)
+    os.environ["PATH"] = f"{directory}{os.pathsep}{os.environ['PATH']}"
+
+
+if __name__ == "__main__":
+    provide_commands(Path.cwd() / ".commands")
+    sys.path[0] = str(Path.cwd())
+    print(Page(Path(sys.argv[1])).run())
