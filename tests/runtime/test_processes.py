@@ -266,6 +266,6 @@ def test_a_thousand_creations_and_disposals_leave_nothing_behind(hosts: HostFact
     descriptors, threads, memory = settled()
     rounds(1000)
     after = settled()
-    assert after[0] == descriptors
+    assert after[0] <= descriptors
     assert after[1] <= threads
     assert after[2] - memory < 8 * 1024 * 1024

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import signal
 import socket
 import struct
 import threading
@@ -283,8 +286,6 @@ def test_a_body_that_nobody_reads_is_not_the_client_s_fault(host: Host, gate: Ga
 
 
 def _message(agent_id: str, body: Any) -> bytes:
-    import json
-
     content = json.dumps(body).encode()
     head = f"POST /agents/{agent_id}/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
     return head.encode() + content
@@ -447,9 +448,6 @@ def test_health_answers_while_every_paglet_is_busy(host: Host, gate: Gate) -> No
     for talker in busy:
         with contextlib.suppress(OSError):
             # Its process is ended with what it waits for: the gate would have to open once for each of them.
-            import os
-            import signal
-
             os.kill(int(talker.info()["pid"]), signal.SIGKILL)
         eventually(lambda talker=talker: talker.info()["crashed"], "the process to be gone")
         host.dispose(talker.agent_id)

@@ -101,6 +101,8 @@ class ZygoteLauncher:
 
     def _current(self) -> _Generation:
         if self._generation is None or self._generation.lost:
+            if self._generation is not None:
+                self._generation.close()
             self._generation = _Generation(self._spares)
             self._generation.ask_preload(self._preloaded)
         return self._generation
@@ -156,6 +158,7 @@ class _Generation:
                 worker = self._spares.popleft()
                 if worker.adopt(on_exit):
                     break
+                worker.sock.close()
             else:
                 worker = self._fork()
                 worker.adopt(on_exit)
