@@ -115,6 +115,7 @@ def provide_commands(directory: Path) -> None:
     path = f'PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}"{source} exec {python}'
     # Like an installed program, `paglets` does not look for modules in the current directory by itself.
     commands = {"python": "", "pytest": " -m pytest -p no:cacheprovider", "paglets": " -P -m paglets"}
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # loading plugins would take longer than the tests
     for name, arguments in commands.items():
         command = directory / name
         command.write_text(f'#!/bin/sh\n{path}{arguments} "$@"\n')

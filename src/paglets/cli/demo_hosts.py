@@ -85,8 +85,10 @@ class DemoHost:
         threading.Thread(target=self._read, name=f"paglets-demo-{name}", daemon=True).start()
 
     def _read(self) -> None:
-        for line in self._process.stdout or ():
-            self._lines.put(line)
+        if self._process.stdout is not None:
+            with self._process.stdout as lines:
+                for line in lines:
+                    self._lines.put(line)
         self._lines.put("")
 
     def await_start(self) -> None:

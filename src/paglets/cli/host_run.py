@@ -150,6 +150,9 @@ class StopRequests:
 
 def end_at_once(number: int, leave: Callable[[int], Any] = os._exit) -> None:
     """Kill every child of this process and leave it without another word."""
+    for each in _STOP_SIGNALS:
+        # Somebody impatient sends many, and a handler can be interrupted by itself.
+        signal.signal(each, signal.SIG_IGN)
     with suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):

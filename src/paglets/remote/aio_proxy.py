@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class AsyncPagletProxy:
-    """Stand for one paglet, wherever its last known host forwards to; the methods are those of `PagletProxy`."""
+    """Stand for one paglet at its last known host; the methods are those of `PagletProxy`."""
 
     host_url: str
     """Where the paglet was last known to be."""

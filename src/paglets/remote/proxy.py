@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PagletProxy:
-    """Stand for one paglet, wherever its last known host forwards to."""
+    """Stand for one paglet at the host where it was last known to be; it does not follow one that moves."""
 
     host_url: str
     """Where the paglet was last known to be."""

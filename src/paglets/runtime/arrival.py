@@ -339,7 +339,7 @@ class ArrivalDesk:
             case actions.MaterialiseFiles() | actions.StartProcess() | actions.RunHook():
                 try:
                     return await self._begin(arrival, action)
-                except (PagletError, OSError, TimeoutError) as exc:
+                except Exception as exc:  # whatever a hook raised: the source must hear of it
                     return events.StepFailed(f"{type(exc).__name__}: {exc}", exc)
             case actions.StoreInert() | actions.JournalActivate():
                 return self._write(action)

@@ -220,7 +220,7 @@ class DepartureDesk:
             ):
                 try:
                     return await self._prepare_here(departure, action)
-                except (PagletError, OSError, TimeoutError) as exc:
+                except Exception as exc:  # whatever a hook raised: the move must end and the paglet go on
                     return events.StepFailed(str(exc) or type(exc).__name__, exc)
             case actions.SendPrepare(attempt, recovering):
                 return await self._send_prepare(departure, attempt, recovering)

@@ -426,6 +426,8 @@ class Kernel:
             error = restore_failure(frame)
         else:
             reply = frame.attachment
+            if frame.payload:
+                entry.resources = unpack(frame.payload)
         delivery.packed.close()
         if place.answered is not None:
             place.answered.set_result(None)

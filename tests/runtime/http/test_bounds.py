@@ -180,7 +180,9 @@ def test_many_headers_are_taken(host: Host) -> None:
     assert ask(host.address, "GET", "/health", headers=headers).status == 200
 
 
-@pytest.mark.parametrize("tail", [b"0\r\nTrailer: " + b"a" * 200_000, b"0\r\n" + b"T: a\r\n" * 40_000, b"5;" + b"e" * 200_000])
+@pytest.mark.parametrize(
+    "tail", [b"0\r\nTrailer: " + b"a" * 200_000, b"0\r\n" + b"T: a\r\n" * 40_000, b"5;" + b"e" * 200_000]
+)
 def test_what_stands_around_a_body_has_a_bound(listener: Listener, tail: bytes) -> None:
     with Served(listener) as served, Wire(served.address) as wire:
         wire.send(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")

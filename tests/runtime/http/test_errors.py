@@ -106,9 +106,7 @@ def test_a_message_that_nobody_handles(host: Host, talker: PagletProxy) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_a_full_mailbox(
-    host: Host, gate: Gate, monkeypatch: pytest.MonkeyPatch, limit: int
-) -> None:
+def test_a_full_mailbox(host: Host, gate: Gate, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     monkeypatch.setattr(agents, "MAILBOX_MESSAGES", limit)
     talker = host.create(Talker)
     path = f"/agents/{talker.agent_id}/messages"

@@ -50,11 +50,11 @@ def file_ref(name: str, data: bytes) -> dict[str, Any]:
     return {"file": ref.to_wire(), "transfer_mode": "copy", "source_path": f"/far/{name}"}
 
 
-def prepare(agent_id: str = "arriving", files: list[Any] | None = None, **plan: Any) -> dict[str, Any]:
+def prepare(paglet: str = "arriving", files: list[Any] | None = None, **plan: Any) -> dict[str, Any]:
     """Return the header of a PREPARE."""
     envelope = PagletEnvelope(
         kind=EnvelopeKind.DISPATCH,
-        agent_id=agent_id,
+        agent_id=paglet,
         agent_class_name=TALKER,
         state_class_name=STATE,
         state={},
@@ -65,9 +65,9 @@ def prepare(agent_id: str = "arriving", files: list[Any] | None = None, **plan: 
         metadata={"registered_files": files or []},
     )
     made = TransferPlan(
-        transfer_id=f"transfer-{agent_id}",
+        transfer_id=f"transfer-{paglet}",
         kind=TransferKind.DISPATCH,
-        agent_id=agent_id,
+        agent_id=paglet,
         epoch=5,
         source=NOWHERE,
         target="",
@@ -112,7 +112,7 @@ def test_a_paglet_with_files_arrives(host: Host) -> None:
 
     assert set(reply.json()) == {"vote"}, reply.body
     host._running().run(host._node.arrivals.commit("transfer-arriving", reply.json()["vote"]))
-    assert host.get_state("arriving", TalkerState).count == 7
+    assert ask(host.address, "GET", "/agents/arriving/state").json()["state"]["count"] == 7
     work = host.persistence_dir / "work" / "arriving"
     assert sorted(path.read_bytes() for path in work.iterdir()) == sorted(files)
     assert not list((host.persistence_dir / "incoming").iterdir())
@@ -196,7 +196,9 @@ def test_a_client_that_leaves_in_the_middle(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "tail", [b"\x00", b"more" * 100_000, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["byte", "many", "http"]
+    "tail",
+    [b"\x00", b"more" * 100_000, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"],
+    ids=["byte", "many", "http"],
 )
 def test_what_follows_a_movement_is_refused(host: Host, tail: bytes) -> None:
     for body in (

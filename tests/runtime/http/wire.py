@@ -62,9 +62,7 @@ class Wire:
         self.sock.sendall(data)
         return self
 
-    def ask(
-        self, method: str, path: str, body: bytes | Any = None, headers: Mapping[str, str] | None = None
-    ) -> Reply:
+    def ask(self, method: str, path: str, body: bytes | Any = None, headers: Mapping[str, str] | None = None) -> Reply:
         """Send one request, a body that is not bytes as JSON, and return the answer."""
         self.send(head_and_body(method, path, body, {"Host": self.authority, **(headers or {})}))
         return self.reply()

@@ -11,12 +11,13 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httptools
 import msgspec
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 logger = logging.getLogger("paglets.http")
@@ -44,6 +45,11 @@ class ServerLimits:
     """How long a connection may be idle between two requests."""
     graceful_seconds: float = 1.0
     """How long the end of the server waits for requests in progress."""
+
+
+#: The extension of a request's scope that sends a whole answer at once: ``await answer(status, headers, body)``. Head and
+#: body in one write are one system call, and wake the client once.
+ANSWER = "paglets.answer"
 
 
 class _RefusedError(Exception):
@@ -151,10 +157,34 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self._take_authority()
         super().on_headers_complete()
+        self.scope["extensions"] = {ANSWER: partial(self._answer, self.cycle)}
         # Not earlier: until here a target that is no URL is refused as part of the head.
         self._in_head = False
         self._unyielding = self._body_bytes = 0
         self._stop_clock()
+
+    async def _answer(
+        self, cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> None:
+        if self.flow.write_paused and not cycle.disconnected:
+            await self.flow.drain()
+        if cycle.disconnected or cycle.response_started:
+            return
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % field for field in headers)]
+        if (b"connection", b"close") in headers:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        if cycle.scope["method"] != "HEAD":
+            lines.append(body)
+        self.transport.write(b"".join(lines))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""

@@ -26,6 +26,7 @@ from paglets.core.errors import (
     PayloadTooLargeError,
     UnsupportedMediaError,
 )
+from paglets.runtime.http.connection import ANSWER
 from paglets.runtime.http.errors import described
 
 Scope = MutableMapping[str, Any]
@@ -88,6 +89,7 @@ class Guard:
                 await send({"type": "websocket.close", "code": 1008})
             return
         policy = self._policy()
+        send = in_one_piece(scope, send)
         try:
             headers = single_headers(scope["headers"])
             host = headers.get(b"host")
@@ -213,6 +215,27 @@ def check_length(headers: dict[bytes, bytes], limit: int, *, bounded: bool) -> b
     if bounded and int(length) > limit:
         raise PayloadTooLargeError(f"a body of {int(length)} bytes is larger than the {limit} allowed")
     return length != b"0"
+
+
+def in_one_piece(scope: Scope, send: Send) -> Send:
+    """Return a way to send an answer that is written at once where the server can do that and the answer has one body."""
+    answer = scope.get("extensions", {}).get(ANSWER)
+    if answer is None:
+        return send
+    head: MutableMapping[str, Any] = {}
+
+    async def whole(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            head.update(message)
+        elif head and not message.get("more_body", False):
+            await answer(head["status"], head["headers"], message.get("body", b""))
+        else:
+            if head:
+                await send({**head})
+                head.clear()
+            await send(message)
+
+    return whole
 
 
 async def refuse(send: Send, error: Exception) -> None:

@@ -64,7 +64,7 @@ class HotRoutes:
                 answer = await deliver(self._node, agent_id, decode_body(body, DeliverBody))
             else:
                 return False
-        except Exception as exc:  # noqa: BLE001 - every error is somebody's answer; unexpected ones are logged
+        except Exception as exc:
             status, wire = described(exc)
             await send_json(send, status, encode_json(wire))
         else:

@@ -45,7 +45,7 @@ class MovementEndpoint:
             payload = encode_json(await reading.run(receive))
         except ClientGoneError:
             return
-        except Exception as exc:  # noqa: BLE001 - every error is somebody's answer; unexpected ones are logged
+        except Exception as exc:
             error = exc if not isinstance(exc, OSError) else HostError(f"the movement cannot be stored here: {exc}")
             # With the connection, because the rest of the body would be taken for the next request.
             await refuse(send, error)

@@ -53,6 +53,7 @@ def documented_routes(node: Node, *, version: str) -> Litestar:
             version=version,
             description="One host of a paglets mesh.",
             path="/schema",
+            use_handler_docstrings=True,
             components=Components(
                 security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", description="The API key.")}
             ),

@@ -232,7 +232,9 @@ async def retract(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies
     summary="Store a paglet",
     responses=documented(replies.DeactivateReply),
 )
-async def deactivate(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.DeactivateBody | None] = None) -> Answer:
+async def deactivate(
+    request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.DeactivateBody | None] = None
+) -> Answer:
     """Store it on disk and end its process."""
     wire = None if data is None else data.request
     stored = None if wire is None else DeactivationRequest.from_wire(wire)

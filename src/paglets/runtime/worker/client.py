@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -18,17 +17,17 @@ from paglets.serialization.values import pack, unpack
 class WorkerClient(HostClient):
     """Reach this and other hosts by asking the own host.
 
-    :param handles_messages: tells whether a thread runs handlers, and so must not wait for a reply of its own paglet.
+    :param in_handler: tells whether the caller runs for a handler, and so must not wait for a reply of its own paglet.
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, agent_id: str, address: str, handles_messages: Callable[[threading.Thread], bool]
+        self, endpoint: Endpoint, *, agent_id: str, address: str, in_handler: Callable[[], bool]
     ) -> None:
         super().__init__()
         self._endpoint = endpoint
         self._agent_id = agent_id
         self._address = address
-        self._handles_messages = handles_messages
+        self._in_handler = in_handler
 
     def call(self, method_name: str, /, **arguments: Any) -> Any:
         """Ask the host and return its answer as plain values."""
@@ -64,7 +63,7 @@ class WorkerClient(HostClient):
         if (
             agent_id == self._agent_id
             and not oneway
-            and self._handles_messages(threading.current_thread())
+            and self._in_handler()
             and same_url(host_url, self._address)
         ):
             raise LifecycleError(

@@ -6,7 +6,6 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
 from typing import Any
 
 
@@ -26,14 +25,15 @@ class CoroutineRunner:
         """Return ``value``, or what it evaluates to when it is awaitable.
 
         When the calling thread is the loop's own (a coroutine of the paglet made a blocking call that needs an asynchronous hook), the
-        hook runs on a loop of its own in another thread, because this one cannot turn until the call returns.
+        hook runs in this very thread, so that locks it holds are held for the hook, and on a loop of its own, because the other one
+        cannot turn until the call returns.
         """
         if not inspect.isawaitable(value):
             return value
         coroutine = _as_coroutine(value)
         loop = self._started()
         if threading.current_thread() is self._thread:
-            return _run_elsewhere(coroutine)
+            return _run_nested(coroutine)
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
     def _started(self) -> asyncio.AbstractEventLoop:
@@ -55,14 +55,13 @@ def _as_coroutine(awaitable: Any) -> Coroutine[Any, Any, Any]:
     return wait()
 
 
-def _run_elsewhere(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    outcome: Future[Any] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(asyncio.run(coroutine))
-        except BaseException as exc:
-            outcome.set_exception(exc)
-
-    threading.Thread(target=work, name="paglet-nested-coroutine", daemon=True).start()
-    return outcome.result()
+def _run_nested(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    outer = asyncio.get_running_loop()
+    inner = asyncio.new_event_loop()
+    # A loop refuses to run where another does; the outer one stands still until this returns.
+    asyncio._set_running_loop(None)
+    try:
+        return inner.run_until_complete(coroutine)
+    finally:
+        inner.close()
+        asyncio._set_running_loop(outer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -75,13 +74,13 @@ class WorkerHost:
         *,
         name: str,
         address: str,
-        handles_messages: Callable[[threading.Thread], bool],
+        in_handler: Callable[[], bool],
     ) -> None:
         self._endpoint = endpoint
         self._paglet = paglet
         self.name = name
         self.address = address
-        self._handles_messages = handles_messages
+        self._in_handler = in_handler
 
     # Made when they are first asked for: every function that an idle paglet never runs saves it some 40 KB of private memory.
 
@@ -92,7 +91,7 @@ class WorkerHost:
             self._endpoint,
             agent_id=self._paglet.agent_id,
             address=self.address,
-            handles_messages=self._handles_messages,
+            in_handler=self._in_handler,
         )
 
     @cached_property
@@ -213,8 +212,7 @@ class WorkerHost:
 
     def _lifecycle(self, operation: str, **arguments: Any) -> Any:
         # A handler that asks is not waited for; `run` and other threads wait until the running handler has ended.
-        in_handler = self._handles_messages(threading.current_thread())
-        return self._call(operation, in_handler=in_handler, **arguments)
+        return self._call(operation, in_handler=self._in_handler(), **arguments)
 
     # --- messages ------------------------------------------------------------------------------------------------------------
 

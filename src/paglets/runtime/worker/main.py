@@ -8,6 +8,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import setproctitle
@@ -29,6 +30,9 @@ from paglets.serialization.names import resolve_qualified_name
 from paglets.serialization.values import pack, unpack
 
 TRACEBACK_BYTES = 16 * 1024
+
+#: The message on whose behalf code runs, in every thread and task that inherits the handler's context.
+_handling: ContextVar[object | None] = ContextVar("paglets-handling", default=None)
 
 
 def serve(fd: int, lifeline_fd: int) -> NoReturn:
@@ -53,7 +57,9 @@ class Worker:
         self._endpoint = Endpoint(sock, self.execute)
         self._coroutines = CoroutineRunner()
         self._paglet: Paglet[Any] | None = None
+        self._told_resources: dict[str, bool] = {}
         self._main_thread = threading.current_thread()
+        self._handling: object | None = None
         self._operations: dict[int, Callable[[Frame], tuple[bytes, Attachment | None]]] = {
             Op.START: self._start,
             Op.RUN: self._run,
@@ -114,7 +120,7 @@ class Worker:
             paglet,
             name=order["host_name"],
             address=order["host_address"],
-            handles_messages=lambda thread: thread is self._main_thread or self._coroutines.owns(thread),
+            in_handler=self._in_handler,
         )
         paglet._attach(PagletContext(host, agent_id))
         self._paglet = paglet
@@ -140,15 +146,39 @@ class Worker:
     def _message(self, frame: Frame) -> tuple[bytes, Attachment | None]:
         message = Message.from_wire(unpack(frame.attachment.view()))
         paglet = self._agent
-        reply = self._coroutines.settle(paglet.handle_message(message))
+        self._handling = frame
+        handling = _handling.set(frame)
+        try:
+            reply = self._coroutines.settle(paglet.handle_message(message))
+        finally:
+            _handling.reset(handling)
+            self._handling = None
         if reply is NOT_HANDLED:
             raise NotHandledError(f"{type(paglet).__name__} does not handle message {message.kind!r}")
+        resources = self._changed_resources()
         if frame.payload:  # one-way: nobody waits for what the handler returned
-            return b"", None
+            return resources, None
         to_wire = getattr(reply, "to_wire", None)
         if callable(to_wire):
             reply = to_wire()
-        return b"", Attachment.of([pack(reply)])
+        return resources, Attachment.of([pack(reply)])
+
+    def _in_handler(self) -> bool:
+        """Tell whether the calling thread is what the handler that runs waits for: waiting for its end would be for ever."""
+        thread = threading.current_thread()
+        if thread is self._main_thread or self._coroutines.owns(thread):
+            return True
+        # `asyncio.to_thread` takes the context along into its thread.
+        handled = _handling.get()
+        return handled is not None and handled is self._handling
+
+    def _changed_resources(self) -> bytes:
+        """Return the status of the resources, packed, if a handler has changed it since the host last heard."""
+        status = self._agent.resources.status()
+        if status == self._told_resources:
+            return b""
+        self._told_resources = status
+        return pack(status)
 
     def _hook(self, frame: Frame) -> tuple[bytes, Attachment | None]:
         order = unpack(frame.payload)

@@ -1,0 +1,287 @@
+"""The program that runs a host, as a process like its users start it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paglets.cli.app import main
+from paglets.cli.host_log import describe, level_of
+from paglets.cli.host_options import HostOptions, properties_of, size_or_none
+from paglets.config.env import DEFAULT_API_KEY_ENV
+from paglets.core.context_events import ContextEvent
+from paglets.persistence.directory import DirectoryLock
+from paglets.remote.client import HostClient
+from paglets.tooling import cli as older
+from tests.cli.processes import Program, all_gone
+
+Start = Callable[..., Program]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Give what starts a host as a process; it is gone after the test."""
+    programs: list[Program] = []
+
+    def begin(*options: str, module: str = "paglets", name: str = "alpha", **more: Any) -> Program:
+        command = ["host"] if module == "paglets" else []
+        given = ["--name", name, "--port", "0", "--persistence-dir", str(tmp_path / name)]
+        given += ["--launch-config", str(tmp_path / "launch.toml"), "--mesh-version", "test"]
+        program = Program(*command, *given, *options, module=module, **more)
+        programs.append(program)
+        return program
+
+    yield begin
+    for program in programs:
+        program.close()
+
+
+def create_quiet(address: str) -> str:
+    """Create a paglet on a host and return its id."""
+    with HostClient() as client:
+        reply = client.post_json(f"{address}/agents", {"agent_class_name": "tests.agents.actor:Quiet"})
+    return str(reply["proxy"]["agent_id"])
+
+
+def test_a_host_stops_in_order_and_its_paglets_wake_up_with_the_next_start(start: Start, tmp_path: Path) -> None:
+    # Given a host with a paglet
+    first = start("--log-level", "info")
+    line = first.line()
+    address = line.split()[5]
+    assert line == f"paglets host 'alpha' listening at {address} (mesh on, version test)"
+    agent_id = create_quiet(address)
+    children = first.children()
+    assert len(children) >= 2  # the fork server, the paglet, and processes kept ready
+
+    # When it is told to stop
+    first.process.send_signal(signal.SIGTERM)
+
+    # Then it does, and has said what happened
+    assert first.wait() == 0
+    all_gone(children)
+    assert first.out == [line]
+    logged = "\n".join(first.err)
+    assert "copied the bundled launch config" in logged
+    assert (tmp_path / "launch.toml").exists()
+    assert logged.count("resident services") == 1
+    for words in (" create ", "Quiet", "deactivate"):
+        assert words in logged
+    assert "message-" not in logged
+
+    # And its next start, here by the older front, has the paglet again
+    second = start("--json", "--stop-on-eof", module="paglets.tooling.cli", stdin=subprocess.PIPE)
+    with HostClient() as client:
+        assert client.agent_info(second.json_line()["address"], agent_id)["active"] is True
+    assert second.process.stdin is not None
+    second.process.stdin.close()
+    assert second.json_line() == {"event": "stopped"}
+    assert second.wait() == 0
+
+
+def test_json_lines_and_interrupt(start: Start) -> None:
+    program = start("--json", "--no-mesh", "--no-sync-launch-config", "--log-level", "error")
+    listening = program.json_line()
+    assert listening.pop("address").startswith("http://127.0.0.1:")
+    assert Path(listening.pop("persistence_dir")).is_dir()
+    assert listening == {
+        "event": "listening",
+        "name": "alpha",
+        "pid": program.process.pid,
+        "mesh": False,
+        "version": "test",
+    }
+    children = program.children()
+
+    program.process.send_signal(signal.SIGINT)
+
+    assert program.json_line() == {"event": "stopped"}
+    assert program.wait() == 0
+    assert program.err == []
+    all_gone(children)
+
+
+def test_a_second_signal_ends_it_at_once(start: Start, tmp_path: Path) -> None:
+    # Given a paglet that holds the shutdown up, because it hangs in a handler
+    fifo = tmp_path / "gate"
+    os.mkfifo(fifo)
+    program = start("--json", "--no-sync-launch-config")
+    address = program.json_line()["address"]
+    with HostClient() as client:
+        reply = client.post_json(f"{address}/agents", {"agent_class_name": "tests.agents.actor:Actor"})
+        url = f"{address}/agents/{reply['proxy']['agent_id']}/messages"
+        client.post_json(url, {"message": {"kind": "do", "args": {"steps": f"gate {fifo}"}}, "oneway": True})
+    with fifo.open("wb"):  # opens when the paglet is in there
+        children = program.children()
+
+        # When it is told to stop twice
+        program.process.send_signal(signal.SIGTERM)
+        while program.process.poll() is None:
+            program.process.send_signal(signal.SIGTERM)
+
+        # Then nothing is waited for
+        assert program.wait() == 128 + signal.SIGTERM
+        all_gone(children)
+
+
+@pytest.fixture
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the key of whoever runs the tests away."""
+    monkeypatch.delenv(DEFAULT_API_KEY_ENV, raising=False)
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], no_key: None) -> Iterator[Callable[..., str]]:
+    """Give what runs a host that does not start, in this process, and returns the one line it says."""
+    package = logging.getLogger("paglets")
+    before = package.level, package.propagate, list(package.handlers)
+
+    def run(*options: str) -> str:
+        given = ["--name", "alpha", "--persistence-dir", str(tmp_path / "alpha"), "--mesh-version", "test"]
+        given += ["--launch-config", str(tmp_path / "launch.toml"), "--no-sync-launch-config"]
+        assert main(["host", *given, *options]) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("\n") == 1
+        return captured.err
+
+    yield run
+    level, package.propagate, package.handlers[:] = before
+    package.setLevel(level)
+
+
+def test_a_port_in_use_is_one_line_and_1(refused: Callable[..., str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"address 127.0.0.1:{port} is in use" in refused("--port", str(port))
+
+
+def test_a_directory_in_use_is_one_line_and_1(refused: Callable[..., str], tmp_path: Path) -> None:
+    with DirectoryLock(tmp_path / "alpha"):
+        assert f"is in use by process {os.getpid()}" in refused("--port", "0")
+
+
+def test_a_broken_launch_config_is_one_line_and_1(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "launch.toml").write_text("[launch\n")
+    assert "launch.toml" in refused("--port", "0")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--property", "x"], ["--property", "KEY=VALUE", "'x'"]),
+        (["--property", "=x"], ["--property", "KEY=VALUE"]),
+        (["--api-key-env", "PAGLETS_NO_SUCH"], ["--api-key-env 'PAGLETS_NO_SUCH'", "not set or is empty"]),
+        (["--public-url", "https://x.example"], ["--public-url", DEFAULT_API_KEY_ENV, "--api-key-env"]),
+        (["--host", "0.0.0.0"], ["without an API key", DEFAULT_API_KEY_ENV, "--api-key-env", "--insecure"]),
+        (["--bind-public", "192.0.2.7"], ["192.0.2.7", "without an API key"]),
+        (["--bind-public", "--insecure"], ["--bind-public needs an address", "--insecure"]),
+        (["--port", "70000"], ["--port", "70000"]),
+        (["--persistent-storage-quota", "lots"], ["--persistent-storage-quota", "'lots'"]),
+        (["--allow", "not a pattern"], ["not a pattern"]),
+        (["--connect-to", "http://x"], ["--connect-to is not available in this version"]),
+        (["--auto-update-from-git"], ["--auto-update-from-git is not available in this version"]),
+        (["--relay-queue-limit", "5"], ["--relay-queue-limit is not available in this version"]),
+        (["--log-level", "loud"], ["--log-level"]),
+    ],
+)
+@pytest.mark.usefixtures("no_key")
+def test_a_wrong_option_is_one_line_and_2(
+    options: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["host", "--name", "alpha", *options]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("paglets host: ")
+    for word in words:
+        assert word in captured.err
+
+
+@pytest.mark.usefixtures("no_key")
+def test_the_older_front_takes_a_bare_bind_public(capsys: pytest.CaptureFixture[str]) -> None:
+    assert older.with_values(["--bind-public", "--name", "a"]) == ["--bind-public=auto", "--name", "a"]
+    assert older.with_values(["--bind-public", "192.0.2.7"]) == ["--bind-public", "192.0.2.7"]
+    assert older.with_values(["--name", "a", "--bind-public"]) == ["--name", "a", "--bind-public=auto"]
+    assert older.main(["--name", "a", "--property", "x"]) == 2
+    assert capsys.readouterr().err.startswith("paglets-host: --property must be KEY=VALUE")
+
+
+@pytest.mark.usefixtures("no_key")
+def test_a_key_or_insecure_opens_the_host() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOME_KEY", "secret")
+        assert HostOptions(name="a", host="0.0.0.0", api_key_env="SOME_KEY").check()["api_key"] == "secret"
+    assert HostOptions(name="a", host="0.0.0.0", insecure=True).check()["api_key"] is None
+    assert HostOptions(name="a").check()["allow"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("10485760", 10485760),
+        ("10M", 10 * 1024**2),
+        ("1.5g", 3 * 512 * 1024**2),
+        ("7B", 7),
+        ("2k", 2048),
+        ("none", None),
+        ("Unlimited", None),
+    ],
+)
+def test_sizes(text: str, size: int | None) -> None:
+    assert size_or_none(text, "--x") == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1 MB", "1e3", "ten"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="--x must be a size"):
+        size_or_none(text, "--x")
+
+
+def test_properties_may_hold_equal_signs() -> None:
+    assert properties_of(["a=b=c", " d =", "a=e"]) == {"a": "e", "d": ""}
+
+
+def event(kind: str, **fields: Any) -> ContextEvent:
+    """Return an event of a host."""
+    return ContextEvent(1, kind, "alpha", "http://x", **fields)
+
+
+def test_events_are_logged_for_people() -> None:
+    target = {
+        "name": "beta",
+        "address": "http://y",
+        "seconds": 0.0123,
+        "state_bytes": 1536,
+        "files": 1,
+        "file_bytes": 5,
+    }
+    moved = event("dispatch", agent_id="0123456789ab", class_name="m:Some.Agent", data={"target": target})
+    assert re.sub(" +", " ", describe(moved)) == (
+        "dispatch 01234567 Some.Agent to beta in 12 ms (1.5 KB state, 1 file of 5 B)"
+    )
+    crashed = event("paglet-crashed", agent_id="0123456789ab", class_name="m:A", data={"pid": 7}, error="a\n\x1b[31mb")
+    assert describe(crashed).split() == ["paglet-crashed", "01234567", "A", "pid=7:", "a", "?[31mb"]
+    assert "\x1b" not in describe(crashed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "level"),
+    [
+        ("message-delivered", None, 10),
+        ("resident-service-failed", "not available", 10),
+        ("create", None, 20),
+        ("message-failed", "no", 30),
+        ("paglet-crashed", "no", 40),
+    ],
+)
+def test_events_have_levels(kind: str, error: str | None, level: int) -> None:
+    assert level_of(event(kind, error=error)) == level

@@ -1,0 +1,55 @@
+"""A paglet that is back on a host before its departure from there has quite ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from paglets.remote.client import HostClient
+from paglets.remote.proxy import PagletProxy
+from tests.agents.courier import CONTENT, NAME, Courier, CourierState
+from tests.support import HostFactory, await_event, eventually, processes_of
+
+
+def test_a_paglet_that_returns_at_once_keeps_its_files(hosts: HostFactory, tmp_path: Path) -> None:
+    # Given a paglet that goes to another host and back within the time its old process is given to end
+    alpha, beta = hosts("alpha"), hosts("beta")
+    outside = tmp_path / "outside.txt"
+    outside.write_text("left")
+    state = CourierState(route=[beta.address, alpha.address], outside=str(outside))
+
+    proxy = alpha.create(Courier, state)
+
+    # When the first process has ended, and with it the departure
+    await_event(alpha, "dispatch", agent_id=proxy.agent_id)
+    await_event(alpha, "arrival", agent_id=proxy.agent_id)
+    eventually(
+        lambda: sum(proxy.agent_id in title for title in processes_of("alpha")) == 1,
+        "the end of the old process",
+    )
+    eventually(lambda: not outside.exists(), "the moved file left behind to be deleted")
+
+    # Then the file is where the paglet is now
+    home = alpha.proxy_for(alpha.address, proxy.agent_id)
+    assert home.call(Courier.unpack) == {NAME: CONTENT, "outside": "left"}
+
+
+def test_a_paglet_leaves_nothing_behind_for_its_return(hosts: HostFactory) -> None:
+    alpha, beta = hosts("alpha"), hosts("beta")
+    proxy = alpha.create(Courier, CourierState())
+    kept = alpha.persistence_dir / "work" / proxy.agent_id
+    assert kept.is_dir()
+
+    there = proxy.dispatch(beta.address)
+    eventually(lambda: not kept.exists(), "the work directory of the paglet that left to be removed")
+    back = there.dispatch(alpha.address)
+
+    assert back.call(Courier.unpack) == {NAME: CONTENT}
+    assert [path.name for path in kept.iterdir()] == [NAME]
+
+
+def test_a_paglet_created_without_naming_its_state_class_can_move(hosts: HostFactory) -> None:
+    alpha, beta = hosts("alpha"), hosts("beta")
+    with HostClient() as client:
+        reply = client.post_json(f"{alpha.address}/agents", {"agent_class_name": "tests.agents.courier:Courier"})
+        proxy = PagletProxy.from_wire(reply["proxy"], client)
+        assert proxy.dispatch(beta.address).call(Courier.unpack) == {NAME: CONTENT}
