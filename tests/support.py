@@ -1,4 +1,4 @@
-"""What tests of running hosts share: hosts that are cleaned up and looked after, gates between processes, polling with a deadline."""
+"""What tests of running hosts share: hosts that leave nothing behind, gates between processes, polling with a deadline."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from paglets.core.agent import Paglet, PagletState, handler
@@ -64,8 +65,7 @@ class Actor(Paglet[ActorState]):
             return state.count
 
     def act_gate(self, path: str) -> None:
-        with open(path, "rb") as pipe:
-            pipe.read()
+        Path(path).read_bytes()
 
     def act_exit(self, code: str) -> None:
         sys.exit(int(code))
@@ -197,8 +197,7 @@ class Quiet(Paglet[ActorState]):
 
     def on_dispatching(self, event: Any) -> None:
         for path in self.state.plan.pop("dispatching", []):
-            with open(path, "rb") as pipe:
-                pipe.read()
+            Path(path).read_bytes()
 
     @handler
     def go(self, to: str) -> dict[str, str]:

@@ -264,4 +264,7 @@ class Insider(Paglet[InsiderState]):
     @handler
     def http(self, url: str) -> list[Any]:
         client = self.context.host.client
-        return [client.get_json(f"{url}/health")["name"], outcome(lambda: client.get_json(f"{url}/nonsense")).split(":")[0]]
+        return [
+            client.get_json(f"{url}/health")["name"],
+            outcome(lambda: client.get_json(f"{url}/nonsense")).split(":")[0],
+        ]

@@ -109,7 +109,9 @@ class Customer(Paglet[CustomerState]):
         }
 
     @handler
-    def find(self, name: str | None = None, capability: str | None = None, scope: str = "local") -> list[dict[str, Any]]:
+    def find(
+        self, name: str | None = None, capability: str | None = None, scope: str = "local"
+    ) -> list[dict[str, Any]]:
         records = self.lookup_services(name, capability=capability, scope=ServiceScope(scope))
         return [record.to_wire() for record in records]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from paglets.core.agent import Paglet, PagletState, handler
@@ -43,8 +44,7 @@ class Talker(Paglet[TalkState]):
 
     @handler
     def gate(self, path: str) -> str:
-        with open(path, "rb") as pipe:
-            pipe.read()
+        Path(path).read_bytes()
         self._say("gate")
         return "through"
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from paglets.core.agent import Paglet, PagletState, handler, state_locked
@@ -172,8 +173,7 @@ class Asynchronous(Paglet[TypedState]):
     @handler
     def hold(self, path: str) -> str:
         """Be busy in a plain handler."""
-        with open(path) as pipe:
-            pipe.read()
+        Path(path).read_bytes()
         with self.locked_state() as state:
             state.log.append("held")
         return "held"
@@ -183,7 +183,7 @@ class Asynchronous(Paglet[TypedState]):
         """Go on after the handler has answered."""
 
         async def later() -> None:
-            await asyncio.to_thread(lambda: open(path).read())  # noqa: ASYNC230 - in a thread
+            await asyncio.to_thread(Path(path).read_bytes)
             copy = await asyncio.to_thread(self.clone)
             await self._log(f"cloned as {copy.agent_id}")
 

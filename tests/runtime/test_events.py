@@ -12,7 +12,7 @@ from paglets.core.errors import HostError
 from paglets.core.messages import Message
 from paglets.remote.client import HostClient
 from tests.agents.actor import Actor, ActorState
-from tests.support import HostFactory, await_event, eventually, events_of
+from tests.support import HostFactory, await_event, events_of, eventually
 
 
 def lifecycle(host: Any) -> list[str]:
@@ -141,7 +141,9 @@ def test_what_fails_leaves_no_event_of_success(hosts: HostFactory) -> None:
     host = hosts()
     with pytest.raises(HostError):
         host.create(Actor, ActorState(plan={"creation": ["fail no"]}))
-    proxy = host.create(Actor, ActorState(plan={hook: ["fail no"] for hook in ("deactivating", "disposing", "cloning")}))
+    proxy = host.create(
+        Actor, ActorState(plan={hook: ["fail no"] for hook in ("deactivating", "disposing", "cloning")})
+    )
     for operation in ("deactivate", "dispose", "clone"):
         with pytest.raises(HostError):
             getattr(proxy, operation)()

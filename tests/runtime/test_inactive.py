@@ -16,7 +16,7 @@ from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
 from tests.agents.actor import Actor, ActorState
-from tests.support import Gate, HostFactory, await_event, eventually, events_of, processes_of
+from tests.support import Gate, HostFactory, await_event, events_of, eventually, processes_of
 
 SILENT = DeactivationPolicy(activate_on_message=False)
 
@@ -56,7 +56,11 @@ def test_a_stored_paglet_survives_its_host_and_wakes_with_its_state(hosts: HostF
     assert (state.count, state.blob) == (4, b"\x00\xff")
     assert state.log == ["creation", "run", "deactivating", "activation", "run"]
     asleep, awake = state.events[1:]
-    assert (asleep["reason"], asleep["request"]["reason"], asleep["request"]["source"]) == ("lunch", "lunch", "external")
+    assert (asleep["reason"], asleep["request"]["reason"], asleep["request"]["source"]) == (
+        "lunch",
+        "lunch",
+        "external",
+    )
     assert asleep["request"]["metadata"] == awake["request"]["metadata"] == {"a": 1}
     assert (awake["reason"], awake["policy"]) == ("activate", DeactivationPolicy().to_wire())
     again.stop()

@@ -31,8 +31,8 @@ from tests.support import (
     Gate,
     HostFactory,
     await_event,
-    eventually,
     events_of,
+    eventually,
     leftovers,
     processes_of,
     where,
@@ -47,7 +47,7 @@ def planned(**plan: str) -> ActorState:
     return ActorState(plan={hook: [steps] for hook, steps in plan.items()})
 
 
-# --- creation ------------------------------------------------------------------------------------------------------------------
+# --- creation ----------------------------------------------------------------------------------------------------
 
 
 def test_a_created_paglet_ran_its_hooks_in_order_and_answers(hosts: HostFactory) -> None:
@@ -161,7 +161,9 @@ class Local(Paglet[ActorState]):
     State = ActorState
 
 
-def test_classes_that_other_processes_cannot_use_are_refused(hosts: HostFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classes_that_other_processes_cannot_use_are_refused(
+    hosts: HostFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     host = hosts()
 
     class Inner(Paglet[ActorState]):
@@ -207,7 +209,7 @@ def test_a_class_outside_the_allow_list_is_refused_to_others_and_not_to_the_owne
     assert beta.create(Actor).is_active()
 
 
-# --- information --------------------------------------------------------------------------------------------------------------------
+# --- information -------------------------------------------------------------------------------------------------
 
 
 def test_proxies_tell_the_state_of_their_paglet_over_its_life(hosts: HostFactory) -> None:
@@ -269,7 +271,7 @@ def test_the_state_is_shown_while_a_handler_runs(hosts: HostFactory, gate: Gate)
     assert reply.get_reply(10) == 7
 
 
-# --- what a paglet asks for itself ------------------------------------------------------------------------------------------------
+# --- what a paglet asks for itself -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hook", ["creation", "run"])
@@ -329,7 +331,7 @@ def test_what_a_paglet_does_after_it_left_is_lost(hosts: HostFactory) -> None:
     assert proxy.send(Message("add")) == 1
 
 
-# --- cloning ---------------------------------------------------------------------------------------------------------------------------
+# --- cloning -----------------------------------------------------------------------------------------------------
 
 
 def test_a_clone_has_what_its_original_had_when_it_was_copied(hosts: HostFactory) -> None:
@@ -371,7 +373,7 @@ def test_a_clone_that_does_not_start_leaves_its_original_alone(hosts: HostFactor
     eventually(lambda: len(processes_of("alpha")) == 1, "the process of the failed copy to end")
 
 
-# --- disposing and resources -------------------------------------------------------------------------------------------------------------
+# --- disposing and resources -------------------------------------------------------------------------------------
 
 
 def test_a_paglet_that_refuses_to_end_goes_on(hosts: HostFactory) -> None:
@@ -440,7 +442,7 @@ def test_resources_can_be_released_from_outside(hosts: HostFactory) -> None:
     assert host.resources_for(proxy.agent_id).status() == {"bad": False}
 
 
-# --- processes that end by themselves ------------------------------------------------------------------------------------------------------
+# --- processes that end by themselves ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("steps", "code"), [("exit 3", 3), ("kill 7", 7), ("exit 0", 0)])

@@ -1,4 +1,4 @@
-"""Hosts that know each other: seeds, gossip, versions, and what paglets see of it. Nothing here looks for unknown hosts."""
+"""Hosts that know each other: seeds, gossip, versions, and what paglets see of it. Nothing looks for unknown hosts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paglets.core.agent import ACTIVE
-from paglets.core.errors import TransferError
+from paglets.core.errors import HostError, SerializationError, TransferError
 from paglets.core.messages import Message
 from paglets.remote.client import HostClient
 from paglets.remote.mesh import HostRef
@@ -128,9 +128,8 @@ def test_records_that_are_no_hosts_are_refused(hosts: HostFactory) -> None:
     host = hosts(**QUIET)
     client = HostClient()
     for payload in ({}, {"name": "x"}, {"name": "x", "url": "", "code_version": "test-version"}, {"name": 3, "url": 4}):
-        with pytest.raises(Exception, match=".") as caught:
+        with pytest.raises((HostError, SerializationError)):
             client.post_json(f"{host.address}/hosts/join", payload)
-        assert "500" not in str(caught.value)
     assert names(host) == ["alpha"]
     ref = HostRef("beta", f"http://127.0.0.1:{free_port()}", "test-version", True, 0.0, 0, 0)
     answer = client.post_json(f"{host.address}/hosts/join", ref.to_wire())

@@ -26,7 +26,7 @@ from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
 from tests.agents.actor import Actor, ActorState
 from tests.agents.talk import Talker, TalkState
-from tests.support import Gate, HostFactory, await_event, eventually, events_of
+from tests.support import Gate, HostFactory, await_event, events_of, eventually
 
 
 def heard(host: Host, proxy: PagletProxy) -> list[Any]:
@@ -253,12 +253,10 @@ def test_a_full_mailbox_answers_at_once_and_loses_nothing_it_took(
     held.get_reply(10)
     assert proxy.send(hear("last")) == 12
     assert heard(host, proxy) == ["gate", *range(10), "last"]
-    assert [event.error for event in events_of(host, "message-failed")][0].startswith("mailbox of paglet")
+    assert events_of(host, "message-failed")[0].error.startswith("mailbox of paglet")
 
 
-def test_a_mailbox_is_bounded_in_bytes_too(
-    hosts: HostFactory, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_mailbox_is_bounded_in_bytes_too(hosts: HostFactory, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paglets.runtime.agents.MAILBOX_BYTES", 1_000_000)
     host = hosts()
     proxy = host.create(Talker)

@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 
 from paglets.core.agent import ACTIVE, INACTIVE
-from paglets.core.errors import HostError, InvalidAgentError, LifecycleError, PagletError, TransferError
+from paglets.core.errors import (
+    HostError,
+    InvalidAgentError,
+    LifecycleError,
+    PagletCrashedError,
+    PagletError,
+    TransferError,
+)
 from paglets.core.messages import Message
 from paglets.core.runtime_values import ArrivalMode
 from paglets.remote.client import HostClient
@@ -24,7 +31,17 @@ from paglets.remote.transfer import TransferTicket
 from paglets.runtime.host import Host
 from tests.agents.actor import Actor, ActorState, Quiet
 from tests.remote.scripted import Received, ScriptedHost, reply, response
-from tests.support import Gate, HostFactory, eventually, events_of, free_port, leftovers, processes_of, where
+from tests.support import (
+    Gate,
+    HostFactory,
+    await_event,
+    events_of,
+    eventually,
+    free_port,
+    leftovers,
+    processes_of,
+    where,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
@@ -535,6 +552,75 @@ def test_a_move_to_the_same_host_that_cannot_arrive_keeps_the_old_process(hosts:
     look = proxy.send(Message("look"))
     assert (look["pid"], look["count"], look["log"]) == (pid, 5, ["creation", "run", "dispatching"])
     eventually(lambda: len(processes_of("alpha")) == 1, "the second process to end")
+
+
+def test_a_process_that_dies_on_its_way_out_is_a_crash_and_not_a_move(hosts: HostFactory) -> None:
+    alpha, beta = hosts("alpha"), hosts("beta")
+    for steps in ("host", "handler"):
+        proxy = alpha.create(Actor, planned(dispatching="kill 3"))
+        with pytest.raises(PagletCrashedError):
+            if steps == "host":
+                proxy.dispatch(beta.address)
+            else:
+                proxy.send(Message("do", {"steps": f"dispatch {beta.address}"}))
+        eventually(lambda proxy=proxy: proxy.info()["crashed"], "the crash to be seen")
+        proxy.dispose()
+    assert beta.list_agents(inactive=True) == []
+
+
+def test_a_process_that_dies_after_its_snapshot_has_moved_all_the_same(hosts: HostFactory, gate: Gate) -> None:
+    alpha, beta = hosts("alpha"), hosts("beta")
+    proxy = alpha.create(Actor, planned(arrival=f"gate {gate}"))
+    pid = proxy.info()["pid"]
+    with ThreadPoolExecutor(1) as pool:
+        moving = pool.submit(proxy.dispatch, beta.address)
+        gate.await_entered()
+        os.kill(pid, 9)
+        await_event(alpha, "paglet-crashed")
+        gate.open()
+        moved = moving.result(10)
+    assert moved.send(Message("add")) == 1
+    assert where(moved, alpha, beta) == ["beta"]
+
+
+def test_an_arrival_that_takes_too_long_is_called_off(hosts: HostFactory, gate: Gate) -> None:
+    alpha, beta = hosts("alpha"), hosts("beta")
+    proxy = alpha.create(Actor, planned(arrival=f"gate {gate}"))
+    with pytest.raises(TransferError):
+        proxy.dispatch(TransferTicket(beta.address, timeout=0.2))
+    assert proxy.send(Message("add")) == 1
+    assert where(proxy, alpha, beta) == ["alpha"]
+    gate.await_entered()
+    gate.open()
+    eventually(lambda: not processes_of("beta"), "the late copy to end")
+    assert beta.list_agents(inactive=True) == []
+    with ThreadPoolExecutor(1) as pool:
+        moving = pool.submit(proxy.dispatch, beta.address)
+        gate.await_entered()
+        gate.open()
+        assert moving.result(10).send(Message("add")) == 2
+
+
+def test_an_original_that_fails_after_its_clone_lives_keeps_both(hosts: HostFactory) -> None:
+    alpha, beta = hosts("alpha"), hosts("beta")
+    proxy = alpha.create(Actor, planned(cloned="fail too late"))
+    copy = proxy.clone(beta.address)
+    assert (proxy.send(Message("add")), copy.send(Message("add"))) == (1, 1)
+    assert "too late" in await_event(alpha, "transfer-fault").error
+
+
+@pytest.mark.parametrize("step", ["dispose", "deactivate", "clone", "dispatch http://127.0.0.1:1"])
+def test_a_paglet_on_its_way_out_cannot_ask_for_something_else(hosts: HostFactory, step: str) -> None:
+    alpha, beta = hosts("alpha"), hosts("beta")
+    for by in ("host", "handler"):
+        proxy = alpha.create(Actor, planned(dispatching=step))
+        with pytest.raises(PagletError, match="another lifecycle operation"):
+            if by == "host":
+                proxy.dispatch(beta.address)
+            else:
+                proxy.send(Message("do", {"steps": f"dispatch {beta.address}"}))
+        assert where(proxy, alpha, beta) == ["alpha"]
+        assert proxy.dispatch(beta.address).send(Message("add")) == 1
 
 
 def test_failed_attempts_are_repeated_and_counted(hosts: HostFactory) -> None:

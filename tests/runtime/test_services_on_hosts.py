@@ -29,7 +29,7 @@ from tests.agents.services import (
     Receipt,
     Shade,
 )
-from tests.support import HostFactory, eventually, events_of
+from tests.support import HostFactory, events_of, eventually
 
 
 def acquainted(hosts: HostFactory, *names: str) -> list[Host]:

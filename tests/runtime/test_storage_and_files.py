@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from paglets.core.errors import HostError, InvalidAgentError, PagletError, RemoteHostError, StorageQuotaError, TransferError
+from paglets.core.errors import (
+    HostError,
+    InvalidAgentError,
+    PagletError,
+    RemoteHostError,
+    StorageQuotaError,
+    TransferError,
+)
 from paglets.core.runtime_values import ArrivalMode
 from paglets.persistence.storage import DEFAULT_PERSISTENT_STORAGE_QUOTA_BYTES
 from paglets.remote.proxy import PagletProxy
@@ -168,7 +175,7 @@ def test_a_path_cannot_lead_out_of_the_storage(hosts: HostFactory, name: str) ->
     proxy = host.create(Keeper)
     with pytest.raises(RemoteHostError):
         proxy.call(Keeper.store, name, b"x")
-    with pytest.raises(ValueError):  # noqa: PT011 - the class is what is promised
+    with pytest.raises(ValueError):
         host.persistent_storage_for(proxy.agent_id).write_bytes(name, b"x")
     assert not list(host.persistence_dir.rglob("outside"))
 

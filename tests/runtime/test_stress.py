@@ -15,7 +15,7 @@ from paglets.core.messages import Message
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
 from tests.agents.actor import Actor, ActorState
-from tests.support import HostFactory, eventually, events_of, leftovers, processes_of
+from tests.support import HostFactory, events_of, eventually, leftovers, processes_of
 
 HOSTS = 3
 PAGLETS = 20

@@ -12,8 +12,8 @@ from paglets.core.errors import HostError, NotHandledError, RemoteHostError, Ser
 from paglets.core.messages import Message
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import CallOptions, PagletProxy
-from tests.agents.typed import AsyncRouter, Asynchronous, Colour, Extended, Point, Typed, TypedState
-from tests.support import Gate, HostFactory, eventually, events_of, free_port, processes_of, where
+from tests.agents.typed import Asynchronous, AsyncRouter, Colour, Extended, Point, Typed, TypedState
+from tests.support import Gate, HostFactory, events_of, eventually, free_port, processes_of, where
 
 
 def both_ways(proxy: PagletProxy) -> list[PagletProxy]:

@@ -94,7 +94,7 @@ def host(
         bool,
         typer.Option(
             "--mesh-multicast/--no-mesh-multicast",
-            help="Announce the host on the local network.",
+            help="Accepted for later: this version does not announce itself, use --peer.",
             rich_help_panel=_MESH,
         ),
     ] = True,
@@ -102,7 +102,7 @@ def host(
         bool,
         typer.Option(
             "--mesh-lan-discovery/--no-mesh-lan-discovery",
-            help="Look for hosts on the local network.",
+            help="Accepted for later: this version looks for nobody, use --peer.",
             rich_help_panel=_MESH,
         ),
     ] = True,
@@ -165,13 +165,13 @@ def host(
     artifact_max_size: Annotated[
         str,
         typer.Option(
-            "--artifact-max-size", metavar="SIZE", help="Largest artifact to accept.", rich_help_panel=_STORAGE
+            "--artifact-max-size", metavar="SIZE", help="Accepted for later: this version stores no artifacts.", rich_help_panel=_STORAGE
         ),
     ] = "1G",
     artifact_storage_quota: Annotated[
         str,
         typer.Option(
-            "--artifact-storage-quota", metavar="SIZE", help="Most that artifacts may take.", rich_help_panel=_STORAGE
+            "--artifact-storage-quota", metavar="SIZE", help="Accepted for later, like --artifact-max-size.", rich_help_panel=_STORAGE
         ),
     ] = "10G",
     artifact_spool_ttl: Annotated[

@@ -209,6 +209,10 @@ class Paglet(Generic[StateT]):
         request = DeactivationRequest(reason=reason, source="self", policy=policy, metadata=metadata or {})
         return self.context.deactivate(self.agent_id, request)
 
+    def dispose(self) -> None:
+        """End for good; on success this process ends soon after."""
+        self.context.host.dispose(self.agent_id)
+
     def send(self, target_agent_id: str, message: Message, *, host_url: str | None = None) -> Any:
         """Send a message to another paglet and return its reply."""
         return self.context.send(target_agent_id, message, host_url=host_url)

@@ -7,7 +7,7 @@ import random
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,7 +60,7 @@ class Departure:
     """From the request to the moment the paglet, or its clone, lives at the target."""
 
 
-Forward = Callable[[str, str, Sequence[Delivery]], Awaitable[None]]
+Forward = Callable[[str, str, Sequence[Delivery]], Coroutine[Any, Any, None]]
 
 
 class DepartureDesk:

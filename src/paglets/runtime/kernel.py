@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -117,16 +117,18 @@ class Kernel:
         """Run blocking work in the bounded executor."""
         return await self.loop.run_in_executor(self._disk, partial(work, *args))
 
-    def background(self, work: Awaitable[Any]) -> None:
+    def background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run something to its end without waiting for it; its failure becomes an event."""
-        self.keep(self.loop.create_task(self._guarded(work)))
+        task = self.loop.create_task(self._guarded(work))
+        task.add_done_callback(lambda _: work.close())  # a task that is cancelled before it begins never awaits it
+        self.keep(task)
 
     def keep(self, task: asyncio.Task[Any]) -> None:
         """Hold a task until it ends; the host's end cancels it."""
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _guarded(self, work: Awaitable[Any]) -> None:
+    async def _guarded(self, work: Coroutine[Any, Any, Any]) -> None:
         try:
             await work
         except Exception as exc:

@@ -160,8 +160,12 @@ class Dormitory:
         summary = self._sleepers.get(agent_id)
         if summary is None or agent_id in self._waking:
             raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
-        await self._kernel.on_disk(self._store.delete, agent_id)
-        self._sleepers.pop(agent_id, None)
+        del self._sleepers[agent_id]  # first, so that nobody wakes it meanwhile
+        try:
+            await self._kernel.on_disk(self._store.delete, agent_id)
+        except BaseException:
+            self._sleepers[agent_id] = summary
+            raise
         await self._kernel.on_disk(self._files.remove_work_dir, agent_id)
         self._kernel.emit("dispose", agent_id=agent_id, class_name=summary.agent_class_name, data={"active": False})
 

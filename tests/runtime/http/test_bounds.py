@@ -323,6 +323,18 @@ def test_one_connection_serves_many_requests(host: Host, talker: PagletProxy) ->
         assert wire.ended()
 
 
+def test_answers_without_a_body_keep_the_connection(host: Host) -> None:
+    with Wire(host.address) as wire:
+        for request, status in (("OPTIONS /health", 204), ("HEAD /health", 405), ("GET /health", 200)):
+            wire.send(f"{request} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            head = wire.head()
+            assert head.status == status
+            if status == 200:
+                assert wire.body_of(head).json()["name"] == host.name
+            else:
+                assert "GET" in head.headers["allow"]
+
+
 def test_requests_in_one_go_are_answered_in_order(host: Host, talker: PagletProxy) -> None:
     one = _message(talker.agent_id, {"message": {"kind": "count"}})
     other = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"

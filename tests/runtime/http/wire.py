@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
@@ -69,10 +69,18 @@ class Wire:
 
     def reply(self) -> Reply:
         """Read one answer."""
+        return self.body_of(self.head())
+
+    def body_of(self, head: Reply) -> Reply:
+        """Read the body that belongs to a head."""
+        return replace(head, body=self._exactly(int(head.headers["content-length"])))
+
+    def head(self) -> Reply:
+        """Read the head of an answer."""
         head = self._until(b"\r\n\r\n")
         status, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        return Reply(int(status.split()[1]), headers, self._exactly(int(headers["content-length"])))
+        return Reply(int(status.split()[1]), headers, b"")
 
     def ended(self) -> bool:
         """Wait until the other end has closed; what still came is ignored."""

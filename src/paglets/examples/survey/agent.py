@@ -59,7 +59,7 @@ class SurveyPaglet(Paglet[SurveyState]):
                 self.go_home()
             case Stage.CARRY:  # a clone came home
                 self.hand_over()
-                self.context.host.dispose(self.agent_id)
+                self.dispose()
             case Stage.TOUR:
                 self.sign_result()
                 self.go_on()
@@ -91,7 +91,8 @@ class SurveyPaglet(Paglet[SurveyState]):
     def note(self, host: str, counts: Counts) -> None:
         """Take note of how far the walk on a host has come."""
         with self.locked_state() as state:
-            state.walked[host] = counts
+            if all(report.host != host for report in state.reports):  # a note may come later than the result
+                state.walked[host] = counts
 
     @handler
     def take(self, share: ShareReport, path: Path) -> None:

@@ -47,8 +47,8 @@ class ServerLimits:
     """How long the end of the server waits for requests in progress."""
 
 
-#: The extension of a request's scope that sends a whole answer at once: ``await answer(status, headers, body)``. Head and
-#: body in one write are one system call, and wake the client once.
+#: The extension of a request's scope that sends a whole answer at once: ``await answer(status, headers, body)``. In one
+#: write, head and body take one system call and wake the client once.
 ANSWER = "paglets.answer"
 
 
@@ -157,7 +157,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self._take_authority()
         super().on_headers_complete()
-        self.scope["extensions"] = {ANSWER: partial(self._answer, self.cycle)}
+        extensions: Any = {ANSWER: partial(self._answer, self.cycle)}
+        self.scope["extensions"] = extensions
         # Not earlier: until here a target that is no URL is refused as part of the head.
         self._in_head = False
         self._unyielding = self._body_bytes = 0
@@ -173,6 +174,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         cycle.response_started = cycle.response_complete = True
         cycle.waiting_for_100_continue = False
         lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % field for field in headers)]
+        if any(line.find(b"\n", 0, -1) >= 0 for line in lines):
+            raise ValueError("a header of the answer has more than one line")
+        if status not in (204, 304) and not any(name == b"content-length" for name, _ in headers):
+            lines.append(b"content-length: %d\r\n" % len(body))
         if (b"connection", b"close") in headers:
             cycle.keep_alive = False
         elif not cycle.keep_alive:

@@ -218,7 +218,7 @@ def check_length(headers: dict[bytes, bytes], limit: int, *, bounded: bool) -> b
 
 
 def in_one_piece(scope: Scope, send: Send) -> Send:
-    """Return a way to send an answer that is written at once where the server can do that and the answer has one body."""
+    """Return a way to send an answer that is written at once, where the server can do that and the body is whole."""
     answer = scope.get("extensions", {}).get(ANSWER)
     if answer is None:
         return send

@@ -36,6 +36,7 @@ _ERRORS = {
     429: "the mailbox or the host is full",
     431: "the headers are too large",
     500: "the host failed",
+    503: "too many connections",
 }
 
 

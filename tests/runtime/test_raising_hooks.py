@@ -1,0 +1,43 @@
+"""Whatever a hook raises, the move ends, its caller hears why, and the paglet goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from paglets.core.errors import HostError, PagletError
+from paglets.remote.proxy import PagletProxy
+from paglets.runtime.host import Host
+from tests.agents.raises import Raises
+from tests.support import HostFactory
+
+Move = Callable[[PagletProxy, Host, Host], object]
+HOOKS: dict[str, Move] = {
+    "on_dispatching": lambda proxy, _, there: proxy.dispatch(there.address),
+    "on_arrival": lambda proxy, _, there: proxy.dispatch(there.address),
+    "on_reverting": lambda proxy, here, there: there.retract(here.address, proxy.agent_id),
+    "on_cloning": lambda proxy, _, there: proxy.clone(there.address),
+    "on_clone": lambda proxy, _, there: proxy.clone(there.address),
+}
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "ValueError", "KeyError", "StopIteration", "TimeoutError", "OSError"])
+@pytest.mark.parametrize("hook", HOOKS)
+def test_the_caller_hears_and_the_paglet_goes_on(hosts: HostFactory, hook: str, error: str) -> None:
+    here, there = hosts("here"), hosts("there")
+    proxy = here.create(Raises)
+    proxy.call(Raises.arm, hook, error)
+    with pytest.raises(PagletError, match=f"{hook} says no"):
+        HOOKS[hook](proxy, here, there)
+    assert there.list_agents(active=True, inactive=True) == []
+    proxy.call(Raises.arm, "", "")
+    assert proxy.dispatch(there.address).host_url == there.address
+
+
+def test_an_error_of_a_hook_at_the_source_is_no_transfer_error(hosts: HostFactory) -> None:
+    here, there = hosts("here"), hosts("there")
+    proxy = here.create(Raises)
+    proxy.call(Raises.arm, "on_dispatching", "RuntimeError")
+    with pytest.raises(HostError, match="on_dispatching says no"):
+        here.dispatch(proxy.agent_id, there.address)
