@@ -1,4 +1,4 @@
-"""What tests of running hosts share: hosts that leave nothing behind, gates between processes, polling with a deadline."""
+"""What tests of running hosts share: hosts that leave nothing behind, gates between processes, polling."""
 
 from __future__ import annotations
 

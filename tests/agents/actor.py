@@ -177,6 +177,13 @@ class Actor(Paglet[ActorState]):
         }
 
 
+class Stubborn(Actor):
+    """Decide on something that is no policy."""
+
+    def deactivation_policy(self, request: DeactivationRequest) -> Any:
+        return {"activate_on_message": True}
+
+
 class Picky(Paglet[ActorState]):
     """Handle messages in one method, and decline what it does not know."""
 

@@ -151,3 +151,10 @@ class Talker(Paglet[TalkState]):
             return self.wait_state(lambda state: "from the thread" in state.heard, timeout)
         finally:
             thread.join()
+
+
+class Chatty(Talker):
+    """Send oneself a message from ``run``."""
+
+    def run(self) -> None:
+        self.send(self.agent_id, Message("hear", {"what": "from run"}))

@@ -207,3 +207,17 @@ def test_behaves_like_a_sorted_list(operations: list[tuple[int, int] | str]) -> 
             model.sort(key=lambda queued: -queued.priority)
         assert box.statistics().queued_bytes == sum(queued.nbytes for queued in model)
         assert len(box) == len(model)
+
+
+def test_a_detached_message_holds_nobody_up_and_is_counted_when_it_ends() -> None:
+    mailbox: Mailbox[str] = Mailbox()
+    mailbox.push("first", 5)
+    mailbox.push("second", 5)
+    assert mailbox.next() == "first"
+    mailbox.detach()
+    assert mailbox.idle
+    assert mailbox.next() == "second"
+    mailbox.count(False)
+    mailbox.done()
+    statistics = mailbox.statistics()
+    assert (statistics.delivered, statistics.failed, statistics.in_flight) == (1, 1, 0)

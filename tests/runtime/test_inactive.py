@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -15,7 +14,7 @@ from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
-from tests.agents.actor import Actor, ActorState
+from tests.agents.actor import Actor, ActorState, Stubborn
 from tests.support import Gate, HostFactory, await_event, events_of, eventually, processes_of
 
 SILENT = DeactivationPolicy(activate_on_message=False)
@@ -100,11 +99,6 @@ def test_a_paglet_that_refuses_to_sleep_goes_on(hosts: HostFactory) -> None:
         bad.deactivate()
     assert proxy.send(Message("add")) == 3
     assert stored(host) == []
-
-
-class Stubborn(Actor):
-    def deactivation_policy(self, request: DeactivationRequest) -> Any:
-        return {"activate_on_message": True}
 
 
 def test_a_message_wakes_its_receiver_and_is_answered(hosts: HostFactory) -> None:
@@ -353,6 +347,37 @@ def test_what_a_waking_paglet_asks_for_itself_happens_after_it_woke(hosts: HostF
             assert woken.host_url == beta.address
             assert woken.send(Message("add")) == 1
             assert stored(alpha) == []
+
+
+@pytest.mark.parametrize("way", ["near", "far", "one-way"])
+def test_a_message_follows_the_paglet_that_it_woke_and_that_left_at_once(hosts: HostFactory, way: str) -> None:
+    alpha, beta = hosts("alpha"), hosts("beta")
+    proxy = alpha.create(Actor, ActorState(plan={"run": ["", f"dispatch {beta.address}"]}))
+    proxy.deactivate()
+    if way == "one-way":
+        proxy.send_oneway(Message("add"))
+        eventually(lambda: beta.get_proxy(proxy.agent_id) and state_of(beta, proxy).count == 1, "the message")
+    else:
+        sender = PagletProxy(proxy.host_url, proxy.agent_id, HostClient()) if way == "far" else proxy
+        assert sender.send(Message("add")) == 1
+    assert state_of(beta, proxy).count == 1
+    assert stored(alpha) == []
+
+
+@pytest.mark.parametrize("step", ["deactivate", "dispose"])
+def test_a_message_to_a_paglet_that_will_not_stay_awake_is_kept_or_refused(hosts: HostFactory, step: str) -> None:
+    host = hosts()
+    proxy = host.create(Actor, ActorState(plan={"activation": [step]}))
+    proxy.deactivate()
+    if step == "dispose":
+        with pytest.raises(InvalidAgentError):
+            proxy.send(Message("add"))
+        assert not proxy.is_valid()
+    else:
+        assert proxy.send(Message("add"))["queued"] is True
+        assert proxy.is_state(INACTIVE)
+        proxy.activate()
+        assert state_of(host, proxy).count == 1
 
 
 def test_a_waiting_message_that_moves_its_paglet_does_not_stop_the_ones_behind_it(hosts: HostFactory) -> None:

@@ -25,7 +25,7 @@ from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
 from tests.agents.actor import Actor, ActorState
-from tests.agents.talk import Talker, TalkState
+from tests.agents.talk import Chatty, Talker, TalkState
 from tests.support import Gate, HostFactory, await_event, events_of, eventually
 
 
@@ -330,11 +330,6 @@ def test_a_run_may_ask_its_own_handlers(hosts: HostFactory) -> None:
     host = hosts()
     proxy = host.create(Chatty)
     eventually(lambda: heard(host, proxy) == ["from run"], "the message of run")
-
-
-class Chatty(Talker):
-    def run(self) -> None:
-        self.send(self.agent_id, hear("from run"))
 
 
 # --- waiting in handlers -----------------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ class Node:
         self.files = FileDesk(kernel.config.directory)
         self.dormitory = Dormitory(kernel, store, self.files)
         self.post = PostOffice(kernel, self.dormitory)
+        self.post.forward = self._forward
         self._movers = ThreadPoolExecutor(MOVE_THREADS, thread_name_prefix=f"paglets-move-{kernel.config.name}")
         chosen_journal = journal or MemoryJournal()
         self.arrivals = ArrivalDesk(kernel, self.dormitory, self.files, chosen_journal, link_to=self._link_to)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from paglets.core.context import same_url
 from paglets.core.errors import InvalidAgentError, PagletError
 from paglets.core.messages import DEACTIVATE, Message
 from paglets.core.policies import DeactivationRequest
@@ -59,6 +61,8 @@ class PostOffice:
         self._kernel = kernel
         self._dormitory = dormitory
         dormitory.redeliver = self._redeliver
+        # Set by the node: delivers messages to the host their paglet went to.
+        self.forward: Callable[[str, str, Sequence[Delivery]], Awaitable[None]]
 
     async def send(self, agent_id: str, posting: Posting) -> Attachment | None:
         """Deliver a message and wait for the packed reply, None for a one-way message.
@@ -80,11 +84,8 @@ class PostOffice:
             self._kernel.background(self._post_slowly(agent_id, posting, done))
 
     def _hand_over(self, entry: AgentEntry, posting: Posting, done: DeliveryDone) -> None:
-        delivery = Delivery(
-            Attachment.of([posting.packed]), posting.kind, posting.priority, posting.message_id, posting.oneway, done
-        )
         try:
-            self._kernel.deliver(entry, delivery)
+            self._kernel.deliver(entry, _delivery(posting, done))
         except PagletError as exc:
             self._kernel.emit("message-failed", entry, message_id=posting.message_id, error=str(exc))
             done(None, exc)
@@ -118,13 +119,27 @@ class PostOffice:
             return None
         policy = summary.policy
         if posting.activate_if_inactive and policy.activate_on_message:
-            await self._dormitory.activate(agent_id)
-            self._hand_over(self._kernel.agents.require(agent_id), posting, done)
-            return None
+            location = await self._dormitory.activate(agent_id)
+            entry = self._kernel.agents.get(agent_id)
+            if entry is not None:
+                self._hand_over(entry, posting, done)
+                return None
+            if not same_url(location["host_url"], self._kernel.address()):
+                await self._follow(location["host_url"], agent_id, posting, done)
+                return None
+            if agent_id not in self._dormitory:
+                raise InvalidAgentError(f"paglet {agent_id} ended when it woke")
+            # It has gone back to sleep at once: the message waits for the next time.
         if posting.no_delay or not policy.queue_messages_when_inactive:
             raise not_awake(agent_id)
         await self._dormitory.enqueue(agent_id, posting.message(), oneway=posting.oneway)
         return {"queued": True, "message_id": posting.message_id}
+
+    async def _follow(self, host_url: str, agent_id: str, posting: Posting, done: DeliveryDone) -> None:
+        """Deliver a message to where its receiver went when the message woke it."""
+        if posting.oneway:
+            done(None, None)
+        await self.forward(host_url, agent_id, [_delivery(posting, done)])
 
     def _redeliver(self, agent_id: str, delivery: Delivery) -> None:
         posting = Posting(
@@ -132,6 +147,12 @@ class PostOffice:
         )
         delivery.packed.close()
         self.post(agent_id, posting, _ignore if delivery.oneway else delivery.done)
+
+
+def _delivery(posting: Posting, done: DeliveryDone) -> Delivery:
+    return Delivery(
+        Attachment.of([posting.packed]), posting.kind, posting.priority, posting.message_id, posting.oneway, done
+    )
 
 
 def _ignore(reply: Attachment | None, error: Exception | None) -> None:

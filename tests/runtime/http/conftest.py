@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -12,6 +13,14 @@ from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
 from tests.agents.http_agents import Parrot, Talker
 from tests.support import HostFactory
+
+
+@pytest.fixture(autouse=True)
+def _no_failures(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Check that nothing went wrong in the host without anybody being told."""
+    yield
+    failures = [record for record in caplog.get_records("call") if record.levelno >= logging.WARNING]
+    assert not failures, [record.getMessage() + str(record.exc_info) for record in failures]
 
 
 @pytest.fixture(scope="module")

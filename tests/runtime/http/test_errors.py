@@ -306,3 +306,4 @@ def test_a_failure_of_the_host_is_said_and_logged(
         reply = ask(host.address, "POST", f"/agents/{talker.agent_id}/messages{end}", body)
         refused(reply, 500, "RemoteHostError", "a bug")
         assert [record.name for record in caplog.records] == ["paglets.http"]
+    caplog.clear()

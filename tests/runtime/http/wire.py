@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from paglets.runtime.host import Host
 from paglets.runtime.http.app import application
 from paglets.runtime.http.connection import ServerLimits
-from paglets.runtime.http.guards import Application, GuardPolicy
+from paglets.runtime.http.guards import Application, GuardPolicy, Receive, Scope, Send, send_json
 from paglets.runtime.http.server import HttpServer, bind
 from paglets.runtime.loop import LoopThread
 
@@ -192,3 +192,59 @@ def in_threads(work: Any, count: int) -> list[Any]:
     for thread in threads:
         thread.join()
     return results
+
+
+def get(host: Host, path: str) -> Any:
+    reply = ask(host.address, "GET", path)
+    assert reply.status == 200, reply.body
+    assert reply.headers["content-type"] == "application/json"
+    return reply.json()
+
+
+def post(host: Host, path: str, body: Any = None) -> Any:
+    reply = ask(host.address, "POST", path, body)
+    assert reply.status == 200, reply.body
+    assert reply.headers["content-type"] == "application/json"
+    return reply.json()
+
+
+def say(kind: str, **args: Any) -> dict[str, Any]:
+    return {"message": {"kind": kind, "args": args}}
+
+
+def message_request(agent_id: str, body: Any) -> bytes:
+    content = json.dumps(body).encode()
+    head = f"POST /agents/{agent_id}/messages HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
+
+
+def refused_and_closed(reply: Reply, status: int) -> None:
+    assert reply.status == status, reply.body
+    assert set(reply.json()) == {"error_type", "error"}
+    assert reply.headers["connection"] == "close"
+
+
+class Listener:
+    """An application that reads every body to its end, or waits to be let go."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.gone = 0
+        self.answer = b"{}"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.gone += 1
+                return
+            size += len(message["body"])
+            more = message["more_body"]
+        self.sizes.append(size)
+        if scope["path"] == "/silent":
+            while (await receive())["type"] != "http.disconnect":
+                continue
+            self.gone += 1
+            return
+        await send_json(send, 200, self.answer)

@@ -20,7 +20,9 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-logger = logging.getLogger("paglets.http")
+logger = logging.getLogger("paglets.http.connection")
+# What strangers send is no news.
+logger.setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._heard = 0.0
         self._clock: asyncio.TimerHandle | None = None
         self._unsent = 0
+        self._running: RequestResponseCycle | None = None
         self._write_clock: asyncio.TimerHandle | None = None
 
     # --- transport ---------------------------------------------------------------------------------------------------
@@ -111,6 +114,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._write_clock is not None:
             self._write_clock.cancel()
         super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            # The base class tells only the newest of several requests.
+            self._running.disconnected = True
+            self._running.message_event.set()
         self._unset_keepalive_if_required()
         self._on_lost()
 
@@ -164,11 +171,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._unyielding = self._body_bytes = 0
         self._stop_clock()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     async def _answer(
         self, cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes
     ) -> None:
         if self.flow.write_paused and not cycle.disconnected:
             await self.flow.drain()
+        if self.transport.is_closing():
+            cycle.disconnected = True  # before the loop gets to say so
         if cycle.disconnected or cycle.response_started:
             return
         cycle.response_started = cycle.response_complete = True

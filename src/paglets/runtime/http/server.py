@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from uvicorn.server import ServerState
 
 from paglets.core.errors import HostError
 from paglets.runtime.http.connection import BoundedHttpProtocol, ServerLimits
-from paglets.runtime.http.guards import Application
+from paglets.runtime.http.guards import Application, Receive, Scope, Send
 
 BACKLOG = 2048
 
@@ -83,7 +84,7 @@ class HttpServer:
     ) -> None:
         self.limits = limits or ServerLimits()
         self._config = uvicorn.Config(
-            application,
+            _until_cancelled(application),
             http=BoundedHttpProtocol,
             ws="none",
             lifespan="off",
@@ -126,14 +127,25 @@ class HttpServer:
             connection.shutdown()
         if self._state.tasks:
             await asyncio.wait(self._state.tasks, timeout=self.limits.graceful_seconds)
-        unfinished = list(self._state.tasks)
-        for task in unfinished:
-            task.cancel()
-        await asyncio.gather(*unfinished, return_exceptions=True)
+        # First, so that a request which is called off has nobody left who could be answered.
         for connection in list(self._state.connections):
             connection.transport.abort()
         self._quiet.clear()
         if self._state.connections:
             await self._quiet.wait()
+        unfinished = list(self._state.tasks)
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
         for sock in self._sockets:
             sock.close()
+
+
+def _until_cancelled(application: Application) -> Application:
+    """Return an application that just ends when it is called off, which the protocol would take for a failure."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await application(scope, receive, send)
+
+    return serve
