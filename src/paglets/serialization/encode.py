@@ -143,17 +143,19 @@ def _sorted(items: list[Any]) -> list[Any]:
 
 def _encode_dict(value: dict[Any, Any], sink: Sink | None) -> dict[str, Any]:
     entries: dict[str, Any] = {}
-    for key, item in list(value.items()):
+    items = list(value.items())
+    for key, item in items:
         try:
             entries[key if type(key) is str else key_text(key)] = encode_any(item, sink)
         except MisfitError as misfit:
             misfit.parts.append(key_part(key))
             raise
-    return _checked_keys(value, entries)
+    return _checked_keys(items, entries)
 
 
-def _checked_keys(value: dict[Any, Any], entries: dict[str, Any]) -> dict[str, Any]:
-    if len(entries) != len(value):
+def _checked_keys(items: list[tuple[Any, Any]], entries: dict[str, Any]) -> dict[str, Any]:
+    # Compared with what was encoded, not with the dict: another thread may have changed that meanwhile.
+    if len(entries) != len(items):
         raise MisfitError("two keys of the dict are the same text")
     return entries
 
@@ -345,13 +347,14 @@ def _dict_encoder(encode_item: Encoder, encode_key: Callable[[Any], str]) -> Enc
         if not isinstance(value, dict):
             return encode_any(value, sink)
         entries: dict[str, Any] = {}
-        for key, item in list(value.items()):
+        items = list(value.items())
+        for key, item in items:
             try:
                 entries[key if type(key) is str else encode_key(key)] = encode_item(item, sink)
             except MisfitError as misfit:
                 misfit.parts.append(key_part(key))
                 raise
-        return _checked_keys(value, entries)
+        return _checked_keys(items, entries)
 
     return encode
 

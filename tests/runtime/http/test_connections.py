@@ -32,9 +32,6 @@ def listener() -> Listener:
     return Listener()
 
 
-# --- connections -----------------------------------------------------------------------------------------------------
-
-
 def test_one_connection_serves_many_requests(host: Host, talker: PagletProxy) -> None:
     path = f"/agents/{talker.agent_id}/messages"
     with Wire(host.address) as wire:
