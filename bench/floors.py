@@ -25,7 +25,8 @@ MEGABYTE = 1024 * 1024
 def in_small_process(name: str) -> float:
     """Return what the function ``name`` of this module returns in an interpreter that has imported little else.
 
-    A fork copies the page tables of the process that forks, so that a floor for forking is measured where little is mapped.
+    A fork copies the page tables of the process that forks, so that a floor for forking is measured where little is
+    mapped.
     """
     command = [sys.executable, "-c", f"from bench import floors; print(floors.{name}())"]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

@@ -234,7 +234,7 @@ def test_a_full_mailbox_answers_at_once_and_loses_nothing_it_took(
     hosts: HostFactory, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paglets.runtime.agents.MAILBOX_MESSAGES", 10)
-    monkeypatch.setattr("paglets.runtime.kernel.MAILBOX_MESSAGES", 10)
+    monkeypatch.setattr("paglets.runtime.pump.MAILBOX_MESSAGES", 10)
     host = hosts()
     proxy = host.create(Talker)
     held = hold(proxy, gate)

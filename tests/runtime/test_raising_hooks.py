@@ -22,7 +22,9 @@ HOOKS: dict[str, Move] = {
 }
 
 
-@pytest.mark.parametrize("error", ["RuntimeError", "ValueError", "KeyError", "StopIteration", "TimeoutError", "OSError"])
+@pytest.mark.parametrize(
+    "error", ["RuntimeError", "ValueError", "KeyError", "StopIteration", "TimeoutError", "OSError"]
+)
 @pytest.mark.parametrize("hook", HOOKS)
 def test_the_caller_hears_and_the_paglet_goes_on(hosts: HostFactory, hook: str, error: str) -> None:
     here, there = hosts("here"), hosts("there")

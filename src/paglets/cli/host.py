@@ -165,13 +165,19 @@ def host(
     artifact_max_size: Annotated[
         str,
         typer.Option(
-            "--artifact-max-size", metavar="SIZE", help="Accepted for later: this version stores no artifacts.", rich_help_panel=_STORAGE
+            "--artifact-max-size",
+            metavar="SIZE",
+            help="Accepted for later: this version stores no artifacts.",
+            rich_help_panel=_STORAGE,
         ),
     ] = "1G",
     artifact_storage_quota: Annotated[
         str,
         typer.Option(
-            "--artifact-storage-quota", metavar="SIZE", help="Accepted for later, like --artifact-max-size.", rich_help_panel=_STORAGE
+            "--artifact-storage-quota",
+            metavar="SIZE",
+            help="Accepted for later, like --artifact-max-size.",
+            rich_help_panel=_STORAGE,
         ),
     ] = "10G",
     artifact_spool_ttl: Annotated[

@@ -49,8 +49,8 @@ __all__ = [
 class PagletState:
     """Mark a dataclass as the state of a paglet: the only part of it that moves and is stored.
 
-    ``STATE_VERSION`` is stored with the state. When an older state is read, ``upgrade_state(cls, data, from_version)``, a classmethod
-    that takes and returns the plain field dictionary, brings it up to date.
+    ``STATE_VERSION`` is stored with the state. When an older state is read, ``upgrade_state(cls, data, from_version)``,
+    a classmethod that takes and returns the plain field dictionary, brings it up to date.
     """
 
 
@@ -87,8 +87,8 @@ class Paglet(Generic[StateT]):
     """Extend this: a durable object with identity that handles messages and moves between hosts.
 
     A subclass names its dataclass state in ``State`` and overrides hooks, :meth:`run`, and either marks methods with
-    :func:`paglets.core.handlers.handler` or overrides :meth:`handle_message`. Hooks, handlers and ``run`` may be ``async def``. Only the
-    state travels; every other attribute is rebuilt by ``__init__`` wherever the paglet starts.
+    :func:`paglets.core.handlers.handler` or overrides :meth:`handle_message`. Hooks, handlers and ``run`` may be
+    ``async def``. Only the state travels; every other attribute is rebuilt by ``__init__`` wherever the paglet starts.
 
     :param state: the initial state; a fresh ``State()`` when None.
     :param agent_id: the identity; a fresh 32-digit hexadecimal id when None.
@@ -137,7 +137,7 @@ class Paglet(Generic[StateT]):
     def _attach(self, context: PagletContext) -> None:
         self._context = context
 
-    # --- state ---------------------------------------------------------------------------------------------------------
+    # --- state --------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -177,7 +177,7 @@ class Paglet(Generic[StateT]):
         with self._state_changed:
             self._state_changed.notify_all()
 
-    # --- operations on itself ------------------------------------------------------------------------------------------
+    # --- operations on itself -----------------------------------------------------------------------------------------
 
     def dispatch(self, target: str | TransferTicket) -> PagletProxy:
         """Move to another host; on success this process ends soon after.
@@ -226,7 +226,8 @@ class Paglet(Generic[StateT]):
     def wait_message(self, timeout: float | None = None) -> bool:
         """Wait for :meth:`notify_message`, from another thread of this paglet or from its host.
 
-        :return: whether a notification came within ``timeout`` seconds. Handlers are serial, so no other handler runs meanwhile.
+        :return: whether a notification came within ``timeout`` seconds. Handlers are serial, so no other handler runs
+            meanwhile.
         """
         return self.context.host.wait_message(self.agent_id, timeout=timeout)
 
@@ -238,7 +239,7 @@ class Paglet(Generic[StateT]):
         """Wake every thread that waits in :meth:`wait_message`."""
         self.context.host.notify_all_messages(self.agent_id)
 
-    # --- services --------------------------------------------------------------------------------------------------------
+    # --- services -----------------------------------------------------------------------------------------------------
 
     def advertise_service(
         self,
@@ -324,7 +325,7 @@ class Paglet(Generic[StateT]):
         """Keep a managed resident service awake for ``ttl`` seconds."""
         return self.context.lease_contract(contract, operation=operation, scope=scope, ttl=ttl)
 
-    # --- files ---------------------------------------------------------------------------------------------------------
+    # --- files --------------------------------------------------------------------------------------------------------
 
     def work_dir(self, *, create: bool = True) -> Path:
         """Return this paglet's private scratch directory on the present host."""
@@ -378,7 +379,7 @@ class Paglet(Generic[StateT]):
         """Delete a stored file."""
         self.context.delete_artifact(artifact)
 
-    # --- hooks: each may be ``async def`` --------------------------------------------------------------------------------
+    # --- hooks: each may be ``async def`` -----------------------------------------------------------------------------
 
     def on_creation(self, event: CreationEvent) -> Any:
         """Called once, when the paglet has been created, before :meth:`run`."""
@@ -411,7 +412,8 @@ class Paglet(Generic[StateT]):
         """Called before the paglet ends for good; raising keeps it."""
 
     def run(self) -> Any:
-        """The paglet's own activity, started after creation, each arrival, cloning and activation, beside its handlers."""
+        """The paglet's own activity, started after creation, each arrival, cloning and activation, beside its
+        handlers."""
 
     def deactivation_policy(self, request: DeactivationRequest) -> DeactivationPolicy:
         """Decide when a stored paglet wakes; by default what the request says."""

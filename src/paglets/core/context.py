@@ -78,7 +78,8 @@ class PagletContext:
     # --- proxies, properties, creation -------------------------------------------------------------------------------
 
     def get_proxy(self, agent_id: str, host_url: str | None = None) -> PagletProxy | None:
-        """Return a proxy for an active or inactive local paglet (None if unknown), or an unchecked one for another host."""
+        """Return a proxy for an active or inactive local paglet (None if unknown), or an unchecked one for another
+        host."""
         if host_url is None or self._is_local(host_url):
             return self._host.get_proxy(agent_id, include_inactive=True)
         return self._host.proxy_for(host_url, agent_id)

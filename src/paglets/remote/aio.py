@@ -1,4 +1,3 @@
-# ruff: noqa: ASYNC109 - the timeout parameters are those of the synchronous client
 """Talk to hosts from `async` code; `paglets.remote.aio_proxy` has the proxy for single paglets."""
 
 from __future__ import annotations

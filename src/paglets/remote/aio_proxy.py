@@ -1,4 +1,3 @@
-# ruff: noqa: ASYNC109 - the timeout parameters are those of the synchronous proxy
 """A stand-in for a paglet, for `async` code: `PagletProxy` with every call to the host a coroutine."""
 
 from __future__ import annotations

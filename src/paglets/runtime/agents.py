@@ -62,7 +62,8 @@ class AgentEntry:
     state_class_name: str
     epoch: int
     gone: asyncio.Future[dict[str, str] | None]
-    """Resolved when the paglet leaves this host, with the wire form of its proxy if it lives on elsewhere or on disk."""
+    """Resolved when the paglet leaves this host, with the wire form of its proxy if it lives on elsewhere or on
+    disk."""
     lock: asyncio.Lock
     """Held by the one lifecycle operation in progress."""
     mailbox: Mailbox[Delivery]

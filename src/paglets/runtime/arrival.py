@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import time
 import uuid
@@ -11,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -44,93 +43,16 @@ from paglets.protocol.transfer.model import (
 )
 from paglets.remote.movement import Sink
 from paglets.runtime.agents import AgentEntry, Phase, SelfCall
-from paglets.runtime.attachment import EMPTY, Attachment, AttachmentWriter
 from paglets.runtime.files import FileDesk, copy_tree_files
 from paglets.runtime.kernel import Kernel, StartOrder
 from paglets.runtime.place import Place
+from paglets.runtime.receiving import FileSink, Incoming, StateSink, manifest_of
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.transfer_wire import TransferLink, plan_from_wire, refusal_to_wire
 
 #: Finished and called-off transfers that are remembered, so that late repetitions are answered without work.
 REMEMBERED_TRANSFERS = 4096
-MAX_STATE_BYTES = 4 * 1024 * 1024 * 1024
 MAX_OPEN_ARRIVALS = 256
-
-
-class StateSink:
-    """Collect a state blob as it arrives."""
-
-    def __init__(self) -> None:
-        self._writer = AttachmentWriter()
-        self.attachment = EMPTY
-
-    def write(self, piece: memoryview) -> None:
-        """Take the next bytes."""
-        if self._writer.nbytes + len(piece) > MAX_STATE_BYTES:
-            raise TransferError(f"a state of more than {MAX_STATE_BYTES} bytes is refused")
-        self._writer.write(piece)
-
-    def finish(self) -> None:
-        """Hold the blob; a large one in a memory file."""
-        self.attachment = self._writer.finish()
-
-
-class FileSink:
-    """Write a registered file to disk as it arrives, and check it."""
-
-    def __init__(self, path: Path, ref: PagletFileRef) -> None:
-        self._path = path
-        self._ref = ref
-        self._digest = hashlib.sha256()
-        self._stream: BinaryIO | None = None
-
-    def write(self, piece: memoryview) -> None:
-        """Take the next bytes."""
-        if self._stream is None:
-            # Not earlier: a manifest may list more files than there are descriptors.
-            self._stream = self._path.open("xb", buffering=0)
-        self._digest.update(piece)
-        self._stream.write(piece)
-
-    def finish(self) -> None:
-        """Close the file and compare its checksum with the announced one.
-
-        :raises TransferError: they differ.
-        """
-        if self._stream is None:
-            self._path.touch(mode=0o600, exist_ok=False)
-        self.close()
-        if self._digest.hexdigest() != self._ref.sha256:
-            raise TransferError(f"registered file {self._ref.name!r} arrived with a different checksum")
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
-
-@dataclass(slots=True)
-class Incoming:
-    """What a PREPARE carries, as received."""
-
-    plan: TransferPlan
-    attempt: int
-    recovering: bool
-    envelope: PagletEnvelope
-    state: StateSink
-    files: list[Path]
-    file_sinks: list[FileSink]
-    spool: str = ""
-    """Name of the directory the files are in, empty when there are none."""
-
-    def discard(self, desk: FileDesk) -> None:
-        """Remove what was received."""
-        for sink in self.file_sinks:
-            sink.close()
-        self.state.attachment.close()
-        if self.spool:
-            desk.drop_incoming(self.spool)
 
 
 Answer = asyncio.Future[dict[str, Any]]
@@ -183,7 +105,7 @@ class ArrivalDesk:
         self._starting: dict[str, Arrival] = {}
         self.perform_self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
 
-    # --- receiving -----------------------------------------------------------------------------------------------------------
+    # --- receiving ----------------------------------------------------------------------------------------------------
 
     def open(self, header: dict[str, Any]) -> tuple[Incoming, Sequence[Sink]]:
         """Look at the header of a PREPARE and return where its parts go: the state blob, then the files.
@@ -205,7 +127,7 @@ class ArrivalDesk:
             raise SerializationError(f"malformed envelope: {exc}") from None
         if envelope.agent_id != plan.agent_id:
             raise SerializationError("envelope and transfer speak of different paglets")
-        refs = [PagletFileRef.from_wire(item["file"]) for item in _manifest(envelope)]
+        refs = [PagletFileRef.from_wire(item["file"]) for item in manifest_of(envelope)]
         state = StateSink()
         files: list[Path] = []
         sinks: list[FileSink] = []
@@ -279,7 +201,8 @@ class ArrivalDesk:
         return arrival is not None and arrival.entry is entry
 
     def defer(self, entry: AgentEntry, call: SelfCall) -> bool:
-        """Keep a call that an arriving paglet made on itself until its transfer is decided; False if none is under way."""
+        """Keep a call that an arriving paglet made on itself until its transfer is decided; False if none is under
+        way."""
         arrival = self._starting.get(entry.agent_id)
         if arrival is None or arrival.entry is not entry:
             return False
@@ -303,7 +226,7 @@ class ArrivalDesk:
                 if len(self._arrivals) <= REMEMBERED_TRANSFERS:
                     return
 
-    # --- driving the machine -------------------------------------------------------------------------------------------------
+    # --- driving the machine ------------------------------------------------------------------------------------------
 
     def _feed(self, arrival: Arrival, event: events.ParticipantEvent) -> None:
         arrival.inbox.append(event)
@@ -329,9 +252,7 @@ class ArrivalDesk:
         finally:
             arrival.running = False
 
-    async def _perform(
-        self, arrival: Arrival, action: actions.ParticipantAction
-    ) -> events.ParticipantEvent | None:
+    async def _perform(self, arrival: Arrival, action: actions.ParticipantAction) -> events.ParticipantEvent | None:
         match action:
             case actions.CheckAdmission(plan):
                 refusal = self._judge(arrival, plan)
@@ -386,7 +307,7 @@ class ArrivalDesk:
         jitter = random.uniform(0.9, 1.1)  # noqa: S311 - spreads retries, guards nothing
         arrival.timer = self._kernel.loop.call_later(after * jitter, self._feed, arrival, events.RetryDue())
 
-    # --- steps ---------------------------------------------------------------------------------------------------------------
+    # --- steps --------------------------------------------------------------------------------------------------------
 
     def _judge(self, arrival: Arrival, plan: TransferPlan) -> Refusal | None:
         envelope = arrival.incoming.envelope if arrival.incoming is not None else None
@@ -440,7 +361,7 @@ class ArrivalDesk:
             return
         if plan.kind is not TransferKind.CLONE:
             await kernel.on_disk(self._files.make_room, plan.agent_id, plan.epoch)
-        manifest = _manifest(incoming.envelope)
+        manifest = manifest_of(incoming.envelope)
         if not manifest:
             return
         if plan.source == kernel.address() and plan.kind is TransferKind.CLONE:
@@ -595,60 +516,8 @@ class ArrivalDesk:
         self._journal.discard_prepared(arrival.transfer_id)
 
 
-def _manifest(envelope: PagletEnvelope) -> list[dict[str, Any]]:
-    manifest = envelope.metadata.get("registered_files", [])
-    if not isinstance(manifest, list) or not all(isinstance(item, dict) and "file" in item for item in manifest):
-        raise SerializationError("malformed list of registered files")
-    return manifest
-
-
 def _resolve(waiters: list[Answer], answer: dict[str, Any]) -> None:
     for waiter in waiters:
         if not waiter.done():
             waiter.set_result(answer)
     waiters.clear()
-
-
-class LocalTransferLink:
-    """Speak with the arrivals of the same host: no network, and files stay where they are."""
-
-    def __init__(self, arrivals: ArrivalDesk, outcome: Callable[[str, str], Outcome]) -> None:
-        self._arrivals = arrivals
-        self._outcome = outcome
-
-    async def prepare(
-        self, header: dict[str, Any], parts: list[Any], *, attempt: int, timeout: float
-    ) -> dict[str, Any]:
-        """Hand PREPARE over."""
-        del attempt
-        envelope = PagletEnvelope.from_wire(header["envelope"])
-        wire = header["transfer"]
-        state = StateSink()
-        state.attachment = Attachment.of([bytes(parts[0].view)]) if parts else EMPTY
-        incoming = Incoming(
-            plan_from_wire(wire["plan"]), wire["attempt"], wire["recovering"], envelope, state, [], []
-        )
-        async with asyncio.timeout(timeout):
-            return await self._arrivals.prepare(incoming)
-
-    async def commit(self, transfer_id: str, vote: str) -> dict[str, Any]:
-        """Hand COMMIT over."""
-        return await self._arrivals.commit(transfer_id, vote)
-
-    async def abort(self, transfer_id: str) -> None:
-        """Hand ABORT over."""
-        self._arrivals.abort(transfer_id)
-
-    async def settled(self, transfer_id: str, vote: str) -> None:
-        """Say that the transfer may be forgotten."""
-        self._arrivals.settled(transfer_id, vote)
-
-    async def location(self, transfer_id: str) -> dict[str, str] | None:
-        """Wait for the paglet's location after its ``run`` has settled."""
-        return await self._arrivals.location(transfer_id)
-
-    async def outcome(self, transfer_id: str, vote: str) -> Outcome:
-        """Ask what became of a transfer."""
-        return self._outcome(transfer_id, vote)
-
-

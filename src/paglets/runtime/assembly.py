@@ -66,9 +66,7 @@ class Assembly:
         return self.node.kernel
 
     @classmethod
-    def start(
-        cls, host: Host, binding: Binding, *, launcher: Launcher | None, services: ServiceRegistry
-    ) -> Assembly:
+    def start(cls, host: Host, binding: Binding, *, launcher: Launcher | None, services: ServiceRegistry) -> Assembly:
         """Start a host whose directory this process holds.
 
         :raises HostError: its address is in use, its journal cannot be read, or a module to preload is refused.
@@ -180,9 +178,7 @@ class Assembly:
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Record an event of the host."""
-        self._host.events.emit(
-            kind=kind, host_name=self._host.name, host_address=self._host.address, **fields
-        )
+        self._host.events.emit(kind=kind, host_name=self._host.name, host_address=self._host.address, **fields)
 
     def stop(self, *, store_active: bool) -> None:
         """Stop serving, store the active paglets if asked to, end every process and the loop."""
@@ -254,4 +250,3 @@ def product_version() -> str:
         return version("paglets")
     except PackageNotFoundError:
         return "0"
-

@@ -1,4 +1,5 @@
-"""Hold a byte string that may be too large to copy around: in memory, or in a sealed memory file passed by descriptor."""
+"""Hold a byte string that may be too large to copy around: in memory, or in a sealed memory file passed by
+descriptor."""
 
 from __future__ import annotations
 

@@ -21,9 +21,10 @@ from paglets.runtime.attachment import Attachment
 from paglets.runtime.frames import Frame
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.local_client import as_over_http
-from paglets.runtime.node import Node, mailbox_counts, new_agent_id, proxy_of
+from paglets.runtime.node import Node, new_agent_id, proxy_of
 from paglets.runtime.place import Place, packed
 from paglets.runtime.post import Posting
+from paglets.runtime.views import mailbox_counts
 from paglets.serialization.values import pack, unpack
 
 Arguments = dict[str, Any]
@@ -71,9 +72,7 @@ class CallDesk:
             return
         self._kernel.background(self._answer(entry, place, frame, method, arguments))
 
-    async def _answer(
-        self, entry: AgentEntry, place: Place, frame: Frame, method: str, arguments: Arguments
-    ) -> None:
+    async def _answer(self, entry: AgentEntry, place: Place, frame: Frame, method: str, arguments: Arguments) -> None:
         entry.calls_in_progress += 1
         try:
             if method in LIFECYCLE:
@@ -122,7 +121,7 @@ class CallDesk:
                 return here
         return None
 
-    # --- messages and paglets anywhere -------------------------------------------------------------------------------------------
+    # --- messages and paglets anywhere --------------------------------------------------------------------------------
 
     async def call_deliver(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Deliver a message to a paglet on another host."""
@@ -152,7 +151,7 @@ class CallDesk:
         """Return the summary of a paglet on any host."""
         del entry
         if same_url(arguments["host_url"], self._kernel.address()):
-            return self._node.summary(arguments["agent_id"])
+            return self._node.views.summary(arguments["agent_id"])
         return await self._node.ports.words.agent_info(arguments["host_url"], arguments["agent_id"])
 
     async def call_http(self, entry: AgentEntry, arguments: Arguments) -> Any:
@@ -186,7 +185,7 @@ class CallDesk:
             trusted=True,
         )
 
-    # --- what is here ------------------------------------------------------------------------------------------------------------
+    # --- what is here -------------------------------------------------------------------------------------------------
 
     async def call_has_agent(self, entry: AgentEntry, arguments: Arguments) -> bool:
         """Tell whether a paglet is here."""
@@ -204,7 +203,7 @@ class CallDesk:
     async def call_list_agents(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Return summaries."""
         del entry
-        return await self._node.list_agents(**arguments)
+        return await self._node.views.list_agents(**arguments)
 
     async def call_health(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Return the host's health."""
@@ -237,7 +236,7 @@ class CallDesk:
         """Wake who waits for a notification."""
         self._node.notify(entry.agent_id, everyone=arguments["everyone"])
 
-    # --- mesh --------------------------------------------------------------------------------------------------------------------
+    # --- mesh ---------------------------------------------------------------------------------------------------------
 
     async def call_code_version(self, entry: AgentEntry, arguments: Arguments) -> str:
         """Return the code version."""
@@ -277,7 +276,7 @@ class CallDesk:
 
         return (await self._kernel.loop.run_in_executor(None, wait)).to_wire()
 
-    # --- files and storage ---------------------------------------------------------------------------------------------------------
+    # --- files and storage --------------------------------------------------------------------------------------------
 
     async def call_work_dir(self, entry: AgentEntry, arguments: Arguments) -> str:
         """Return the paglet's work directory."""
@@ -304,22 +303,22 @@ class CallDesk:
         """Leave a file behind."""
         entry.files.pop(arguments["name"], None)
 
-    # --- services --------------------------------------------------------------------------------------------------------------------
+    # --- services -----------------------------------------------------------------------------------------------------
 
     async def call_advertise_service(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Advertise the paglet."""
         scope = enum_from_wire(arguments.pop("scope"), ServiceScope, "scope")
-        return self._node.advertise(entry.agent_id, arguments.pop("name"), scope=scope, **arguments).to_wire()
+        return self._node.services.advertise(entry.agent_id, arguments.pop("name"), scope=scope, **arguments).to_wire()
 
     async def call_unadvertise_service(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Withdraw the paglet's record."""
-        return [record.to_wire() for record in self._node.unadvertise(arguments["name"], entry.agent_id)]
+        return [record.to_wire() for record in self._node.services.unadvertise(arguments["name"], entry.agent_id)]
 
     async def call_lookup_services(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Return service records."""
         del entry
         scope = enum_from_wire(arguments["scope"], ServiceScope, "scope")
-        records = await self._node.lookup_services(
+        records = await self._node.services.lookup_services(
             arguments["name"], capability=arguments["capability"], scope=scope
         )
         return [record.to_wire() for record in records]
@@ -346,9 +345,7 @@ class _LocalDelivery:
         self._place = place
         self._frame = frame
         seconds = arguments["timeout"]
-        self._timer = (
-            None if seconds is None else loop.call_later(seconds, self._late, arguments["agent_id"], seconds)
-        )
+        self._timer = None if seconds is None else loop.call_later(seconds, self._late, arguments["agent_id"], seconds)
 
     def done(self, reply: Attachment | None, error: Exception | None) -> None:
         """Pass the outcome on, unless the caller has been told that it took too long."""
@@ -402,5 +399,3 @@ async def create_elsewhere(
     if not isinstance(reply, dict):
         raise HostError(f"{url} does not answer like a host")
     return proxy_of(reply)
-
-

@@ -1,7 +1,7 @@
 """The host's end of the socket to one paglet process, on the host's event loop.
 
-Requests go both ways with correlation ids. The number of requests in flight is bounded by the callers: one message at a time, a few
-lifecycle steps and queries; what the socket does not take at once is kept until it does.
+Requests go both ways with correlation ids. The number of requests in flight is bounded by the callers: one message at a
+time, a few lifecycle steps and queries; what the socket does not take at once is kept until it does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class HostChannel:
     """Speak frames with one paglet process; every method must be called on the loop's thread.
 
     :param on_frame: called with each request and notice of the other side.
-    :param on_lost: called once when the connection ended by itself; pending requests are told (with None) by :meth:`close`.
+    :param on_lost: called once when the connection ended by itself; pending requests are told (with None) by
+        :meth:`close`.
     """
 
     def __init__(

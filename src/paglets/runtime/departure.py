@@ -155,10 +155,11 @@ class DepartureDesk:
             self._feed(departure, events.Cancel(reason))
 
     async def finish(self, reason: str, timeout: float) -> None:
-        """Call off every transfer that is not committed yet, and give the others ``timeout`` seconds to be acknowledged.
+        """Call off every transfer that is not committed yet, and give the others ``timeout`` seconds to be
+        acknowledged.
 
-        None of those called off can be committed any more when this returns. A target that still prepares one is told, so that it need
-        not ask a host that is gone.
+        None of those called off can be committed any more when this returns. A target that still prepares one is told,
+        so that it need not ask a host that is gone.
         """
         departures = list(self._departures.values())
         if not departures:
@@ -174,7 +175,7 @@ class DepartureDesk:
                 aborts = (departure.link.abort(departure.plan.transfer_id) for departure in undecided)
                 await asyncio.gather(*aborts, return_exceptions=True)
 
-    # --- driving the machine -------------------------------------------------------------------------------------------------
+    # --- driving the machine ------------------------------------------------------------------------------------------
 
     def _feed(self, departure: Departure, event: events.CoordinatorEvent) -> None:
         departure.inbox.append(event)
@@ -206,9 +207,7 @@ class DepartureDesk:
         if departure.blob is not departure.entry.last_state:
             departure.blob.close()
 
-    async def _perform(
-        self, departure: Departure, action: actions.CoordinatorAction
-    ) -> events.CoordinatorEvent | None:
+    async def _perform(self, departure: Departure, action: actions.CoordinatorAction) -> events.CoordinatorEvent | None:
         match action:
             case (
                 actions.CheckTarget()
@@ -279,7 +278,7 @@ class DepartureDesk:
         jitter = random.uniform(0.9, 1.1)  # noqa: S311 - spreads retries, guards nothing
         departure.timer = self._kernel.loop.call_later(after * jitter, self._feed, departure, events.RetryDue())
 
-    # --- steps at this host --------------------------------------------------------------------------------------------------
+    # --- steps at this host -------------------------------------------------------------------------------------------
 
     async def _prepare_here(
         self, departure: Departure, action: actions.CoordinatorAction
@@ -290,12 +289,12 @@ class DepartureDesk:
                 departure.target_health = await self._check_target(departure.ticket)
                 return events.Checked()
             case actions.AwaitHandler():
-                await kernel.idle(entry, departure.ticket.timeout)
+                await kernel.messages.idle(entry, departure.ticket.timeout)
                 return events.HandlerIdle()
             case actions.RunHook(hook):
                 if departure.parent and not departure.in_handler and hook is not Hook.CLONED:
                     # `run` asked: the handler beside it is not the one that waits, so it can be waited for.
-                    await kernel.idle(entry, departure.ticket.timeout)
+                    await kernel.messages.idle(entry, departure.ticket.timeout)
                 await self._run_hook(departure, hook)
                 return events.HookDone()
             case actions.CleanupResources():
@@ -373,7 +372,7 @@ class DepartureDesk:
         if delete_files:
             await kernel.on_disk(self._files.remove_departed, entry)
 
-    # --- what the other host says ----------------------------------------------------------------------------------------------
+    # --- what the other host says -------------------------------------------------------------------------------------
 
     async def _send_prepare(
         self, departure: Departure, attempt: int, recovering: bool
@@ -436,7 +435,7 @@ class DepartureDesk:
                 return await departure.link.location(departure.plan.transfer_id) or provisional
         return provisional
 
-    # --- answering the caller --------------------------------------------------------------------------------------------------
+    # --- answering the caller -----------------------------------------------------------------------------------------
 
     def _reply(self, departure: Departure, reply: actions.Reply) -> None:
         if departure.decided.done():
@@ -478,5 +477,3 @@ def failure(plan: TransferPlan, reply: actions.Reply) -> Exception:
     error = TransferError(f"could not move paglet {plan.agent_id} to {plan.target}{tries}: {reply.error}")
     error.__cause__ = reply.cause
     return error
-
-

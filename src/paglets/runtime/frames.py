@@ -1,8 +1,8 @@
 """The frames that a host and a paglet process exchange over their socket pair.
 
-Every frame is a fixed header, a small *payload* and an optional *attachment*. The attachment follows the payload on the socket or,
-when it is large, is a memory file whose descriptor travels with the header. Both ends may ask (`REQUEST`) and are answered by
-`REPLY` or `FAILURE` with the same id; `NOTICE` expects no answer.
+Every frame is a fixed header, a small *payload* and an optional *attachment*. The attachment follows the payload on the
+socket or, when it is large, is a memory file whose descriptor travels with the header. Both ends may ask (`REQUEST`)
+and are answered by `REPLY` or `FAILURE` with the same id; `NOTICE` expects no answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ HEADER = struct.Struct("<BBHIIIQ")
 HEADER_BYTES = HEADER.size
 
 MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
-#: An attachment inside the stream is always smaller than what goes by descriptor, where descriptors can be passed at all.
+#: An attachment inside the stream is always smaller than what goes by descriptor, where descriptors can be passed at
+#: all.
 MAX_INLINE_BYTES = 1 << 31
 
 BY_DESCRIPTOR = 0x01
@@ -94,7 +95,9 @@ class FrameParser:
                 type_, flags, op, id_, parent, payload_len, attached = HEADER.unpack_from(buffer, offset)
                 inline = 0 if flags & BY_DESCRIPTOR else attached
                 if payload_len > MAX_PAYLOAD_BYTES or inline > MAX_INLINE_BYTES or type_ > FrameType.NOTICE:
-                    raise FrameError(f"malformed frame header from a paglet process (type {type_}, {payload_len} bytes)")
+                    raise FrameError(
+                        f"malformed frame header from a paglet process (type {type_}, {payload_len} bytes)"
+                    )
                 start = offset + HEADER_BYTES
                 end = start + payload_len
                 if size < end + inline:

@@ -1,4 +1,5 @@
-"""A host: the place paglets live in. A synchronous facade that any thread may use; the work happens on the host's event loop."""
+"""A host: the place paglets live in. A synchronous facade that any thread may use; the work happens on the host's
+event loop."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ from paglets.artifacts import (
     paglet_file_ref_from_path,
 )
 from paglets.config.startup import LaunchConfig, LaunchConfigSyncResult
+from paglets.core.agent import Paglet, PagletState
 from paglets.core.context import ACTIVE, INACTIVE
 from paglets.core.context_events import ContextEvent, ContextEventLog, ContextListener
-from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import HostError
 from paglets.core.messages import FutureReply, Message, ReplySet
 from paglets.core.policies import DeactivationRequest
@@ -34,7 +35,7 @@ from paglets.runtime.assembly import Assembly
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.local_client import LocalHostClient
-from paglets.runtime.node import Node, mailbox_counts
+from paglets.runtime.node import Node
 from paglets.runtime.options import (
     DEFAULT_PERSISTENCE_ROOT,
     Binding,
@@ -49,6 +50,7 @@ from paglets.runtime.options import (
 from paglets.runtime.post import Posting
 from paglets.runtime.remote_resources import RemoteResources
 from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
+from paglets.runtime.views import mailbox_counts
 from paglets.runtime.worker.host import multicast_copy, not_managed
 from paglets.serialization.blob import encode_blob
 from paglets.serialization.codec import dataclass_from_wire
@@ -120,11 +122,13 @@ class Host:
     :param api_key: every request must show it as bearer key.
     :param public_url: base URL under which a reverse proxy makes this host reachable.
     :param persistence_dir: where everything durable is kept; ``~/.paglets/hosts/<name>`` by default.
-    :param allow: patterns of classes that others may create or send here (``myapp``, ``myapp.*``, ``myapp.jobs:Survey``); None for every
+    :param allow: patterns of classes that others may create or send here (``myapp``, ``myapp.*``,
+        ``myapp.jobs:Survey``); None for every
         importable class outside the standard library.
     :param preload: modules that the fork server imports ahead, so that paglets that need them start faster.
     :param launcher: starts paglet processes; the fork server shared by this program where there is one.
-    :param run_settle_seconds: how long replies to create, arrival, clone and activation wait for ``run`` to finish or leave.
+    :param run_settle_seconds: how long replies to create, arrival, clone and activation wait for ``run`` to finish or
+        leave.
     :raises ValueError: an option makes no sense.
     :raises HostError: an option needs something that this version does not have.
     """
@@ -216,7 +220,7 @@ class Host:
             offline_after=mesh_offline_after,
         )
 
-    # --- address ---------------------------------------------------------------------------------------------------------------
+    # --- address ------------------------------------------------------------------------------------------------------
 
     @property
     def bind_hosts(self) -> list[str]:
@@ -243,7 +247,7 @@ class Host:
         """Whether the host is started."""
         return self._assembly is not None
 
-    # --- starting and stopping ---------------------------------------------------------------------------------------------------
+    # --- starting and stopping ----------------------------------------------------------------------------------------
 
     def start_background(self) -> None:
         """Start the host and return when it serves requests; a started host is left alone.
@@ -305,7 +309,7 @@ class Host:
     def _node(self) -> Node:
         return self._running().node
 
-    # --- information -------------------------------------------------------------------------------------------------------------
+    # --- information --------------------------------------------------------------------------------------------------
 
     def agent_counts(self) -> tuple[int, int]:
         """Return how many paglets are active and how many inactive."""
@@ -379,7 +383,7 @@ class Host:
         if self._assembly is None:
             return self._stored_summaries() if inactive else []
         node = self._node
-        return self._wait(lambda: node.list_agents(active=active, inactive=inactive, include_state=include_state))
+        return self._wait(lambda: node.views.list_agents(active=active, inactive=inactive, include_state=include_state))
 
     def _stored_summaries(self) -> list[dict[str, Any]]:
         with RecordStore.open_readonly(self.persistence_dir / "journal.db") as store:
@@ -402,7 +406,7 @@ class Host:
         :raises InvalidAgentError: it is unknown here.
         """
         node = self._node
-        return self._running().call(lambda: node.summary(agent_id))
+        return self._running().call(lambda: node.views.summary(agent_id))
 
     def get_state(self, agent_id: str, state_cls: type[S]) -> S:
         """Return a snapshot of an active paglet's state.
@@ -415,7 +419,7 @@ class Host:
         async def blob() -> dict[str, Any]:
             entry = node.kernel.agents.require(agent_id)
             entry.live_place()
-            payload: dict[str, Any] = (await node.state_payload(agent_id))["state"]
+            payload: dict[str, Any] = (await node.views.state_payload(agent_id))["state"]
             return payload
 
         state: S = dataclass_from_wire(state_cls, self._wait(blob))
@@ -445,7 +449,7 @@ class Host:
         else:
             self._properties[key] = value
 
-    # --- proxies -------------------------------------------------------------------------------------------------------------------
+    # --- proxies ------------------------------------------------------------------------------------------------------
 
     def proxy_for(self, host_url: str, agent_id: str) -> PagletProxy:
         """Return a proxy without checking that the paglet exists."""
@@ -472,7 +476,7 @@ class Host:
         node = self._node
         return self._running().call(lambda: node.kernel.agent_ids(mask, node.dormitory.agent_ids))
 
-    # --- lifecycle -----------------------------------------------------------------------------------------------------------------
+    # --- lifecycle ----------------------------------------------------------------------------------------------------
 
     def _wait(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return self._running().run(work())
@@ -493,9 +497,7 @@ class Host:
         agent_name, state_name, blob = creation(agent_cls, state)
         node = self._node
         return self._proxy(
-            self._wait(
-                lambda: node.create(agent_name, state_name, blob, init=init, agent_id=agent_id, trusted=True)
-            )
+            self._wait(lambda: node.create(agent_name, state_name, blob, init=init, agent_id=agent_id, trusted=True))
         )
 
     def create_remote(
@@ -559,7 +561,7 @@ class Host:
         node = self._node
         return self._wait(lambda: node.operate(agent_id, operation, payload))
 
-    # --- messages --------------------------------------------------------------------------------------------------------------------
+    # --- messages -----------------------------------------------------------------------------------------------------
 
     def deliver_message(
         self,
@@ -594,9 +596,7 @@ class Host:
 
         :raises TimeoutError: no reply in time; the message may still be handled.
         """
-        posting = Posting.of(
-            message, oneway=oneway, activate_if_inactive=activate_if_inactive, no_delay=no_delay
-        )
+        posting = Posting.of(message, oneway=oneway, activate_if_inactive=activate_if_inactive, no_delay=no_delay)
         reply = self._post(agent_id, posting).result(timeout)
         if reply is None:
             return None
@@ -661,10 +661,11 @@ class Host:
         node = self._node
         return self._running().call(lambda: mailbox_counts(node.kernel.agents.require(agent_id)))
 
-    # --- resources, storage, files -------------------------------------------------------------------------------------------------
+    # --- resources, storage, files ------------------------------------------------------------------------------------
 
     def resources_for(self, agent_id: str) -> Any:
-        """Return a view of the resources inside a paglet's process: ``status()``, ``remove(name)``, ``cleanup(reason=)``."""
+        """Return a view of the resources inside a paglet's process: ``status()``, ``remove(name)``,
+        ``cleanup(reason=)``."""
         assembly = self._running()
         return RemoteResources(assembly.run, assembly.call(lambda: assembly.node.kernel.agents.require(agent_id)))
 
@@ -710,7 +711,7 @@ class Host:
                 return Path(ref.current_path)
         raise HostError(f"no file is registered under the name {name!r}")
 
-    # --- services --------------------------------------------------------------------------------------------------------------------
+    # --- services -----------------------------------------------------------------------------------------------------
 
     def advertise_service(
         self,
@@ -726,13 +727,15 @@ class Host:
         node = self._node
         chosen = list(capabilities or ())
         return self._running().call(
-            lambda: node.advertise(agent_id, name, capabilities=chosen, metadata=metadata, scope=scope, ttl=ttl)
+            lambda: node.services.advertise(
+                agent_id, name, capabilities=chosen, metadata=metadata, scope=scope, ttl=ttl
+            )
         )
 
     def unadvertise_service(self, name: str, *, agent_id: str | None = None) -> list[ServiceRecord]:
         """Withdraw the records of a service, of one paglet or of all, and return them."""
         node = self._node
-        return self._running().call(lambda: node.unadvertise(name, agent_id))
+        return self._running().call(lambda: node.services.unadvertise(name, agent_id))
 
     def lookup_service(
         self, name: str, *, capability: str | None = None, scope: ServiceScope = ServiceScope.LOCAL
@@ -745,7 +748,7 @@ class Host:
     ) -> list[ServiceRecord]:
         """Return matching records of this host, or of the mesh."""
         node = self._node
-        return self._wait(lambda: node.lookup_services(name, capability=capability, scope=scope))
+        return self._wait(lambda: node.services.lookup_services(name, capability=capability, scope=scope))
 
     def service_handle(self, contract: ServiceContract, record: ServiceRecord) -> ServiceHandle:
         """Return a handle that calls a record's provider."""
@@ -781,4 +784,3 @@ def creation(agent_cls: type[Paglet[Any]], state: PagletState | None) -> tuple[s
                 "move it to a module of its own"
             )
     return *names, Attachment.of(encode_blob(value).segments)
-

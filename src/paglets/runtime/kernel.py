@@ -1,7 +1,9 @@
-"""The kernel of a host: the table of its paglets, and what can be done with them. It runs on the host's event loop and nowhere else.
+"""The kernel of a host: the table of its paglets, and what can be done with them. It runs on the host's event loop and
+nowhere else.
 
-Longer stories are in modules of their own, which hold a reference to the kernel: moving (:mod:`paglets.runtime.mover`), sleeping
-(:mod:`paglets.runtime.sleep`), files (:mod:`paglets.runtime.files`), services, and the calls that paglets make.
+Longer stories are in modules of their own, which hold a reference to the kernel: moving (:mod:`paglets.runtime.mover`),
+sleeping (:mod:`paglets.runtime.sleep`), files (:mod:`paglets.runtime.files`), services, and the calls that paglets
+make.
 """
 
 from __future__ import annotations
@@ -26,15 +28,14 @@ from paglets.core.errors import (
     LifecycleError,
     OverloadedError,
     PagletCrashedError,
-    PagletError,
 )
 from paglets.persistence.directory import validate_agent_id
-from paglets.protocol.mailbox import MailboxClosedError, MailboxFullError
-from paglets.runtime.agents import MAILBOX_MESSAGES, AgentEntry, AgentTable, Delivery, DeliveryDone, Phase, SelfCall
-from paglets.runtime.attachment import EMPTY, Attachment
-from paglets.runtime.frames import Frame, FrameType, Op
+from paglets.runtime.agents import AgentEntry, AgentTable, Delivery, Phase, SelfCall
+from paglets.runtime.attachment import Attachment
+from paglets.runtime.frames import Frame, Op
 from paglets.runtime.launch.base import Launcher
-from paglets.runtime.place import Place, describe_exit, packed, restore_failure
+from paglets.runtime.place import Place, describe_exit
+from paglets.runtime.pump import MessagePump
 from paglets.serialization.names import ClassPolicy, validate_qualified_name
 from paglets.serialization.values import pack, unpack
 
@@ -98,6 +99,7 @@ class Kernel:
         self.events = events
         self.address = address
         self.agents = AgentTable(config.name)
+        self.messages = MessagePump(loop, config.name, self.emit)
         self.properties: dict[str, Any] = {}
         self.closing = False
         self._launcher = launcher
@@ -111,7 +113,7 @@ class Kernel:
         self.self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
         self.is_stored: Callable[[str], bool] = lambda _: False
 
-    # --- helpers -----------------------------------------------------------------------------------------------------------
+    # --- helpers ------------------------------------------------------------------------------------------------------
 
     async def on_disk(self, work: Callable[..., T], *args: Any) -> T:
         """Run blocking work in the bounded executor."""
@@ -155,7 +157,7 @@ class Kernel:
             **fields,
         }
 
-    # --- creation ------------------------------------------------------------------------------------------------------------
+    # --- creation -----------------------------------------------------------------------------------------------------
 
     async def create(
         self,
@@ -167,7 +169,8 @@ class Kernel:
         agent_id: str | None = None,
         trusted: bool = False,
     ) -> dict[str, str]:
-        """Create a paglet and return the wire form of its proxy, wherever its ``run`` has taken it within the settling time.
+        """Create a paglet and return the wire form of its proxy, wherever its ``run`` has taken it within the settling
+        time.
 
         :param trusted: the class was named by the program that owns this host, so the allow-list is not asked.
         :raises ConflictError: the id is taken.
@@ -280,7 +283,7 @@ class Kernel:
         self.agents.remove(entry)
         if entry.place is not None:
             entry.place.kill()
-        self._release(entry, HostError(f"paglet {entry.agent_id} did not start"))
+        self.messages.release(entry, HostError(f"paglet {entry.agent_id} did not start"))
         if not entry.gone.done():
             entry.gone.set_result(None)
 
@@ -292,7 +295,7 @@ class Kernel:
         """Let an entry's messages be delivered, unless an operation on it holds them back."""
         if entry.active and not entry.lock.locked():
             entry.mailbox.resume()
-            self.pump(entry)
+            self.messages.pump(entry)
 
     async def begin(self, entry: AgentEntry, *, fail_with_run: bool = False) -> dict[str, str] | None:
         """Perform what the paglet asked for while it started, begin ``run``, and wait until that has settled.
@@ -307,7 +310,7 @@ class Kernel:
                 break
             try:
                 await self.self_call(entry, call)
-            except PagletError as exc:
+            except Exception as exc:  # what a hook raised on the way included
                 self.emit("self-call-failed", entry, data={"operation": call.operation}, error=str(exc))
         if entry.gone.done():
             return entry.gone.result()
@@ -321,7 +324,7 @@ class Kernel:
             await place.request(Op.RUN)
             self.open_mailbox(entry)
             await self._settle(entry, place)
-        except PagletError as exc:
+        except Exception as exc:  # whatever `run` raised
             if fail_with_run:
                 self.abandon_active(entry, exc)
                 raise
@@ -345,7 +348,8 @@ class Kernel:
             finally:
                 leaving.cancel()
             if entry.leaving.is_set():
-                # The paglet is on its way out: its last location is worth waiting for. Every departure is bounded by itself.
+                # The paglet is on its way out: its last location is worth waiting for. Every departure is bounded by
+                # itself.
                 async with entry.lock:
                     entry.leaving.clear()
             if entry.place is not None and entry.place is not place:
@@ -355,7 +359,7 @@ class Kernel:
             if entry.phase is Phase.GONE:
                 await asyncio.wait((entry.gone,), timeout=DEPARTED_SECONDS)
                 break
-            elif self.loop.time() >= deadline:
+            if self.loop.time() >= deadline:
                 break
         if run_ended.done():
             run_ended.result()
@@ -366,102 +370,10 @@ class Kernel:
         self.agents.remove(entry)
         if entry.place is not None:
             entry.place.kill()
-        self._release(entry, error)
+        self.messages.release(entry, error)
         self.departed(entry, None)
 
-    # --- messages ------------------------------------------------------------------------------------------------------------
-
-    def deliver(self, entry: AgentEntry, delivery: Delivery) -> None:
-        """Put a message into an active paglet's mailbox; ``delivery.done`` hears of the outcome.
-
-        :raises OverloadedError: the mailbox is full.
-        :raises PagletCrashedError: the paglet's process ended.
-        """
-        if entry.phase is Phase.CRASHED:
-            raise PagletCrashedError(f"paglet {entry.agent_id} crashed: {entry.error}")
-        try:
-            if delivery.priority:
-                entry.mailbox.push(delivery, delivery.priority, delivery.packed.nbytes)
-            else:
-                self._push_ahead(entry, delivery)
-        except MailboxFullError as exc:
-            raise OverloadedError(f"mailbox of paglet {entry.agent_id} is full: {exc}") from exc
-        except MailboxClosedError as exc:
-            raise InvalidAgentError(f"paglet {entry.agent_id} has left {self.config.name}") from exc
-        if delivery.priority:
-            self.emit("message-queued", entry, message_id=delivery.message_id)
-        if delivery.oneway:
-            delivery.done(None, None)
-        self.pump(entry)
-
-    def _push_ahead(self, entry: AgentEntry, delivery: Delivery) -> None:
-        if len(entry.mailbox) >= MAILBOX_MESSAGES:
-            raise MailboxFullError(entry.mailbox.statistics())
-        entry.mailbox.push_front(delivery, UNQUEUED_RANK, delivery.packed.nbytes)
-
-    def pump(self, entry: AgentEntry) -> None:
-        """Send the next message to the paglet's process if that is idle."""
-        place = entry.place
-        if place is None:
-            return
-        delivery = entry.mailbox.next()
-        if delivery is None:
-            return
-        place.answered = self.loop.create_future()
-        place.post(
-            Op.MESSAGE,
-            b"\x01" if delivery.oneway else b"",
-            delivery.packed,
-            partial(self._answered, entry, place, delivery),
-        )
-
-    def _answered(self, entry: AgentEntry, place: Place, delivery: Delivery, frame: Frame | None) -> None:
-        error: Exception | None = None
-        reply: Attachment | None = None
-        if frame is None:
-            if place.left_for is not None:
-                # The handler moved or stored its own paglet and its process ended before it could answer.
-                reply = packed(place.left_for)
-            else:
-                error = place.crash_error()
-        elif frame.type == FrameType.FAILURE:
-            error = restore_failure(frame)
-        else:
-            reply = frame.attachment
-            if frame.payload:
-                entry.resources = unpack(frame.payload)
-        delivery.packed.close()
-        if place.answered is not None:
-            place.answered.set_result(None)
-            place.answered = None
-        if place.detached:
-            entry.mailbox.count(error is None)
-        else:
-            entry.mailbox.done(error is None)
-        if error is None:
-            self.emit("message-delivered", entry, message_id=delivery.message_id)
-        else:
-            self.emit("message-failed", entry, message_id=delivery.message_id, error=str(error))
-        if not delivery.oneway:
-            delivery.done(reply, error)
-        entry.wake_idle_waiters()
-        self.pump(entry)
-
-    async def idle(self, entry: AgentEntry, timeout: float) -> None:
-        """Wait until no handler of the paglet runs; the caller has paused the mailbox.
-
-        :raises LifecycleError: the handler takes longer than ``timeout`` seconds.
-        """
-        try:
-            async with asyncio.timeout(timeout):
-                while entry.mailbox.statistics().in_flight:
-                    waiter: asyncio.Future[None] = self.loop.create_future()
-                    entry.idle_waiters.append(waiter)
-                    await waiter
-        except TimeoutError:
-            raise LifecycleError(
-                f"paglet {entry.agent_id} has been handling a message for more than {timeout:g} s; nothing was changed"
-            ) from None
+    # --- lifecycle operations -----------------------------------------------------------------------------------------
 
     @asynccontextmanager
     async def hold(self, entry: AgentEntry, *, parent: int = 0) -> AsyncIterator[Place]:
@@ -499,7 +411,7 @@ class Kernel:
             entry.mailbox.pause()
             try:
                 if not in_handler:
-                    await self.idle(entry, self.config.handler_wait_seconds if timeout is None else timeout)
+                    await self.messages.idle(entry, self.config.handler_wait_seconds if timeout is None else timeout)
                 yield place
             finally:
                 self.resume_deliveries(entry)
@@ -508,7 +420,7 @@ class Kernel:
         """Deliver again what queued while an operation held the paglet still, unless it has gone."""
         if entry.active:
             entry.mailbox.resume()
-            self.pump(entry)
+            self.messages.pump(entry)
 
     async def hook(
         self,
@@ -532,7 +444,7 @@ class Kernel:
             raise LifecycleError(f"{hook} took more than {HOOK_SECONDS:g} s") from None
         return unpack(frame.payload), frame.attachment
 
-    # --- the end of a paglet here ----------------------------------------------------------------------------------------------
+    # --- the end of a paglet here -------------------------------------------------------------------------------------
 
     def leave(self, entry: AgentEntry, location: dict[str, str] | None, *, farewell: bool) -> list[Delivery]:
         """Take a paglet out of the table because it lives elsewhere now, or nowhere.
@@ -572,13 +484,6 @@ class Kernel:
             tell(entry)
         if entry.last_state is not None:
             entry.last_state.close()
-
-    def _release(self, entry: AgentEntry, error: Exception) -> None:
-        for queued in entry.mailbox.drain():
-            delivery = queued.item
-            delivery.packed.close()
-            if not delivery.oneway:
-                delivery.done(None, error)
 
     async def dispose(self, entry: AgentEntry, *, parent: int = 0, in_handler: bool = False) -> None:
         """End a paglet for good; a crashed one is just forgotten.
@@ -621,12 +526,10 @@ class Kernel:
         entry.mailbox.pause()
         entry.wake_idle_waiters()
         failure = PagletCrashedError(f"paglet {entry.agent_id} crashed: {error}")
-        self._release(entry, failure)
+        self.messages.release(entry, failure)
         for tell in self.on_departed:
             tell(entry)
-        self.emit(
-            "paglet-crashed", entry, data={"pid": entry.crashed_pid, "exitcode": entry.exitcode}, error=error
-        )
+        self.emit("paglet-crashed", entry, data={"pid": entry.crashed_pid, "exitcode": entry.exitcode}, error=error)
         if place is not None and place.alive:
             place.kill()
 
@@ -645,7 +548,7 @@ class Kernel:
     def _called(self, entry: AgentEntry, place: Place, frame: Frame) -> None:
         self.call_handler(entry, place, frame)
 
-    # --- state ---------------------------------------------------------------------------------------------------------------
+    # --- state --------------------------------------------------------------------------------------------------------
 
     async def state_blob(self, entry: AgentEntry) -> Attachment:
         """Return the present state, or the newest known one when the process does not answer in time.
@@ -669,7 +572,7 @@ class Kernel:
             found += [agent_id for agent_id in stored if agent_id not in self.agents]
         return found
 
-    # --- shutdown ------------------------------------------------------------------------------------------------------------
+    # --- shutdown -----------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
         """End every process and wait until all are gone."""
@@ -677,7 +580,7 @@ class Kernel:
         for entry in self.agents:
             entry.phase = Phase.GONE
             self.agents.remove(entry)
-            self._release(entry, HostError(f"host {self.config.name} is shutting down"))
+            self.messages.release(entry, HostError(f"host {self.config.name} is shutting down"))
             self.departed(entry, None)
         for task in list(self._background):
             task.cancel()
@@ -691,24 +594,6 @@ class Kernel:
 
 
 def first_epoch() -> int:
-    """Return the epoch of a new paglet: milliseconds of Unix time, so that an id that is used again is never taken for its past."""
+    """Return the epoch of a new paglet: milliseconds of Unix time, so that an id that is used again is never taken
+    for its past."""
     return int(time.time() * 1000)
-
-
-def delivery_future(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Future[Attachment | None], DeliveryDone]:
-    """Return a future and the callback that resolves it."""
-    future: asyncio.Future[Attachment | None] = loop.create_future()
-
-    def done(reply: Attachment | None, error: Exception | None) -> None:
-        if future.done():
-            if reply is not None:
-                reply.close()  # who waited has given up
-        elif error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(reply)
-
-    return future, done
-
-
-__all__ = ["EMPTY", "Kernel", "KernelConfig", "StartOrder", "delivery_future"]

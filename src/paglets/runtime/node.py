@@ -1,6 +1,7 @@
 """One host on its event loop: the kernel and everything around it, and the operations that every way in shares.
 
-The synchronous :class:`paglets.runtime.host.Host`, the HTTP routes and the calls of the paglets themselves all end here.
+The synchronous :class:`paglets.runtime.host.Host`, the HTTP routes and the calls of the paglets themselves all end
+here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlencode
 
 from paglets.artifacts import PagletFileRef
 from paglets.core.context import same_url
@@ -20,14 +20,13 @@ from paglets.core.errors import (
     ConflictError,
     ForbiddenError,
     HostError,
-    InvalidAgentError,
     PagletError,
     RemoteHostError,
     TransferError,
 )
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationRequest
-from paglets.core.runtime_values import EnvelopeKind, ServiceScope
+from paglets.core.runtime_values import EnvelopeKind
 from paglets.persistence.envelope import PagletEnvelope
 from paglets.persistence.records import RecordStore
 from paglets.protocol.transfer.journal import MemoryJournal, TransferJournal
@@ -36,24 +35,25 @@ from paglets.remote.aio import AsyncHostClient
 from paglets.remote.client import HostClient
 from paglets.remote.mesh import MeshRegistry
 from paglets.remote.movement import BufferPart
-from paglets.remote.references import PagletProxyRef
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.agents import AgentEntry, Delivery, SelfCall
-from paglets.runtime.arrival import ArrivalDesk, LocalTransferLink
+from paglets.runtime.arrival import ArrivalDesk
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.departure import DepartureDesk
 from paglets.runtime.files import FileDesk
 from paglets.runtime.kernel import Kernel, first_epoch
+from paglets.runtime.local_link import LocalTransferLink
 from paglets.runtime.place import packed
 from paglets.runtime.post import PostOffice
+from paglets.runtime.service_desk import ServiceDesk
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.transfer_wire import HttpTransferLink, TransferLink, plan_to_wire, refusal_from_wire
-from paglets.serialization.blob import blob_from_wire, decode_blob_plain
+from paglets.runtime.views import Views
+from paglets.serialization.blob import blob_from_wire
 from paglets.serialization.values import unpack
-from paglets.services.contracts import ServiceRecord, ServiceRegistry
+from paglets.services.contracts import ServiceRegistry
 
 MOVE_THREADS = 4
-MESH_LOOKUP_SECONDS = 1.0
 #: How long a forwarded message may take to be handled; its sender has a limit of its own.
 FORWARD_SECONDS = 600.0
 
@@ -79,6 +79,8 @@ class Node:
         self.ports = ports
         self.files = FileDesk(kernel.config.directory)
         self.dormitory = Dormitory(kernel, store, self.files)
+        self.views = Views(kernel, self.dormitory)
+        self.services = ServiceDesk(kernel, ports.services, ports.mesh, ports.words)
         self.post = PostOffice(kernel, self.dormitory)
         self.post.forward = self._forward
         self._movers = ThreadPoolExecutor(MOVE_THREADS, thread_name_prefix=f"paglets-move-{kernel.config.name}")
@@ -94,7 +96,6 @@ class Node:
         )
         self._local_link = LocalTransferLink(self.arrivals, self.departures.outcome)
         kernel.self_call = self.perform_self_call
-        kernel.on_departed.append(self._withdraw_services)
 
     async def close(self) -> None:
         """Call off what is under way, end every process and close files."""
@@ -103,7 +104,7 @@ class Node:
         self._movers.shutdown(wait=False, cancel_futures=True)
         self.dormitory.close()
 
-    # --- lifecycle -------------------------------------------------------------------------------------------------------------
+    # --- lifecycle ----------------------------------------------------------------------------------------------------
 
     async def create(
         self,
@@ -116,10 +117,7 @@ class Node:
         trusted: bool = False,
     ) -> dict[str, str]:
         """Create a paglet; its state is a blob, plain values, or None for the class's defaults."""
-        if isinstance(state, Attachment):
-            blob = state
-        else:
-            blob = Attachment.of(blob_from_wire(state or {}).segments)
+        blob = state if isinstance(state, Attachment) else Attachment.of(blob_from_wire(state or {}).segments)
         return await self.kernel.create(
             class_name, state_class_name, blob, init=init, agent_id=agent_id, trusted=trusted
         )
@@ -274,9 +272,7 @@ class Node:
         match call.operation:
             case "dispatch":
                 ticket = TransferTicket.from_wire(arguments["ticket"])
-                return await self._move(
-                    entry, TransferKind.DISPATCH, ticket, parent=parent, in_handler=in_handler
-                )
+                return await self._move(entry, TransferKind.DISPATCH, ticket, parent=parent, in_handler=in_handler)
             case "clone":
                 wire = arguments.get("ticket")
                 return await self.clone(
@@ -293,7 +289,7 @@ class Node:
                 return await self.dispose(entry.agent_id, parent=parent, in_handler=in_handler)
         raise HostError(f"unknown lifecycle operation {call.operation!r}")
 
-    # --- moving ----------------------------------------------------------------------------------------------------------------
+    # --- moving -------------------------------------------------------------------------------------------------------
 
     def _link_to(self, url: str) -> TransferLink:
         if same_url(url, self.kernel.address()):
@@ -324,7 +320,8 @@ class Node:
         return health
 
     async def _forward(self, target: str, agent_id: str, deliveries: Sequence[Delivery]) -> None:
-        """Deliver the messages that waited here when their paglet left to where it went, one after the other so that they keep their order."""
+        """Deliver the messages that waited here when their paglet left to where it went, one after the other so that
+        they keep their order."""
         waiting = deque(deliveries)
         try:
             while waiting:
@@ -359,84 +356,7 @@ class Node:
         finally:
             delivery.packed.close()
 
-    # --- information -----------------------------------------------------------------------------------------------------------
-
-    def summary(self, agent_id: str) -> dict[str, Any]:
-        """Return the summary of a paglet.
-
-        :raises InvalidAgentError: it is unknown here.
-        """
-        entry = self.kernel.agents.get(agent_id)
-        if entry is not None:
-            return self._active_summary(entry)
-        sleeper = self.dormitory.summary(agent_id)
-        if sleeper is None:
-            raise InvalidAgentError(f"no paglet {agent_id} on {self.kernel.config.name}")
-        return self._common(agent_id, sleeper.agent_class_name, sleeper.state_class_name, active=False) | {
-            "deactivated_at": sleeper.deactivated_at
-        }
-
-    def _common(self, agent_id: str, class_name: str, state_class_name: str, *, active: bool) -> dict[str, Any]:
-        return {
-            "agent_id": agent_id,
-            "class_name": class_name,
-            "state_class_name": state_class_name,
-            "host": self.kernel.config.name,
-            "address": self.kernel.address(),
-            "active": active,
-        }
-
-    def _active_summary(self, entry: AgentEntry) -> dict[str, Any]:
-        place = entry.place
-        return self._common(entry.agent_id, entry.class_name, entry.state_class_name, active=entry.active) | {
-            "pid": entry.crashed_pid if entry.crashed else (place.pid if place is not None else None),
-            "crashed": entry.crashed,
-            "exitcode": entry.exitcode,
-            "error": entry.error,
-            "mailbox": None if entry.crashed else mailbox_counts(entry),
-            "resources": dict(entry.resources),
-        }
-
-    async def state_payload(self, agent_id: str) -> dict[str, Any]:
-        """Return the state of a paglet as plain values, with its summary.
-
-        :raises InvalidAgentError: it is unknown here.
-        """
-        entry = self.kernel.agents.get(agent_id)
-        if entry is not None:
-            if entry.crashed and entry.last_state is not None:
-                blob = entry.last_state
-            else:
-                blob = await self.kernel.state_blob(entry)
-            return self._active_summary(entry) | {"state": decode_blob_plain(blob.view())}
-        record = await self.dormitory.record(agent_id)
-        common = self._common(agent_id, record.agent_class_name, record.state_class_name, active=False)
-        return common | {
-            "state": decode_blob_plain(record.state_blob),
-            "deactivation_policy": record.policy.to_wire(),
-            "queued_message_count": await self.dormitory.queued_count(agent_id),
-        }
-
-    async def list_agents(
-        self, *, active: bool = True, inactive: bool = False, include_state: bool = False
-    ) -> list[dict[str, Any]]:
-        """Return summaries: the active (and crashed) paglets in order of creation, then the inactive ones."""
-        found = [self._active_summary(entry) for entry in self.kernel.agents.visible()] if active else []
-        if inactive:
-            found += [
-                self.summary(agent_id)
-                for agent_id in self.dormitory.agent_ids
-                if agent_id not in self.kernel.agents
-            ]
-        if include_state:
-            for summary in found:
-                try:
-                    summary.update(await self.state_payload(summary["agent_id"]))
-                except PagletError as exc:
-                    summary["state_error"] = str(exc)
-        return found
-
-    # --- waiting for notifications -----------------------------------------------------------------------------------------------
+    # --- waiting for notifications ------------------------------------------------------------------------------------
 
     async def wait_message(self, agent_id: str, timeout: float | None) -> bool:
         """Wait for a notification of a paglet; return whether one came."""
@@ -457,7 +377,7 @@ class Node:
                 waiter.set_result(None)
         del entry.notified[: len(chosen)]
 
-    # --- files -----------------------------------------------------------------------------------------------------------------
+    # --- files --------------------------------------------------------------------------------------------------------
 
     async def work_dir(self, agent_id: str, *, create: bool) -> str:
         """Return the work directory of an active paglet."""
@@ -486,81 +406,6 @@ class Node:
     def unregister_file(self, agent_id: str, name: str) -> None:
         """Leave a file behind; an unknown name is no error."""
         self.kernel.agents.require(agent_id).files.pop(name, None)
-
-    # --- services --------------------------------------------------------------------------------------------------------------
-
-    def advertise(
-        self,
-        agent_id: str,
-        name: str,
-        *,
-        capabilities: list[str] | tuple[str, ...] | None,
-        metadata: dict[str, Any] | None,
-        scope: ServiceScope,
-        ttl: float | None,
-    ) -> ServiceRecord:
-        """Make a paglet findable under a service name."""
-        entry = self.kernel.agents.require(agent_id)
-        record = self.ports.services.advertise(
-            host_name=self.kernel.config.name,
-            host_url=self.kernel.address(),
-            name=name,
-            proxy=PagletProxyRef(self.kernel.address(), agent_id),
-            capabilities=capabilities,
-            metadata=metadata,
-            scope=scope,
-            ttl=ttl,
-        )
-        self.kernel.emit("service-advertise", entry, service_name=name, data=record.to_wire())
-        return record
-
-    def unadvertise(self, name: str, agent_id: str | None) -> list[ServiceRecord]:
-        """Withdraw service records and return them."""
-        removed = self.ports.services.unadvertise(name, agent_id)
-        self._report_removed(removed)
-        return removed
-
-    def _withdraw_services(self, entry: AgentEntry) -> None:
-        self._report_removed(self.ports.services.remove_agent(entry.agent_id))
-
-    def _report_removed(self, removed: list[ServiceRecord]) -> None:
-        for record in removed:
-            self.kernel.emit("service-remove", agent_id=record.proxy.agent_id, service_name=record.name)
-
-    async def lookup_services(
-        self, name: str | None, *, capability: str | None, scope: ServiceScope
-    ) -> list[ServiceRecord]:
-        """Return matching records of this host and, for mesh scope, those that online peers offer to the mesh."""
-        if not isinstance(scope, ServiceScope):
-            raise TypeError("scope must be a ServiceScope")
-        found = self.ports.services.lookup_all(name, capability)
-        if scope is ServiceScope.MESH:
-            peers = [ref.url for ref in self.ports.mesh.hosts(online_only=True, include_self=False)]
-            answers = await asyncio.gather(*(self._ask_peer(url, name, capability) for url in peers))
-            found += [record for answer in answers for record in answer]
-        return found
-
-    async def _ask_peer(self, url: str, name: str | None, capability: str | None) -> list[ServiceRecord]:
-        query = {key: text for key, text in (("name", name), ("capability", capability)) if text}
-        query["scope"] = ServiceScope.MESH.value
-        try:
-            reply = await self.ports.words.get_json(
-                f"{url}/services?{urlencode(query)}", timeout=MESH_LOOKUP_SECONDS
-            )
-            return [ServiceRecord.from_wire(wire) for wire in reply["services"]]
-        except (PagletError, OSError, LookupError, TypeError, ValueError):
-            return []  # a peer that cannot be asked offers nothing now
-
-
-def mailbox_counts(entry: AgentEntry) -> dict[str, int]:
-    """Return the four counters of a mailbox."""
-    statistics = entry.mailbox.statistics()
-    return {
-        "queued_count": statistics.queued,
-        "in_flight_count": statistics.in_flight,
-        "delivered_count": statistics.delivered,
-        "failed_count": statistics.failed,
-    }
 
 
 def ticket_of(payload: dict[str, Any], *, required: bool = False) -> TransferTicket:

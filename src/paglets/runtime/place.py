@@ -1,6 +1,7 @@
 """A place: one process that holds a paglet, as the kernel sees it.
 
-The kernel addresses (place, agent id) and never "the child of this agent", so that a place may hold more than one paglet one day.
+The kernel addresses (place, agent id) and never "the child of this agent", so that a place may hold more than one
+paglet one day.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ class Place:
         self.leaving = True
         self._process.signal(signal.SIGKILL)
 
-    # --- what the process does -------------------------------------------------------------------------------------------
+    # --- what the process does ----------------------------------------------------------------------------------------
 
     def _frame(self, frame: Frame) -> None:
         if frame.type == FrameType.REQUEST:
@@ -166,7 +167,8 @@ class Place:
         if self._exit_reported:
             self._finish()
         else:
-            # The report of the exit code is on its way; a descriptor that leaked elsewhere must not hold callers up for long.
+            # The report of the exit code is on its way; a descriptor that leaked elsewhere must not hold callers up for
+            # long.
             self._loop.call_later(EXIT_REPORT_SECONDS, self._finish)
             if not self.leaving:
                 self._process.signal(signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Hold every call that exists on POSIX or on Linux only, each with what happens elsewhere.
 
-Nothing outside this module and the launchers may name such a call, so that the rest of the runtime reads the same everywhere.
+Nothing outside this module and the launchers may name such a call, so that the rest of the runtime reads the same
+everywhere.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ _IOV_MAX = 512
 def raise_descriptor_limit() -> None:
     """Raise this process's soft limit of open descriptors to its hard limit.
 
-    One paglet costs its host one descriptor, and the usual soft limit of 1,024 would be met by a host with a thousand paglets.
+    One paglet costs its host one descriptor, and the usual soft limit of 1,024 would be met by a host with a thousand
+    paglets.
     """
     try:
         import resource
@@ -49,8 +51,8 @@ def can_fork() -> bool:
 class Lifeline:
     """A pipe whose closing ends every process that holds its other end.
 
-    The kernel closes the write end when this process ends, whatever ends it. Readers that called :func:`die_with` are then
-    killed by the kernel itself, without their interpreter taking part.
+    The kernel closes the write end when this process ends, whatever ends it. Readers that called :func:`die_with` are
+    then killed by the kernel itself, without their interpreter taking part.
     """
 
     def __init__(self) -> None:
@@ -75,7 +77,8 @@ _F_SETSIG = 10  # from fcntl.h; the fcntl module of Python 3.11 does not name it
 def die_with(lifeline_fd: int) -> int:
     """Have the kernel kill this process with SIGKILL as soon as the lifeline's write end is closed.
 
-    The descriptor is opened anew because owner and signal belong to the open file description, which forked processes share.
+    The descriptor is opened anew because owner and signal belong to the open file description, which forked processes
+    share.
 
     :return: the new descriptor, to be kept open; the old one where this is not supported.
     """
@@ -177,7 +180,8 @@ def seal(fd: int) -> None:
 def map_file(fd: int, nbytes: int) -> memoryview:
     """Map ``nbytes`` of a received memory file for reading.
 
-    A file that its sender could still shrink is read into memory instead: touching a page that is gone would kill this process.
+    A file that its sender could still shrink is read into memory instead: touching a page that is gone would kill this
+    process.
 
     :raises OSError: the file is shorter than announced.
     """
@@ -223,7 +227,8 @@ def write_all(fd: int, segments: Sequence[bytes | bytearray | memoryview]) -> in
 
 
 def kill_group(pid: int, number: int) -> None:
-    """Send a signal to a paglet's process group, or to its process alone where it has none; a gone process is no error."""
+    """Send a signal to a paglet's process group, or to its process alone where it has none; a gone process is no
+    error."""
     try:
         if hasattr(os, "killpg"):
             os.killpg(pid, number)

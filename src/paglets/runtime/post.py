@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,9 @@ from paglets.core.messages import DEACTIVATE, Message
 from paglets.core.policies import DeactivationRequest
 from paglets.runtime.agents import AgentEntry, Delivery, DeliveryDone
 from paglets.runtime.attachment import Attachment
-from paglets.runtime.kernel import Kernel, delivery_future
+from paglets.runtime.kernel import Kernel
 from paglets.runtime.place import packed
+from paglets.runtime.pump import delivery_future
 from paglets.runtime.sleep import Dormitory, not_awake
 from paglets.serialization.values import pack, unpack
 
@@ -85,7 +85,7 @@ class PostOffice:
 
     def _hand_over(self, entry: AgentEntry, posting: Posting, done: DeliveryDone) -> None:
         try:
-            self._kernel.deliver(entry, _delivery(posting, done))
+            self._kernel.messages.deliver(entry, _delivery(posting, done))
         except PagletError as exc:
             self._kernel.emit("message-failed", entry, message_id=posting.message_id, error=str(exc))
             done(None, exc)
@@ -158,5 +158,3 @@ def _delivery(posting: Posting, done: DeliveryDone) -> Delivery:
 def _ignore(reply: Attachment | None, error: Exception | None) -> None:
     if reply is not None:
         reply.close()
-
-

@@ -74,7 +74,7 @@ class Dormitory:
             raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
         return record
 
-    # --- going to sleep ------------------------------------------------------------------------------------------------------
+    # --- going to sleep -----------------------------------------------------------------------------------------------
 
     async def deactivate(
         self,
@@ -169,7 +169,7 @@ class Dormitory:
         await self._kernel.on_disk(self._files.remove_work_dir, agent_id)
         self._kernel.emit("dispose", agent_id=agent_id, class_name=summary.agent_class_name, data={"active": False})
 
-    # --- waking up -----------------------------------------------------------------------------------------------------------
+    # --- waking up ----------------------------------------------------------------------------------------------------
 
     async def activate(self, agent_id: str) -> dict[str, str]:
         """Bring an inactive paglet back; callers that ask at the same time share one awakening.
@@ -238,10 +238,10 @@ class Dormitory:
         delivery = Delivery(
             packed(message.to_wire()), message.kind, message.priority, message.message_id, oneway=False, done=done
         )
-        self._kernel.deliver(entry, delivery)
+        self._kernel.messages.deliver(entry, delivery)
         return handled
 
-    # --- the host's own life -------------------------------------------------------------------------------------------------
+    # --- the host's own life ------------------------------------------------------------------------------------------
 
     async def wake_for_startup(self) -> None:
         """Wake the paglets whose policy asks for it; one that fails stays inactive."""

@@ -12,11 +12,11 @@ from paglets.persistence.envelope import PagletEnvelope
 from paglets.protocol.transfer.model import TransferKind
 from paglets.remote.movement import MovementReader, Sink
 from paglets.remote.requests import encode_json
-from paglets.runtime.arrival import Incoming
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.http.guards import GuardPolicy, Receive, Scope, Send, refuse, send_json
 from paglets.runtime.http.intake import ClientGoneError, Intake
 from paglets.runtime.node import Node
+from paglets.runtime.receiving import Incoming
 
 #: Pieces of at most this size are written where they come in; a change of threads would take longer.
 WRITE_ON_LOOP_BYTES = 32 * 1024

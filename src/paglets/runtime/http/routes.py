@@ -130,7 +130,7 @@ async def agents(
     ] = "",
 ) -> Answer:
     """Return summaries."""
-    found = await node_of(request).list_agents(
+    found = await node_of(request).views.list_agents(
         active=state_filter in ("active", "all"),
         inactive=state_filter in ("inactive", "all"),
         include_state=include_state.lower() in ("1", "true", "yes"),
@@ -160,13 +160,13 @@ async def create(request: JsonRequest, data: JSONBody[bodies.CreateBody]) -> Ans
 @get("/agents/{agent_id:str}", summary="One paglet", responses=documented(replies.AgentReply))
 async def agent(request: JsonRequest, agent_id: AgentId) -> Answer:
     """Return its summary."""
-    return answer(node_of(request).summary(agent_id))
+    return answer(node_of(request).views.summary(agent_id))
 
 
 @get("/agents/{agent_id:str}/state", summary="A paglet's state", responses=documented(replies.StateReply))
 async def agent_state(request: JsonRequest, agent_id: AgentId) -> Answer:
     """Return its summary and its state in plain values."""
-    return answer(await node_of(request).state_payload(agent_id))
+    return answer(await node_of(request).views.state_payload(agent_id))
 
 
 @post(
@@ -271,7 +271,7 @@ async def dispose(request: JsonRequest, agent_id: AgentId) -> Answer:
 )
 async def advertise(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.ServiceBody]) -> Answer:
     """Make a paglet findable under a service name."""
-    record = node_of(request).advertise(
+    record = node_of(request).services.advertise(
         agent_id,
         data.name,
         capabilities=data.capabilities,
@@ -290,7 +290,7 @@ async def advertise(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodi
 )
 async def unadvertise(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.ServiceNameBody]) -> Answer:
     """Withdraw a paglet's record and return what was removed."""
-    removed = node_of(request).unadvertise(data.name, agent_id)
+    removed = node_of(request).services.unadvertise(data.name, agent_id)
     return answer({"services": [record.to_wire() for record in removed]})
 
 

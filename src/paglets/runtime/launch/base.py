@@ -72,7 +72,8 @@ class Launcher(Protocol):
     def launch(self, on_exit: ExitHandler) -> WorkerProcess:
         """Start a process that speaks frames on the returned socket, or hand out one that was started ahead.
 
-        :param on_exit: called once, on any thread, with the exit code (negative: minus the signal number), or None if nobody knows.
+        :param on_exit: called once, on any thread, with the exit code (negative: minus the signal number), or None if
+            nobody knows.
         :raises HostError: no process can be started.
         """
 

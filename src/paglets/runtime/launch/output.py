@@ -1,7 +1,7 @@
 """Carry what paglet processes print to the host's own standard output and error, without ever making them wait.
 
-A paglet that floods its output, or a host whose output nobody reads, must not stop another paglet's ``print``. What does not fit into the
-buffer is dropped, and how much was dropped is said in its place.
+A paglet that floods its output, or a host whose output nobody reads, must not stop another paglet's ``print``. What
+does not fit into the buffer is dropped, and how much was dropped is said in its place.
 """
 
 from __future__ import annotations

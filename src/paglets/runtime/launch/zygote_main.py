@@ -1,7 +1,7 @@
 """The fork server: a small single-threaded process that has imported the worker and forks one child per paglet.
 
-It is told what to do by packets on its control socket (:mod:`paglets.runtime.launch.zygote` is the other end), reaps its children,
-reports how they ended, and is killed by the kernel with the process that started it.
+It is told what to do by packets on its control socket (:mod:`paglets.runtime.launch.zygote` is the other end), reaps
+its children, reports how they ended, and is killed by the kernel with the process that started it.
 """
 
 from __future__ import annotations

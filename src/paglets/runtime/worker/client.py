@@ -20,9 +20,7 @@ class WorkerClient(HostClient):
     :param in_handler: tells whether the caller runs for a handler, and so must not wait for a reply of its own paglet.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, *, agent_id: str, address: str, in_handler: Callable[[], bool]
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, *, agent_id: str, address: str, in_handler: Callable[[], bool]) -> None:
         super().__init__()
         self._endpoint = endpoint
         self._agent_id = agent_id
@@ -60,12 +58,7 @@ class WorkerClient(HostClient):
 
         :raises LifecycleError: the paglet would wait for itself for ever.
         """
-        if (
-            agent_id == self._agent_id
-            and not oneway
-            and self._in_handler()
-            and same_url(host_url, self._address)
-        ):
+        if agent_id == self._agent_id and not oneway and self._in_handler() and same_url(host_url, self._address):
             raise LifecycleError(
                 f"paglet {agent_id} cannot wait for its own reply to {message.kind!r}: it handles one message at a "
                 "time and is handling one now; call the method, or use send_oneway or send_future"

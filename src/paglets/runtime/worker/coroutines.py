@@ -24,9 +24,9 @@ class CoroutineRunner:
     def settle(self, value: Any) -> Any:
         """Return ``value``, or what it evaluates to when it is awaitable.
 
-        When the calling thread is the loop's own (a coroutine of the paglet made a blocking call that needs an asynchronous hook), the
-        hook runs in this very thread, so that locks it holds are held for the hook, and on a loop of its own, because the other one
-        cannot turn until the call returns.
+        When the calling thread is the loop's own (a coroutine of the paglet made a blocking call that needs an
+        asynchronous hook), the hook runs in this very thread, so that locks it holds are held for the hook, and on a
+        loop of its own, because the other one cannot turn until the call returns.
         """
         if not inspect.isawaitable(value):
             return value

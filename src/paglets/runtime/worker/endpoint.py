@@ -1,8 +1,8 @@
 """The paglet process's end of the socket to its host: one thread reads, any thread asks and waits.
 
-A request of the host that was caused by a call of this process (a hook that a ``dispatch`` of its own needs) carries the id of that call
-and is executed by the thread that waits for its answer. So locks that the thread holds are held for the hook as well, and a handler
-that moves its own paglet does not wait for itself.
+A request of the host that was caused by a call of this process (a hook that a ``dispatch`` of its own needs) carries
+the id of that call and is executed by the thread that waits for its answer. So locks that the thread holds are held for
+the hook as well, and a handler that moves its own paglet does not wait for itself.
 """
 
 from __future__ import annotations
@@ -150,5 +150,3 @@ class Endpoint:
     def _answer_queries(self) -> None:
         while True:
             self._execute(self._queries.get())
-
-

@@ -82,7 +82,8 @@ class WorkerHost:
         self.address = address
         self._in_handler = in_handler
 
-    # Made when they are first asked for: every function that an idle paglet never runs saves it some 40 KB of private memory.
+    # Made when they are first asked for: every function that an idle paglet never runs saves it some 40 KB of private
+    # memory.
 
     @cached_property
     def client(self) -> WorkerClient:
@@ -109,7 +110,7 @@ class WorkerHost:
                 f"{self._paglet.agent_id})"
             )
 
-    # --- proxies and information -----------------------------------------------------------------------------------------
+    # --- proxies and information --------------------------------------------------------------------------------------
 
     def proxy_for(self, host_url: str, agent_id: str) -> PagletProxy:
         """Return a proxy without checking that the paglet exists."""
@@ -153,7 +154,7 @@ class WorkerHost:
         """Set a property of the host; its value must be encodable."""
         self._call("set_property", key=key, value=value)
 
-    # --- lifecycle ---------------------------------------------------------------------------------------------------------
+    # --- lifecycle ----------------------------------------------------------------------------------------------------
 
     def create(
         self,
@@ -214,7 +215,7 @@ class WorkerHost:
         # A handler that asks is not waited for; `run` and other threads wait until the running handler has ended.
         return self._call(operation, in_handler=self._in_handler(), **arguments)
 
-    # --- messages ------------------------------------------------------------------------------------------------------------
+    # --- messages -----------------------------------------------------------------------------------------------------
 
     def deliver_message(
         self,
@@ -265,7 +266,7 @@ class WorkerHost:
         answer: dict[str, int] = self._call("mailbox_status", agent_id=agent_id)
         return answer
 
-    # --- resources, storage, files -----------------------------------------------------------------------------------------
+    # --- resources, storage, files ------------------------------------------------------------------------------------
 
     def resources_for(self, agent_id: str) -> ResourceRegistry:
         """Return this paglet's resources."""
@@ -311,7 +312,7 @@ class WorkerHost:
                 return Path(ref.current_path)
         raise HostError(f"no file is registered under the name {name!r}")
 
-    # --- services ------------------------------------------------------------------------------------------------------------
+    # --- services -----------------------------------------------------------------------------------------------------
 
     def advertise_service(
         self,

@@ -1,4 +1,5 @@
-"""What runs inside a paglet process: it builds the paglet, runs its hooks and handlers one at a time, and its ``run`` beside them."""
+"""What runs inside a paglet process: it builds the paglet, runs its hooks and handlers one at a time, and its
+``run`` beside them."""
 
 from __future__ import annotations
 
@@ -103,7 +104,7 @@ class Worker:
             raise HostError("the paglet of this process has not started")
         return self._paglet
 
-    # --- operations ------------------------------------------------------------------------------------------------------
+    # --- operations ---------------------------------------------------------------------------------------------------
 
     def _start(self, frame: Frame) -> tuple[bytes, Attachment | None]:
         order = unpack(frame.payload)
@@ -164,7 +165,8 @@ class Worker:
         return resources, Attachment.of([pack(reply)])
 
     def _in_handler(self) -> bool:
-        """Tell whether the calling thread is what the handler that runs waits for: waiting for its end would be for ever."""
+        """Tell whether the calling thread is what the handler that runs waits for: waiting for its end would be for
+        ever."""
         thread = threading.current_thread()
         if thread is self._main_thread or self._coroutines.owns(thread):
             return True

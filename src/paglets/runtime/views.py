@@ -1,0 +1,103 @@
+"""What a host tells about its paglets: summaries and states, active and inactive alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paglets.core.errors import InvalidAgentError, PagletError
+from paglets.runtime.agents import AgentEntry
+from paglets.runtime.kernel import Kernel
+from paglets.runtime.sleep import Dormitory
+from paglets.serialization.blob import decode_blob_plain
+
+
+class Views:
+    """Describe the paglets of one host as plain values."""
+
+    def __init__(self, kernel: Kernel, dormitory: Dormitory) -> None:
+        self._kernel = kernel
+        self._dormitory = dormitory
+
+    def summary(self, agent_id: str) -> dict[str, Any]:
+        """Return the summary of a paglet.
+
+        :raises InvalidAgentError: it is unknown here.
+        """
+        entry = self._kernel.agents.get(agent_id)
+        if entry is not None:
+            return self._active_summary(entry)
+        sleeper = self._dormitory.summary(agent_id)
+        if sleeper is None:
+            raise InvalidAgentError(f"no paglet {agent_id} on {self._kernel.config.name}")
+        return self._common(agent_id, sleeper.agent_class_name, sleeper.state_class_name, active=False) | {
+            "deactivated_at": sleeper.deactivated_at
+        }
+
+    def _common(self, agent_id: str, class_name: str, state_class_name: str, *, active: bool) -> dict[str, Any]:
+        return {
+            "agent_id": agent_id,
+            "class_name": class_name,
+            "state_class_name": state_class_name,
+            "host": self._kernel.config.name,
+            "address": self._kernel.address(),
+            "active": active,
+        }
+
+    def _active_summary(self, entry: AgentEntry) -> dict[str, Any]:
+        place = entry.place
+        return self._common(entry.agent_id, entry.class_name, entry.state_class_name, active=entry.active) | {
+            "pid": entry.crashed_pid if entry.crashed else (place.pid if place is not None else None),
+            "crashed": entry.crashed,
+            "exitcode": entry.exitcode,
+            "error": entry.error,
+            "mailbox": None if entry.crashed else mailbox_counts(entry),
+            "resources": dict(entry.resources),
+        }
+
+    async def state_payload(self, agent_id: str) -> dict[str, Any]:
+        """Return the state of a paglet as plain values, with its summary.
+
+        :raises InvalidAgentError: it is unknown here.
+        """
+        entry = self._kernel.agents.get(agent_id)
+        if entry is not None:
+            if entry.crashed and entry.last_state is not None:
+                blob = entry.last_state
+            else:
+                blob = await self._kernel.state_blob(entry)
+            return self._active_summary(entry) | {"state": decode_blob_plain(blob.view())}
+        record = await self._dormitory.record(agent_id)
+        common = self._common(agent_id, record.agent_class_name, record.state_class_name, active=False)
+        return common | {
+            "state": decode_blob_plain(record.state_blob),
+            "deactivation_policy": record.policy.to_wire(),
+            "queued_message_count": await self._dormitory.queued_count(agent_id),
+        }
+
+    async def list_agents(
+        self, *, active: bool = True, inactive: bool = False, include_state: bool = False
+    ) -> list[dict[str, Any]]:
+        """Return summaries: the active (and crashed) paglets in order of creation, then the inactive ones."""
+        found = [self._active_summary(entry) for entry in self._kernel.agents.visible()] if active else []
+        if inactive:
+            found += [
+                self.summary(agent_id) for agent_id in self._dormitory.agent_ids if agent_id not in self._kernel.agents
+            ]
+        if include_state:
+            for summary in found:
+                try:
+                    summary.update(await self.state_payload(summary["agent_id"]))
+                except PagletError as exc:
+                    summary["state_error"] = str(exc)
+        return found
+
+
+def mailbox_counts(entry: AgentEntry) -> dict[str, int]:
+    """Return the four counters of a mailbox."""
+    statistics = entry.mailbox.statistics()
+    return {
+        "queued_count": statistics.queued,
+        "in_flight_count": statistics.in_flight,
+        "delivered_count": statistics.delivered,
+        "failed_count": statistics.failed,
+    }
