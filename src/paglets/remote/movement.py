@@ -219,6 +219,11 @@ class MovementReader:
         return self.header
 
     @property
+    def only_memory(self) -> bool:
+        """Whether every part that is still to come is held in memory, so that taking it waits for no disk."""
+        return all(getattr(sink, "in_memory", False) for _, sink in self._pending)
+
+    @property
     def _end_of_header(self) -> int:
         return FRAME.size + (self._header_bytes or 0)
 

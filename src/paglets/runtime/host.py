@@ -48,6 +48,7 @@ from paglets.runtime.options import (
     not_available,
 )
 from paglets.runtime.post import Posting
+from paglets.runtime.pump import ReplyWaiter
 from paglets.runtime.remote_resources import RemoteResources
 from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
 from paglets.runtime.views import mailbox_counts
@@ -597,7 +598,10 @@ class Host:
         :raises TimeoutError: no reply in time; the message may still be handled.
         """
         posting = Posting.of(message, oneway=oneway, activate_if_inactive=activate_if_inactive, no_delay=no_delay)
-        reply = self._post(agent_id, posting).result(timeout)
+        assembly = self._running()
+        waiter = ReplyWaiter()
+        assembly.loop.call_soon_threadsafe(assembly.node.post.post, agent_id, posting, waiter.done)
+        reply = waiter.wait(timeout)
         if reply is None:
             return None
         try:

@@ -272,6 +272,7 @@ class Kernel:
         except BaseException:
             place.kill()
             raise
+        self._launcher.refill()
         answer = unpack(frame.payload)
         entry.resources = answer["resources"]
         place.run_ended = self.loop.create_future() if answer["has_run"] else None

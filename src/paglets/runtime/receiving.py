@@ -20,6 +20,8 @@ MAX_STATE_BYTES = 4 * 1024 * 1024 * 1024
 class StateSink:
     """Collect a state blob as it arrives."""
 
+    in_memory = True
+
     def __init__(self) -> None:
         self._writer = AttachmentWriter()
         self.attachment = EMPTY

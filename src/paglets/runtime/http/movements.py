@@ -13,6 +13,7 @@ from paglets.protocol.transfer.model import TransferKind
 from paglets.remote.movement import MovementReader, Sink
 from paglets.remote.requests import encode_json
 from paglets.runtime.attachment import Attachment
+from paglets.runtime.http.connection import DIRECT_BODY
 from paglets.runtime.http.guards import GuardPolicy, Receive, Scope, Send, refuse, send_json
 from paglets.runtime.http.intake import ClientGoneError, Intake
 from paglets.runtime.node import Node
@@ -35,7 +36,7 @@ class MovementEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read the movement as it comes in, and answer."""
         policy = self._policy()
-        reading = _Reading(self._node, self._intake, policy.max_buffered_bytes)
+        reading = _Reading(self._node, self._intake, policy.max_buffered_bytes, scope)
         self.under_way += 1
         try:
             if scope["method"] != "POST" or scope["path"].rstrip("/") != "/agents":
@@ -59,13 +60,15 @@ class MovementEndpoint:
 class _Reading:
     """One movement that is being received."""
 
-    def __init__(self, node: Node, intake: Intake, max_buffered_bytes: int) -> None:
+    def __init__(self, node: Node, intake: Intake, max_buffered_bytes: int, scope: Scope) -> None:
         self._node = node
         self._intake = intake
         self._max_buffered_bytes = max_buffered_bytes
         self._held = 0
         self._incoming: Incoming | None = None
         self._reader = MovementReader(self._open)
+        self._take_directly = scope.get("extensions", {}).get(DIRECT_BODY)
+        self._failure: Exception | None = None
 
     async def run(self, receive: Receive) -> dict[str, Any]:
         """Read to the end, and do what the header asks for."""
@@ -75,6 +78,8 @@ class _Reading:
             if message["type"] == "http.disconnect":
                 raise ClientGoneError
             piece = message.get("body", b"")
+            if self._failure is not None:
+                raise self._failure
             if piece:
                 await self._take(piece)
             more = message.get("more_body", False)
@@ -97,10 +102,24 @@ class _Reading:
             else:
                 header = reader.decode_header()
             rest = reader.open_parts(header)
+            if self._take_directly is not None and reader.only_memory:
+                # At once, before the loop turns: the next piece must find everything before it in place.
+                reader.feed_parts(rest)
+                reader.feed_parts(memoryview(self._take_directly(self._take_now)))
+                return
         if len(rest) > WRITE_ON_LOOP_BYTES:
             await self._node.kernel.on_disk(reader.feed_parts, rest)
         else:
             reader.feed_parts(rest)
+
+    def _take_now(self, piece: bytes) -> bool:
+        """Take a piece of a state on the loop: it goes into memory, which is quicker than telling anybody about it."""
+        try:
+            self._reader.feed_parts(memoryview(piece))
+        except Exception as exc:
+            self._failure = exc
+            return False
+        return True
 
     async def discard(self) -> None:
         """Let go of what was received, and remove it if the movement came to nothing."""

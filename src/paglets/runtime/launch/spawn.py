@@ -79,7 +79,6 @@ class SpawnLauncher:
         try:
             with self._lock:
                 spare = self._spares.popleft() if self._spares else _Spare(self._output())
-                self._refill()
         except OSError as exc:
             raise HostError(f"cannot start a paglet process: {exc}") from exc
         worker = WorkerProcess(spare.sock, _kill)
@@ -87,6 +86,11 @@ class SpawnLauncher:
         worker.started(spare.process.pid)
         threading.Thread(target=_watch, args=(spare.process, worker), name="paglets-spawn-watch", daemon=True).start()
         return worker
+
+    def refill(self) -> None:
+        """Start spares in place of those that were handed out."""
+        with self._lock, contextlib.suppress(OSError):
+            self._refill()
 
     def preload(self, modules: Sequence[str], timeout: float = 60.0) -> dict[str, str]:
         """Say that nothing is imported ahead: every process imports for itself here."""

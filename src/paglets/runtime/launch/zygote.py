@@ -65,6 +65,14 @@ class ZygoteLauncher:
                     raise HostError(f"cannot start a paglet process: {exc}") from exc
         raise AssertionError("unreachable")
 
+    def refill(self) -> None:
+        """Fork spares in place of those that were handed out."""
+        with self._lock:
+            generation = self._generation
+        if generation is not None and not generation.lost:
+            with contextlib.suppress(OSError):  # the next launch finds out that the fork server died
+                generation.refill()
+
     def preload(self, modules: Sequence[str], timeout: float = 60.0) -> dict[str, str]:
         """Import modules in the fork server; those that fail or leave threads behind are refused.
 
@@ -162,7 +170,6 @@ class _Generation:
             else:
                 worker = self._fork()
                 worker.adopt(on_exit)
-            self._refill()
             return worker
 
     def refill(self) -> None:
