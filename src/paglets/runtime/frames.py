@@ -1,4 +1,4 @@
-"""The frames that a host and a paglet process exchange over their socket pair.
+"""The frames that a host and a paglet process exchange over their two socket pairs.
 
 Every frame is a fixed header, a small *payload* and an optional *attachment*. The attachment follows the payload on the
 socket or, when it is large, is a memory file whose descriptor travels with the header. Both ends may ask (`REQUEST`)
@@ -54,10 +54,14 @@ class Op(IntEnum):
     RUN_ENDED = 34  # notice: run() returned or raised
 
 
+#: Executed by the paglet's main thread, in order. Everything else is answered beside it.
+COMMANDS = frozenset({Op.START, Op.RUN, Op.MESSAGE, Op.HOOK, Op.CLEANUP})
+
+
 class Frame:
     """One decoded frame."""
 
-    __slots__ = ("attachment", "id", "op", "parent", "payload", "type")
+    __slots__ = ("attachment", "id", "is_command", "op", "parent", "payload", "type")
 
     def __init__(self, type_: int, op: int, id_: int, parent: int, payload: bytes, attachment: Attachment) -> None:
         self.type = type_
@@ -66,6 +70,8 @@ class Frame:
         self.parent = parent
         self.payload = payload
         self.attachment = attachment
+        self.is_command = False
+        """Whether it came on the command socket, where its answer goes too."""
 
 
 class FrameError(HostError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from urllib.parse import urlsplit
 
 from paglets.core.errors import HostError
 from paglets.persistence.directory import safe_host_name
+from paglets.remote.lan import lan_address
 
 DEFAULT_PERSISTENCE_ROOT = Path.home() / ".paglets" / "hosts"
 AUTO = "auto"
@@ -24,25 +24,6 @@ def checked_name(name: str) -> str:
     if not name.strip() or len(name) > _MAX_NAME or not name.isprintable():
         raise ValueError(f"a host needs a printable name of 1 to {_MAX_NAME} characters, not {name!r}")
     return name
-
-
-def lan_address() -> str:
-    """Return the address other machines of the local network reach this one by, or the loopback address."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # a documentation address; connecting a datagram socket sends nothing
-            found = str(probe.getsockname()[0])
-            if not found.startswith("127."):
-                return found
-        except OSError:
-            found = ""
-    try:
-        for *_, address in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET):
-            if not str(address[0]).startswith("127."):
-                return str(address[0])
-    except OSError:
-        return "127.0.0.1"
-    return "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)

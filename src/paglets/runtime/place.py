@@ -15,7 +15,7 @@ from paglets.core.error_wire import error_from_wire
 from paglets.core.errors import HostError, PagletCrashedError
 from paglets.runtime.attachment import EMPTY, Attachment
 from paglets.runtime.channel import HostChannel, ReplyHandler
-from paglets.runtime.frames import Frame, FrameType, Op
+from paglets.runtime.frames import COMMANDS, Frame, FrameType, Op
 from paglets.runtime.launch.base import Launcher
 from paglets.serialization.values import pack, unpack
 
@@ -65,7 +65,8 @@ class Place:
         self._pid: int | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._process = launcher.launch(self._exited_elsewhere)
-        self.channel = HostChannel(loop, self._process.sock, on_frame=self._frame, on_lost=self._connection_lost)
+        self.channel = HostChannel(loop, self._process.control, on_frame=self._frame, on_lost=self._connection_lost)
+        self._commands = HostChannel(loop, self._process.commands, on_frame=self._frame, on_lost=self._connection_lost)
 
     @property
     def pid(self) -> int | None:
@@ -106,19 +107,21 @@ class Place:
             else:
                 future.set_result(frame)
 
-        id_ = self.channel.request(op, payload, done, attachment=attachment, parent=parent)
+        # A step that the process's own call needs is for the thread that waits in that call.
+        channel = self._commands if op in COMMANDS and not parent else self.channel
+        id_ = channel.request(op, payload, done, attachment=attachment, parent=parent)
         if timeout is None:
             return await future
         try:
             async with asyncio.timeout(timeout):
                 return await future
         except TimeoutError:
-            self.channel.forget(id_)
+            channel.forget(id_)
             raise
 
     def post(self, op: Op, payload: bytes, attachment: Attachment, done: ReplyHandler) -> None:
-        """Send a request whose answer goes to a callback."""
-        self.channel.request(op, payload, done, attachment=attachment)
+        """Send a command whose answer goes to a callback."""
+        self._commands.request(op, payload, done, attachment=attachment)
 
     def crash_error(self) -> PagletCrashedError:
         """Return the error that callers of a process that ended get."""
@@ -163,6 +166,8 @@ class Place:
         self._finish()
 
     def _connection_lost(self) -> None:
+        if self._disconnected:
+            return
         self._disconnected = True
         if self._exit_reported:
             self._finish()
@@ -182,6 +187,7 @@ class Place:
         if not self.leaving:
             self._on_lost(self)
         self.channel.close()
+        self._commands.close()
 
 
 def restore_failure(frame: Frame) -> Exception:

@@ -12,13 +12,16 @@ ExitHandler = Callable[[int | None], None]
 
 
 class WorkerProcess:
-    """One started process that is going to hold a paglet, and the host's end of the socket to it.
+    """One started process that is going to hold a paglet, and the host's ends of the two sockets to it.
 
     :param kill: sends a signal to the process; safe against a process that is already gone.
     """
 
-    def __init__(self, sock: socket.socket, kill: Callable[[WorkerProcess, int], None]) -> None:
-        self.sock = sock
+    def __init__(
+        self, control: socket.socket, commands: socket.socket, kill: Callable[[WorkerProcess, int], None]
+    ) -> None:
+        self.control = control
+        self.commands = commands
         self.pid: int | None = None
         """Process id, None until the process is known to run."""
         self.exited = False
@@ -58,6 +61,11 @@ class WorkerProcess:
         else:
             self._kill(self, number)
 
+    def close(self) -> None:
+        """Close the sockets of a process that nobody needs; without a host it ends."""
+        self.control.close()
+        self.commands.close()
+
     def kill(self) -> None:
         """End the process at once."""
         self.signal(signal.SIGKILL)
@@ -70,7 +78,7 @@ class Launcher(Protocol):
         """Get ready ahead of the first launch."""
 
     def launch(self, on_exit: ExitHandler) -> WorkerProcess:
-        """Start a process that speaks frames on the returned socket, or hand out one that was started ahead.
+        """Start a process that speaks frames on the returned sockets, or hand out one that was started ahead.
 
         :param on_exit: called once, on any thread, with the exit code (negative: minus the signal number), or None if
             nobody knows.

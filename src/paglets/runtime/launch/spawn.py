@@ -21,9 +21,9 @@ from paglets.runtime.launch.zygote import lifeline
 
 _BOOTSTRAP = (
     "import sys, msgspec\n"
-    "sys.path[:] = msgspec.json.decode(sys.argv[3])\n"
+    "sys.path[:] = msgspec.json.decode(sys.argv[4])\n"
     "from paglets.runtime.worker.main import serve_spawned\n"
-    "serve_spawned(int(sys.argv[1]), int(sys.argv[2]))\n"
+    "serve_spawned(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))\n"
 )
 
 
@@ -31,7 +31,8 @@ class _Spare:
     """A fresh interpreter that has imported the worker and waits for the name of its paglet."""
 
     def __init__(self, output_fds: tuple[int, int]) -> None:
-        self.sock, theirs = platform.channel_pair()
+        self.control, their_control = platform.channel_pair()
+        self.commands, their_commands = platform.channel_pair()
         line = lifeline()
         path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109 - text is what is sent
         try:
@@ -40,20 +41,27 @@ class _Spare:
                     sys.executable,
                     "-c",
                     _BOOTSTRAP,
-                    str(theirs.fileno()),
+                    str(their_control.fileno()),
+                    str(their_commands.fileno()),
                     str(line.read_fd),
                     msgspec.json.encode(path).decode(),
                 ],
-                pass_fds=(theirs.fileno(), line.read_fd),
+                pass_fds=(their_control.fileno(), their_commands.fileno(), line.read_fd),
                 stdin=subprocess.DEVNULL,
                 stdout=output_fds[0],
                 stderr=output_fds[1],
             )
         except OSError:
-            self.sock.close()
+            self.close()
             raise
         finally:
-            theirs.close()
+            their_control.close()
+            their_commands.close()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self.control.close()
+        self.commands.close()
 
 
 class SpawnLauncher:
@@ -81,7 +89,7 @@ class SpawnLauncher:
                 spare = self._spares.popleft() if self._spares else _Spare(self._output())
         except OSError as exc:
             raise HostError(f"cannot start a paglet process: {exc}") from exc
-        worker = WorkerProcess(spare.sock, _kill)
+        worker = WorkerProcess(spare.control, spare.commands, _kill)
         worker.adopt(on_exit)
         worker.started(spare.process.pid)
         threading.Thread(target=_watch, args=(spare.process, worker), name="paglets-spawn-watch", daemon=True).start()
@@ -103,7 +111,7 @@ class SpawnLauncher:
             self._closed = True
             spares, self._spares = self._spares, deque()
         for spare in spares:
-            spare.sock.close()
+            spare.close()
             with contextlib.suppress(ProcessLookupError):
                 spare.process.send_signal(signal.SIGKILL)
             spare.process.wait()

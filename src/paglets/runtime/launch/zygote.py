@@ -166,7 +166,7 @@ class _Generation:
                 worker = self._spares.popleft()
                 if worker.adopt(on_exit):
                     break
-                worker.sock.close()
+                worker.close()
             else:
                 worker = self._fork()
                 worker.adopt(on_exit)
@@ -182,18 +182,20 @@ class _Generation:
             self._spares.append(self._fork())
 
     def _fork(self) -> WorkerProcess:
-        ours, theirs = platform.channel_pair()
-        worker = WorkerProcess(ours, self._kill)
+        control, their_control = platform.channel_pair()
+        commands, their_commands = platform.channel_pair()
+        worker = WorkerProcess(control, commands, self._kill)
         self._token += 1
         self._starting[self._token] = worker
         try:
-            self._tell("fork", self._token, fds=(theirs.fileno(),))
+            self._tell("fork", self._token, fds=(their_control.fileno(), their_commands.fileno()))
         except OSError:
             del self._starting[self._token]
-            ours.close()
+            worker.close()
             raise
         finally:
-            theirs.close()
+            their_control.close()
+            their_commands.close()
         return worker
 
     def _follow_context(self) -> None:
@@ -206,7 +208,7 @@ class _Generation:
 
     def _drop_spares(self) -> None:
         while self._spares:
-            self._spares.popleft().sock.close()  # without a host it ends
+            self._spares.popleft().close()
 
     def preload(self, modules: Sequence[str], timeout: float) -> dict[str, str]:
         """Have modules imported and wait for what was refused."""

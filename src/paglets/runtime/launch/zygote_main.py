@@ -73,7 +73,7 @@ class _Zygote:
         order: list[Any] = msgspec.msgpack.decode(data)
         match order:
             case ["fork", token]:
-                self._fork(token, fds[0])
+                self._fork(token, fds)
             case ["kill", pid, number]:
                 if pid in self._children:
                     platform.kill_group(pid, number)
@@ -90,27 +90,28 @@ class _Zygote:
         return True
 
     def _receive(self) -> tuple[bytes, list[int]]:
-        data, ancillary, _, _ = self._control.recvmsg(PACKET_BYTES, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = self._control.recvmsg(PACKET_BYTES, socket.CMSG_SPACE(8), socket.MSG_CMSG_CLOEXEC)
         fds = array.array("i")
         for level, kind, content in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds.frombytes(content)
         return data, list(fds)
 
-    def _fork(self, token: int, fd: int) -> None:
+    def _fork(self, token: int, fds: list[int]) -> None:
         try:
             pid = os.fork()
+            if pid == 0:
+                self._become_worker(*fds)
         except OSError as exc:
-            os.close(fd)
             self._tell("failed", token, str(exc))
             return
-        if pid == 0:
-            self._become_worker(fd)
-        os.close(fd)
+        finally:
+            for fd in fds:
+                os.close(fd)
         self._children.add(pid)
         self._tell("forked", token, pid)
 
-    def _become_worker(self, fd: int) -> NoReturn:
+    def _become_worker(self, control_fd: int, commands_fd: int) -> NoReturn:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -119,7 +120,7 @@ class _Zygote:
             self._control.close()
             lifeline = platform.die_with(self._lifeline_fd)
             os.close(self._lifeline_fd)
-            worker_main.serve(fd, lifeline)
+            worker_main.serve(control_fd, commands_fd, lifeline)
         finally:
             # Whatever happens above, this process must never go on as a second zygote.
             os._exit(70)

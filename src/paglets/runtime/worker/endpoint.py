@@ -1,4 +1,8 @@
-"""The paglet process's end of the socket to its host: one thread reads, any thread asks and waits.
+"""The paglet process's ends of its two sockets to its host.
+
+On the *command* socket come the steps of its life and its messages; the main thread reads it, executes, answers, and reads again, so
+that a message wakes one thread and no more. On the *control* socket goes everything beside that: calls of the paglet, queries
+that are answered while a handler runs, the order to leave. A thread of its own reads it; any thread asks and waits.
 
 A request of the host that was caused by a call of this process (a hook that a ``dispatch`` of its own needs) carries
 the id of that call and is executed by the thread that waits for its answer. So locks that the thread holds are held for
@@ -25,9 +29,6 @@ from paglets.serialization.values import unpack
 
 _READ_BYTES = 256 * 1024
 
-#: Answered beside a running handler.
-QUERIES = frozenset({Op.STATE, Op.RESOURCES})
-
 
 def leave(code: int) -> NoReturn:
     """End this process now, after what it printed was written."""
@@ -45,21 +46,35 @@ class Endpoint:
     :param execute: runs a request of the host and returns nothing; it answers by :meth:`reply` or :meth:`fail`.
     """
 
-    def __init__(self, sock: socket.socket, execute: Callable[[Frame], None]) -> None:
-        self._sock = sock
+    def __init__(self, control: socket.socket, commands: socket.socket, execute: Callable[[Frame], None]) -> None:
+        self._control = control
+        self._commands = commands
         self._execute = execute
         self._parser = FrameParser()
         self._send_lock = threading.Lock()
         self._waiting: dict[int, queue.SimpleQueue[Frame]] = {}
         self._next_id = 0
-        self.commands: queue.SimpleQueue[Frame] = queue.SimpleQueue()
         self._queries: queue.SimpleQueue[Frame] = queue.SimpleQueue()
         self._query_thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to read."""
+        """Begin to read what comes beside the commands."""
         # The bare function instead of a Thread object, which would cost every paglet 0.3 MB of private memory.
         _thread.start_new_thread(self._read, ())
+
+    def serve_commands(self) -> NoReturn:
+        """Execute commands on this thread, in order, for ever."""
+        parser = FrameParser()
+        try:
+            while True:
+                data, fds = platform.receive_with_descriptors(self._commands, _READ_BYTES)
+                if not data:
+                    leave(1)
+                for frame in parser.feed(data, fds):
+                    frame.is_command = True
+                    self._execute(frame)
+        except (OSError, FrameError):
+            leave(1)
 
     def call(self, method: str, arguments: Attachment) -> Attachment:
         """Ask the host for something and wait for the answer, running hooks that the host needs for it meanwhile.
@@ -72,7 +87,7 @@ class Endpoint:
             id_ = self._next_id
             self._waiting[id_] = answers
         try:
-            self._send(FrameType.REQUEST, Op.CALL, id_, method.encode(), arguments)
+            self._tell(FrameType.REQUEST, Op.CALL, id_, method.encode(), arguments)
             while True:
                 frame = answers.get()
                 if frame.type == FrameType.REQUEST:
@@ -86,37 +101,31 @@ class Endpoint:
 
     def notify(self, op: Op, payload: bytes = b"") -> None:
         """Tell the host something that it does not answer."""
-        self._send(FrameType.NOTICE, op, 0, payload, EMPTY)
+        self._tell(FrameType.NOTICE, op, 0, payload, EMPTY)
 
     def reply(self, frame: Frame, payload: bytes = b"", attachment: Attachment = EMPTY) -> None:
         """Answer a request of the host."""
-        self._send(FrameType.REPLY, frame.op, frame.id, payload, attachment)
+        self._answer(frame, FrameType.REPLY, payload, attachment)
 
     def fail(self, frame: Frame, payload: bytes) -> None:
         """Answer a request of the host with an error."""
-        self._send(FrameType.FAILURE, frame.op, frame.id, payload, EMPTY)
+        self._answer(frame, FrameType.FAILURE, payload, EMPTY)
 
-    def _send(self, type_: FrameType, op: int, id_: int, payload: bytes, attachment: Attachment) -> None:
-        chunks, fds = encode(type_, op, id_, 0, payload, attachment)
+    def _answer(self, frame: Frame, type_: FrameType, payload: bytes, attachment: Attachment) -> None:
+        if frame.is_command:
+            # Only the thread that executes commands writes to their socket.
+            _send(self._commands, type_, frame.op, frame.id, payload, attachment)
+        else:
+            self._tell(type_, frame.op, frame.id, payload, attachment)
+
+    def _tell(self, type_: FrameType, op: int, id_: int, payload: bytes, attachment: Attachment) -> None:
         with self._send_lock:
-            try:
-                if fds:
-                    sent = self._sock.sendmsg(chunks, platform.descriptor_ancillary(fds))
-                    rest = b"".join(chunks)[sent:]
-                    if rest:
-                        self._sock.sendall(rest)
-                elif len(chunks) == 1:
-                    self._sock.sendall(chunks[0])
-                else:
-                    for chunk in chunks:
-                        self._sock.sendall(chunk)
-            except OSError:
-                leave(1)  # without its host this process has nothing to do
+            _send(self._control, type_, op, id_, payload, attachment)
 
     def _read(self) -> None:
         while True:
             try:
-                data, fds = platform.receive_with_descriptors(self._sock, _READ_BYTES)
+                data, fds = platform.receive_with_descriptors(self._control, _READ_BYTES)
                 if not data:
                     leave(1)
                 for frame in self._parser.feed(data, fds):
@@ -129,10 +138,8 @@ class Endpoint:
             waiter = self._waiting.get(frame.parent) if frame.parent else None
             if waiter is not None:
                 waiter.put(frame)
-            elif frame.op in QUERIES:
-                self._query(frame)
             else:
-                self.commands.put(frame)
+                self._query(frame)
         elif frame.type == FrameType.NOTICE:
             if frame.op == Op.EXIT:
                 leave(0)
@@ -150,3 +157,18 @@ class Endpoint:
     def _answer_queries(self) -> None:
         while True:
             self._execute(self._queries.get())
+
+
+def _send(sock: socket.socket, type_: FrameType, op: int, id_: int, payload: bytes, attachment: Attachment) -> None:
+    chunks, fds = encode(type_, op, id_, 0, payload, attachment)
+    try:
+        if fds:
+            sent = sock.sendmsg(chunks, platform.descriptor_ancillary(fds))
+            rest = b"".join(chunks)[sent:]
+            if rest:
+                sock.sendall(rest)
+        else:
+            for chunk in chunks:
+                sock.sendall(chunk)
+    except OSError:
+        leave(1)  # without its host this process has nothing to do

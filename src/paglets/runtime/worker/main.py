@@ -36,26 +36,25 @@ TRACEBACK_BYTES = 16 * 1024
 _handling: ContextVar[object | None] = ContextVar("paglets-handling", default=None)
 
 
-def serve(fd: int, lifeline_fd: int) -> NoReturn:
-    """Turn this process into a paglet process that speaks on ``fd``; never returns.
+def serve(control_fd: int, commands_fd: int, lifeline_fd: int) -> NoReturn:
+    """Turn this process into a paglet process that speaks on two sockets; never returns.
 
     :param lifeline_fd: kept open; its closing ends this process.
     """
     platform.leave_terminal_group()
-    worker = Worker(socket.socket(fileno=fd))
-    worker.serve()
+    Worker(socket.socket(fileno=control_fd), socket.socket(fileno=commands_fd)).serve()
 
 
-def serve_spawned(fd: int, lifeline_fd: int) -> NoReturn:
+def serve_spawned(control_fd: int, commands_fd: int, lifeline_fd: int) -> NoReturn:
     """Turn a fresh interpreter into a paglet process; see :func:`serve`."""
-    serve(fd, platform.die_with(lifeline_fd))
+    serve(control_fd, commands_fd, platform.die_with(lifeline_fd))
 
 
 class Worker:
     """Execute what the host asks for."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._endpoint = Endpoint(sock, self.execute)
+    def __init__(self, control: socket.socket, commands: socket.socket) -> None:
+        self._endpoint = Endpoint(control, commands, self.execute)
         self._coroutines = CoroutineRunner()
         self._paglet: Paglet[Any] | None = None
         self._told_resources: dict[str, bool] = {}
@@ -75,9 +74,7 @@ class Worker:
         """Execute commands on this thread for ever."""
         self._endpoint.start()
         self._endpoint.notify(Op.HELLO, pack(os.getpid()))
-        commands = self._endpoint.commands
-        while True:
-            self.execute(commands.get())
+        self._endpoint.serve_commands()
 
     def execute(self, frame: Frame) -> None:
         """Execute one request and answer it; ``sys.exit`` in it ends the process."""

@@ -67,7 +67,7 @@ def warm_up() -> None:
     with ours, theirs:
         theirs.setblocking(False)
         for _ in range(ROUNDS):
-            worker = Worker(ours)
+            worker = Worker(ours, ours)
             worker.execute(Frame(FrameType.REQUEST, Op.START, 1, 0, order, Attachment.of([blob])))
             message = pack(Message("echo", {"by": 2}).to_wire())
             worker.execute(Frame(FrameType.REQUEST, Op.MESSAGE, 2, 0, b"", Attachment.of([message])))
