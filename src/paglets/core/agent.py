@@ -111,7 +111,7 @@ class Paglet(Generic[StateT]):
         self.resources = ResourceRegistry()
         self._context: PagletContext | None = None
         self._lock = threading.RLock()
-        self._state_changed = threading.Condition(self._lock)
+        self._changed: threading.Condition | None = None
 
     @classmethod
     def state_class(cls) -> type[Any]:
@@ -136,6 +136,14 @@ class Paglet(Generic[StateT]):
 
     def _attach(self, context: PagletContext) -> None:
         self._context = context
+
+    @property
+    def _state_changed(self) -> threading.Condition:
+        # Made when somebody first waits: most paglets never do, and there may be hundreds of them.
+        with self._lock:
+            if self._changed is None:
+                self._changed = threading.Condition(self._lock)
+            return self._changed
 
     # --- state --------------------------------------------------------------------------------------------------------
 

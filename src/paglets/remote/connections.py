@@ -7,6 +7,7 @@ the host's own server. It raises builtin errors (`OSError`, `TimeoutError`) and 
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -85,6 +86,7 @@ class ConnectionPool:
         self._closed = False
         self._opened = 0
         self._reused = 0
+        _watch_forks()
         _pools.add(self)
 
     def statistics(self) -> PoolStatistics:
@@ -260,5 +262,8 @@ def _forget_pools_after_fork() -> None:
         pool._forget_after_fork()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pools_after_fork)
+@functools.cache
+def _watch_forks() -> None:
+    # With the first pool, not on import: every hook costs each forked paglet pages of its own.
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forget_pools_after_fork)

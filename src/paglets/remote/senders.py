@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import queue
 import threading
@@ -92,6 +93,7 @@ _shared = SenderPool()
 
 def submit(call: Callable[[], Any]) -> Future[Any]:
     """Run a call on the threads that all proxies of this process share."""
+    _watch_forks()
     return _shared.submit(call)
 
 
@@ -101,5 +103,8 @@ def _start_anew_after_fork() -> None:
     _shared = SenderPool()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew_after_fork)
+@functools.cache
+def _watch_forks() -> None:
+    # With the first call, not on import: every hook costs each forked paglet pages of its own.
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_start_anew_after_fork)

@@ -25,16 +25,17 @@ class _Closer:
 
     def __init__(self) -> None:
         self._begin()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._begin)
 
     def _begin(self) -> None:
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[tuple[int, memoryview | None]] = queue.SimpleQueue()
         self._started = False
 
     def put(self, item: tuple[int, memoryview | None]) -> None:
         """Close a descriptor and forget its mapping, soon."""
+        if self._pid != os.getpid():
+            self._begin()  # the thread stayed in the process that this one was forked from
         with self._lock:
             if not self._started:
                 self._started = True

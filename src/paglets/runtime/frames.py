@@ -50,8 +50,7 @@ class Op(IntEnum):
     EXIT = 8  # notice: end
     # worker -> host
     CALL = 32  # a call of the host's API
-    HELLO = 33  # notice: the worker lives; payload: its process id
-    RUN_ENDED = 34  # notice: run() returned or raised
+    RUN_ENDED = 33  # notice: run() returned or raised
 
 
 #: Executed by the paglet's main thread, in order. Everything else is answered beside it.

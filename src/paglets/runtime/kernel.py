@@ -275,6 +275,7 @@ class Kernel:
         self._launcher.refill()
         answer = unpack(frame.payload)
         entry.resources = answer["resources"]
+        place.started(answer["pid"])
         place.run_ended = self.loop.create_future() if answer["has_run"] else None
         entry.remember_state(order.blob)
 

@@ -73,6 +73,10 @@ class Place:
         """Process id, None until the process is known to run."""
         return self._pid or self._process.pid
 
+    def started(self, pid: int) -> None:
+        """Note the process id that the process itself gave."""
+        self._pid = pid
+
     @property
     def alive(self) -> bool:
         """Whether requests can be answered."""
@@ -148,8 +152,6 @@ class Place:
     def _frame(self, frame: Frame) -> None:
         if frame.type == FrameType.REQUEST:
             self._on_call(self, frame)
-        elif frame.op == Op.HELLO:
-            self._pid = int(unpack(frame.payload))
         elif frame.op == Op.RUN_ENDED:
             self._on_run_ended(self, restore_failure(frame) if frame.payload else None)
 

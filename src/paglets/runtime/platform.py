@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Sequence
 
@@ -148,6 +147,8 @@ def open_memory_file(name: str) -> int:
     """
     if hasattr(os, "memfd_create"):
         return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    import tempfile  # not needed where memory files exist, and it brings much along
+
     fd, path = tempfile.mkstemp(prefix="paglets-")
     os.unlink(path)  # noqa: PTH108 - the path comes from mkstemp as text
     return fd
@@ -242,9 +243,13 @@ def kill_group(pid: int, number: int) -> None:
 
 
 def leave_terminal_group() -> None:
-    """Leave the terminal's process group, so that Ctrl-C reaches the host alone, and ignore SIGINT."""
+    """Leave the terminal's process group, so that Ctrl-C reaches the host alone."""
     if hasattr(os, "setpgid"):
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
+
+
+def ignore_interrupts() -> None:
+    """Ignore SIGINT, in this process and in those forked from it."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)

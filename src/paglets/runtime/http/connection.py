@@ -52,7 +52,8 @@ class ServerLimits:
 #: The extension of a request's scope that sends a whole answer at once: ``await answer(status, headers, body)``. In one
 #: write, head and body take one system call and wake the client once.
 ANSWER = "paglets.answer"
-#: Extension of a request's scope: a function that has further pieces of its body handed over as they are parsed. Twice as
+#: Extension of a request's scope: a function that has further pieces of its body handed over as they are parsed. Twice
+#: as
 #: fast for large bodies as gathering them, because nothing is copied, paused and woken for each piece.
 DIRECT_BODY = "paglets.direct_body"
 

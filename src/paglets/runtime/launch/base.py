@@ -86,7 +86,8 @@ class Launcher(Protocol):
         """
 
     def refill(self) -> None:
-        """Start what is kept ahead of need again; called when a launched process has its paglet, not while it starts."""
+        """Start what is kept ahead of need again; called when a launched process has its paglet, not while it
+        starts."""
 
     def preload(self, modules: Sequence[str], timeout: float = 60.0) -> dict[str, str]:
         """Import modules ahead of time, so that paglets that need them start faster.

@@ -1,8 +1,9 @@
 """The paglet process's ends of its two sockets to its host.
 
-On the *command* socket come the steps of its life and its messages; the main thread reads it, executes, answers, and reads again, so
-that a message wakes one thread and no more. On the *control* socket goes everything beside that: calls of the paglet, queries
-that are answered while a handler runs, the order to leave. A thread of its own reads it; any thread asks and waits.
+On the *command* socket come the steps of its life and its messages; the main thread reads it, executes, answers, and
+reads again, so that a message wakes one thread and no more. On the *control* socket goes everything beside that: calls
+of the paglet, queries that are answered while a handler runs, the order to leave. A thread of its own reads it; any
+thread asks and waits.
 
 A request of the host that was caused by a call of this process (a hook that a ``dispatch`` of its own needs) carries
 the id of that call and is executed by the thread that waits for its answer. So locks that the thread holds are held for

@@ -47,6 +47,7 @@ def serve(control_fd: int, commands_fd: int, lifeline_fd: int) -> NoReturn:
 
 def serve_spawned(control_fd: int, commands_fd: int, lifeline_fd: int) -> NoReturn:
     """Turn a fresh interpreter into a paglet process; see :func:`serve`."""
+    platform.ignore_interrupts()
     serve(control_fd, commands_fd, platform.die_with(lifeline_fd))
 
 
@@ -73,7 +74,6 @@ class Worker:
     def serve(self) -> NoReturn:
         """Execute commands on this thread for ever."""
         self._endpoint.start()
-        self._endpoint.notify(Op.HELLO, pack(os.getpid()))
         self._endpoint.serve_commands()
 
     def execute(self, frame: Frame) -> None:
@@ -125,7 +125,7 @@ class Worker:
         hook = order["hook"]
         if hook:
             self._call_hook(hook, order["event"])
-        return pack({"has_run": _has_run(paglet), "resources": paglet.resources.status()}), None
+        return pack({"pid": os.getpid(), "has_run": _has_run(paglet), "resources": paglet.resources.status()}), None
 
     def _run(self, frame: Frame) -> tuple[bytes, Attachment | None]:
         threading.Thread(target=self._run_paglet, name="paglet-run", daemon=True).start()
