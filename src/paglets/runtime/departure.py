@@ -145,6 +145,11 @@ class DepartureDesk:
         # Outside the lock: where the paglet goes from there is its own affair again.
         location = await self._settled_location(departure)
         if plan.leaves_source and kind is not TransferKind.LOCAL:
+            if entry.last_state is departure.blob:
+                # A target that loses what it voted for gets it again, so the transfer keeps it to its end.
+                entry.last_state = None
+                if departure.ended.is_set():
+                    departure.blob.close()
             kernel.departed(entry, location)
         self._report(departure)
         return location

@@ -1,0 +1,153 @@
+"""Where names are: in topic modules, not in packages, and importing them does nothing else."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+PACKAGES = ["paglets"] + [
+    f"paglets.{path.parent.name}"
+    for path in sorted(SOURCE.glob("paglets/*/__init__.py"))
+    if path.parent.name != "patterns"  # the one that hands on the names of its modules
+]
+MODULES = sorted(
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+    for path in SOURCE.glob("paglets/**/*.py")
+    if path.name != "__init__.py"
+)
+NAMES = {
+    "paglets.core.agent": "Paglet PagletState PagletContext state_locked ACTIVE INACTIVE NOT_HANDLED",
+    "paglets.core.context_events": "ContextEvent ContextEventLog ContextListener",
+    "paglets.core.errors": "PagletError HostError InvalidAgentError NotHandledError RemoteHostError TransferError",
+    "paglets.core.events": "PagletEvent CreationEvent MobilityEvent CloneEvent PersistencyEvent",
+    "paglets.core.itinerary": "ItineraryPlan ItineraryTask TaskItineraryPlan ItineraryAgentMixin",
+    "paglets.core.messages": "Message FutureReply ReplySet SYNCHRONOUS FUTURE ONEWAY NORMAL_PRIORITY",
+    "paglets.core.runtime_values": "ServiceScope ResidentLifecycle ArrivalMode EnvelopeKind require_enum",
+    "paglets.config.env": "resolve_api_key DEFAULT_API_KEY_ENV",
+    "paglets.config.startup": "LaunchConfig load_launch_config sync_launch_config DEFAULT_LAUNCH_CONFIG_PATH",
+    "paglets.persistence.persistency": "DeactivationPolicy DeactivationRequest InactiveRecord QueuedMessage",
+    "paglets.persistence.storage": "ManagedStorage StorageStatus StorageQuotaError",
+    "paglets.remote.admin": "ServerRef AgentDiscoveryConfig ServerStatus AgentRecord ServiceSummary PagletsAdminClient "
+    "normalize_server_url normalize_discovery_path default_agent_discovery_config detect_lan_host "
+    "select_reachable_entry_server discover_mesh_entry_servers discover_lan_entry_servers "
+    "DEFAULT_LAN_DISCOVERY_TIMEOUT_SECONDS DEFAULT_LAN_DISCOVERY_WORKERS",
+    "paglets.remote.client": "HostClient",
+    "paglets.remote.mesh": "HostRef MeshRegistry normalize_host_url encode_mesh_beacon decode_mesh_beacon",
+    "paglets.remote.proxy": "PagletProxy",
+    "paglets.remote.references": "PagletProxyRef",
+    "paglets.remote.transfer": "TransferTicket",
+    "paglets.runtime.envelope": "PagletEnvelope",
+    "paglets.runtime.host": "Host HOST_CAPABILITIES DEFAULT_PERSISTENCE_ROOT",
+    "paglets.runtime.mailbox": "MessageMailbox",
+    "paglets.runtime.resources": "ResourceRegistry",
+    "paglets.serialization.codec": "qualified_name resolve_qualified_name dataclass_to_wire dataclass_from_wire",
+    "paglets.services.contracts": "ServiceContract ServiceOperation ServiceHandle ServiceRecord ServiceRegistry",
+}
+FRESH_SECONDS = 60
+
+
+def fresh(program: str, *arguments: str) -> Any:
+    """Run a program in an interpreter of its own and return what it leaves in `result`.
+
+    Nothing but that may be printed, to either stream.
+    """
+    code = f"import json, sys\nresult = None\n{program}\nsys.__stdout__.write('RESULT' + json.dumps(result))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *arguments],
+        env={key: value for key, value in os.environ.items() if not key.startswith("COV_")}
+        | {"PYTHONPATH": str(SOURCE)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=FRESH_SECONDS,
+    )
+    printed, _, result = done.stdout.partition("RESULT")
+    assert (done.returncode, printed, done.stderr) == (0, "", "")
+    return json.loads(result)
+
+
+def test_the_root_package_exports_nothing() -> None:
+    with pytest.raises(ImportError):
+        from paglets import Host  # type: ignore[attr-defined]  # noqa: F401
+    program = """
+before = set(sys.modules)
+import paglets
+result = [sorted(set(sys.modules) - before), [name for name in vars(paglets) if not name.startswith("__")]]
+"""
+    assert fresh(program) == [["paglets"], []]
+
+
+@pytest.mark.parametrize("name", ["host", "messages", "admin", "serde", "serialization.serde"])
+def test_there_is_no_flat_module(name: str) -> None:
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(f"paglets.{name}")
+
+
+def test_packages_export_nothing() -> None:
+    program = """
+import importlib
+result = {}
+for package in sys.argv[1:]:
+    names = [name for name in vars(importlib.import_module(package)) if not name.startswith("__")]
+    result[package] = [name for name in names if f"{package}.{name}" not in sys.modules]
+"""
+    assert {"paglets.core", "paglets.remote", "paglets.runtime"} <= set(PACKAGES)
+    assert fresh(program, *PACKAGES) == {package: [] for package in PACKAGES}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_a_topic_module_has_its_names(module: str) -> None:
+    found = importlib.import_module(module)
+    assert [name for name in NAMES[module].split() if not hasattr(found, name)] == []
+
+
+def test_a_star_import_gives_what_a_module_promises() -> None:
+    broken = []
+    for name in MODULES:
+        module = importlib.import_module(name)
+        broken += [f"{name}.{promised}" for promised in getattr(module, "__all__", ()) if not hasattr(module, promised)]
+    assert broken == []
+
+
+def test_importing_every_module_does_nothing_else(tmp_path: Path) -> None:
+    program = """
+import importlib, os, threading
+os.chdir(sys.argv[1])
+os.environ["HOME"] = sys.argv[1]
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+import psutil
+result = [threading.active_count(), len(psutil.Process().children()), os.listdir()]
+"""
+    assert fresh(program, str(tmp_path), *MODULES) == [1, 0, []]
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [
+        ("core", "serialization protocol persistence remote services config runtime cli tooling examples"),
+        ("protocol", "persistence remote services config runtime cli tooling examples"),
+        ("core serialization protocol persistence remote services", "config runtime cli tooling examples"),
+        ("config", "runtime cli tooling examples"),
+    ],
+    ids=["core", "protocol", "remote", "config"],
+)
+def test_lower_layers_import_none_above_them(lower: str, upper: str) -> None:
+    program = """
+import importlib
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+result = sorted(name for name in sys.modules if name.startswith("paglets."))
+"""
+    wanted = [module for module in MODULES if module.split(".")[1] in lower.split()]
+    assert wanted
+    loaded = fresh(program, *wanted)
+    assert [name for name in loaded if name.split(".")[1] in upper.split()] == []
