@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 from paglets.core.context import ACTIVE, INACTIVE, PagletContext
 from paglets.core.errors import HostError
@@ -107,7 +107,7 @@ class Paglet(Generic[StateT]):
         if not is_dataclass(state) or isinstance(state, type):
             raise HostError(f"state of {type(self).__name__} must be a dataclass instance, not {type(state).__name__}")
         self.agent_id: str = agent_id or uuid.uuid4().hex
-        self.state: StateT = cast(StateT, state)
+        self.state: StateT = state
         self.resources = ResourceRegistry()
         self._context: PagletContext | None = None
         self._lock = threading.RLock()

@@ -244,9 +244,10 @@ def kill_group(pid: int, number: int) -> None:
 
 def leave_terminal_group() -> None:
     """Leave the terminal's process group, so that Ctrl-C reaches the host alone."""
-    if hasattr(os, "setpgid"):
-        with contextlib.suppress(OSError):
-            os.setpgid(0, 0)
+    try:
+        os.setpgid(0, 0)
+    except (AttributeError, OSError):
+        return  # the system has no groups, or this process leads one already
 
 
 def ignore_interrupts() -> None:

@@ -28,7 +28,7 @@ class CoroutineRunner:
         asynchronous hook), the hook runs in this very thread, so that locks it holds are held for the hook, and on a
         loop of its own, because the other one cannot turn until the call returns.
         """
-        if not inspect.isawaitable(value):
+        if value is None or not inspect.isawaitable(value):
             return value
         coroutine = _as_coroutine(value)
         loop = self._started()
