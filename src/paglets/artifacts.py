@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import shutil
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from paglets.core.errors import TransferError
+from paglets.core.errors import HostError, TransferError
 from paglets.core.wire_fields import WireFields
 from paglets.persistence.atomic import make_directories, replacing
 from paglets.persistence.directory import is_device_name
@@ -167,6 +167,23 @@ def paglet_file_ref_from_path(
         current_host_url=host_url,
         current_path=str(resolved),
     )
+
+
+def registered_name(name_or_ref: str | PagletFileRef) -> str:
+    """Return the name under which a file is registered, given that or its reference."""
+    return name_or_ref if isinstance(name_or_ref, str) else name_or_ref.name
+
+
+def registered_path(refs: Iterable[PagletFileRef], name_or_ref: str | PagletFileRef) -> Path:
+    """Return where a registered file lies at present.
+
+    :raises HostError: none of `refs` has the name.
+    """
+    name = registered_name(name_or_ref)
+    for ref in refs:
+        if ref.name == name:
+            return Path(ref.current_path)
+    raise HostError(f"no file is registered under the name {name!r}")
 
 
 def file_sha256(path: str | Path) -> str:

@@ -16,6 +16,7 @@ from paglets.remote.client import HostClient
 from paglets.remote.references import PagletProxyRef
 from paglets.runtime.host import Host
 from paglets.services.contracts import ServiceHandle, ServiceOperation
+from tests.agents.changes_its_mind import ChangesItsMind
 from tests.agents.services import (
     CONTRACT,
     NEWER,
@@ -227,3 +228,11 @@ def test_a_reference_in_the_state_survives_sleep_and_moves(hosts: HostFactory) -
     assert moved.call(Customer.ask_friend) is False
     with pytest.raises(InvalidAgentError):
         friend.info()
+
+
+def test_a_creation_that_fails_leaves_no_service_behind(hosts: HostFactory) -> None:
+    host = hosts()
+    with pytest.raises(HostError, match="not after all"):
+        host.create(ChangesItsMind)
+    assert host.lookup_services() == []
+    assert host.list_agents() == []

@@ -185,10 +185,6 @@ class AgentTable:
         if self._entries.get(entry.agent_id) is entry:
             del self._entries[entry.agent_id]
 
-    def replace(self, entry: AgentEntry) -> None:
-        """Put ``entry`` in the place of the one with the same id, or add it."""
-        self._entries[entry.agent_id] = entry
-
     def counts(self) -> tuple[int, int]:
         """Return how many paglets are active and how many crashed."""
         phases = [entry.phase for entry in list(self._entries.values())]

@@ -9,6 +9,7 @@ import uuid
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ from paglets.runtime.transfer_wire import TransferLink, plan_from_wire, refusal_
 
 #: Finished and called-off transfers that are remembered, so that late repetitions are answered without work.
 REMEMBERED_TRANSFERS = 4096
-MAX_OPEN_ARRIVALS = 256
+#: Transfers that are not settled yet, the ones of paglets that live here already included.
+MAX_OPEN_ARRIVALS = 2048
 
 
 Answer = asyncio.Future[dict[str, Any]]
@@ -102,6 +104,8 @@ class ArrivalDesk:
         self._journal = journal
         self._link_to = link_to
         self._arrivals: OrderedDict[str, Arrival] = OrderedDict()
+        self._open: set[str] = set()
+        """Ids of the transfers whose machine has not ended."""
         self._starting: dict[str, Arrival] = {}
         self.perform_self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
 
@@ -113,7 +117,7 @@ class ArrivalDesk:
         :raises SerializationError: it is malformed.
         :raises OverloadedError: too many paglets are arriving at the same time.
         """
-        if len(self._arrivals) - sum(a.state.terminal for a in self._arrivals.values()) > MAX_OPEN_ARRIVALS * 8:
+        if len(self._open) > MAX_OPEN_ARRIVALS:
             raise OverloadedError("too many paglets are arriving at the same time")
         wire = header.get("transfer")
         if not isinstance(wire, dict):
@@ -220,11 +224,9 @@ class ArrivalDesk:
         return arrival
 
     def _forget_oldest(self) -> None:
-        for transfer_id, arrival in list(self._arrivals.items()):
-            if arrival.state.terminal and not arrival.running:
-                del self._arrivals[transfer_id]
-                if len(self._arrivals) <= REMEMBERED_TRANSFERS:
-                    return
+        ended = (key for key, arrival in self._arrivals.items() if arrival.state.terminal and not arrival.running)
+        for transfer_id in list(islice(ended, len(self._arrivals) - REMEMBERED_TRANSFERS)):
+            del self._arrivals[transfer_id]
 
     # --- driving the machine ------------------------------------------------------------------------------------------
 
@@ -238,6 +240,10 @@ class ArrivalDesk:
         try:
             while arrival.inbox:
                 arrival.state, todo = participant.step(arrival.state, arrival.inbox.popleft())
+                if arrival.state.terminal:
+                    self._open.discard(arrival.transfer_id)
+                else:
+                    self._open.add(arrival.transfer_id)
                 for action in todo:
                     event = await self._perform(arrival, action)
                     if event is not None:

@@ -178,7 +178,7 @@ class Assembly:
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Record an event of the host."""
-        self._host.events.emit(kind=kind, host_name=self._host.name, host_address=self._host.address, **fields)
+        self.kernel.emit(kind, **fields)
 
     def stop(self, *, store_active: bool) -> None:
         """Stop serving, store the active paglets if asked to, end every process and the loop."""

@@ -15,6 +15,8 @@ from paglets.artifacts import (
     DEFAULT_ARTIFACT_STORAGE_QUOTA_BYTES,
     PagletFileRef,
     paglet_file_ref_from_path,
+    registered_name,
+    registered_path,
 )
 from paglets.config.startup import LaunchConfig, LaunchConfigSyncResult
 from paglets.core.agent import Paglet, PagletState
@@ -33,6 +35,7 @@ from paglets.remote.proxy import PagletProxy
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.assembly import Assembly
 from paglets.runtime.attachment import Attachment
+from paglets.runtime.kernel import check_importable
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.local_client import LocalHostClient
 from paglets.runtime.node import Node
@@ -701,7 +704,7 @@ class Host:
     def unregister_file_for(self, agent_id: str, name_or_ref: str | PagletFileRef) -> None:
         """Leave a file behind from now on."""
         node = self._node
-        name = name_or_ref if isinstance(name_or_ref, str) else name_or_ref.name
+        name = registered_name(name_or_ref)
         self._running().call(lambda: node.unregister_file(agent_id, name))
 
     def registered_file_path_for(self, agent_id: str, name_or_ref: str | PagletFileRef) -> Path:
@@ -709,11 +712,7 @@ class Host:
 
         :raises HostError: no file is registered under this name.
         """
-        name = name_or_ref if isinstance(name_or_ref, str) else name_or_ref.name
-        for ref in self.registered_files_for(agent_id):
-            if ref.name == name:
-                return Path(ref.current_path)
-        raise HostError(f"no file is registered under the name {name!r}")
+        return registered_path(self.registered_files_for(agent_id), name_or_ref)
 
     # --- services -----------------------------------------------------------------------------------------------------
 
@@ -782,9 +781,5 @@ def creation(agent_cls: type[Paglet[Any]], state: PagletState | None) -> tuple[s
         raise HostError(f"state of {agent_cls.__name__} must be a dataclass instance, not {type(value).__name__}")
     names = qualified_name(agent_cls), qualified_name(value)
     for name in names:
-        if name.startswith("__main__:"):
-            raise HostError(
-                f"{name} is defined in the program's main module, which other processes cannot import; "
-                "move it to a module of its own"
-            )
+        check_importable(name)
     return *names, Attachment.of(encode_blob(value).segments)

@@ -199,12 +199,7 @@ class Kernel:
         :raises HostError: it is in ``__main__``.
         :raises ForbiddenError: it is not on the allow-list.
         """
-        module, _ = validate_qualified_name(class_name)
-        if module == "__main__":
-            raise HostError(
-                f"{class_name} is defined in the program's main module, which other processes cannot import; "
-                "move it to a module of its own"
-            )
+        check_importable(class_name)
         if not trusted:
             self.config.class_policy.check(class_name)
 
@@ -279,15 +274,14 @@ class Kernel:
         place.run_ended = self.loop.create_future() if answer["has_run"] else None
         entry.remember_state(order.blob)
 
-    def abandon(self, entry: AgentEntry) -> None:
-        """Remove an entry that never became active."""
+    def abandon(self, entry: AgentEntry, error: Exception | None = None) -> None:
+        """Remove a paglet that did not start, or whose creation is called off; ``error`` is what its callers get."""
         entry.phase = Phase.GONE
         self.agents.remove(entry)
         if entry.place is not None:
             entry.place.kill()
-        self.messages.release(entry, HostError(f"paglet {entry.agent_id} did not start"))
-        if not entry.gone.done():
-            entry.gone.set_result(None)
+        self.messages.release(entry, error or HostError(f"paglet {entry.agent_id} did not start"))
+        self.departed(entry, None)
 
     def activate(self, entry: AgentEntry) -> None:
         """Let an entry be seen as active; its messages wait until :meth:`begin`."""
@@ -328,7 +322,7 @@ class Kernel:
             await self._settle(entry, place)
         except Exception as exc:  # whatever `run` raised
             if fail_with_run:
-                self.abandon_active(entry, exc)
+                self.abandon(entry, exc)
                 raise
         finally:
             entry.creating = False
@@ -365,15 +359,6 @@ class Kernel:
                 break
         if run_ended.done():
             run_ended.result()
-
-    def abandon_active(self, entry: AgentEntry, error: Exception) -> None:
-        """Remove an active entry whose creation is called off."""
-        entry.phase = Phase.GONE
-        self.agents.remove(entry)
-        if entry.place is not None:
-            entry.place.kill()
-        self.messages.release(entry, error)
-        self.departed(entry, None)
 
     # --- lifecycle operations -----------------------------------------------------------------------------------------
 
@@ -593,6 +578,20 @@ class Kernel:
             await asyncio.wait([place.ended for place in places], timeout=5.0)
         await asyncio.gather(*self._background, return_exceptions=True)
         self._disk.shutdown(wait=True)
+
+
+def check_importable(class_name: str) -> None:
+    """Check that another process can import a class.
+
+    :raises SerializationError: its name is malformed.
+    :raises HostError: it is in ``__main__``.
+    """
+    module, _ = validate_qualified_name(class_name)
+    if module == "__main__":
+        raise HostError(
+            f"{class_name} is defined in the program's main module, which other processes cannot import; "
+            "move it to a module of its own"
+        )
 
 
 def first_epoch() -> int:

@@ -7,9 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paglets.artifacts import PagletFileRef, paglet_file_ref_from_path
+from paglets.artifacts import PagletFileRef, paglet_file_ref_from_path, registered_name, registered_path
 from paglets.core.context import ACTIVE
-from paglets.core.errors import HostError, InvalidAgentError, ServiceNotFoundError
+from paglets.core.errors import InvalidAgentError, ServiceNotFoundError
 from paglets.core.messages import Message, ReplySet
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import ServiceScope
@@ -302,15 +302,11 @@ class WorkerHost:
     def unregister_file_for(self, agent_id: str, name_or_ref: str | PagletFileRef) -> None:
         """Leave a file behind from now on."""
         self._own(agent_id)
-        self._call("unregister_file", name=_file_name(name_or_ref))
+        self._call("unregister_file", name=registered_name(name_or_ref))
 
     def registered_file_path_for(self, agent_id: str, name_or_ref: str | PagletFileRef) -> Path:
         """Return where a registered file lies on this host."""
-        name = _file_name(name_or_ref)
-        for ref in self.registered_files_for(agent_id):
-            if ref.name == name:
-                return Path(ref.current_path)
-        raise HostError(f"no file is registered under the name {name!r}")
+        return registered_path(self.registered_files_for(agent_id), name_or_ref)
 
     # --- services -----------------------------------------------------------------------------------------------------
 
@@ -386,7 +382,3 @@ def scope_text(scope: ServiceScope) -> str:
     if not isinstance(scope, ServiceScope):
         raise TypeError("scope must be a ServiceScope")
     return scope.value
-
-
-def _file_name(name_or_ref: str | PagletFileRef) -> str:
-    return name_or_ref if isinstance(name_or_ref, str) else name_or_ref.name
