@@ -17,9 +17,9 @@ from paglets.core.errors import HostError
 from paglets.core.events import CloneEvent, CreationEvent, MobilityEvent, PersistencyEvent
 from paglets.core.handlers import dispatch_message, handler
 from paglets.core.messages import Message, ReplySet
-from paglets.core.policies import DeactivationPolicy, DeactivationRequest
+from paglets.core.policies import DeactivationPolicy, DeactivationRequest, RestartPolicy
 from paglets.core.resources import ResourceRegistry
-from paglets.core.runtime_values import ServiceScope
+from paglets.core.runtime_values import Durability, ServiceScope
 
 if TYPE_CHECKING:
     from paglets.artifacts import ArtifactRef, PagletFileRef
@@ -98,6 +98,10 @@ class Paglet(Generic[StateT]):
     State: ClassVar[type[Any]]
     ACTIVE: ClassVar[int] = ACTIVE
     INACTIVE: ClassVar[int] = INACTIVE
+    DURABILITY: ClassVar[Durability] = Durability.CHECKPOINT
+    """What of the paglet survives the death of its host while it is active."""
+    RESTART: ClassVar[RestartPolicy] = RestartPolicy()
+    """What happens when the paglet's process dies by itself."""
     MAILBOX_WORKERS: ClassVar[int] = 4
     """Accepted for older programs. A paglet handles one message at a time whatever it says."""
 

@@ -63,6 +63,10 @@ class LifecycleError(PagletError):
     """A step of a lifecycle operation failed, notably the clean-up of resources."""
 
 
+class CallCycleError(LifecycleError):
+    """The paglet called waits, directly or through others, for the very handler that calls it."""
+
+
 class TransferError(PagletError):
     """A paglet or an artifact could not be moved."""
 
@@ -77,6 +81,14 @@ class ConflictError(HostError):
 
 class OverloadedError(HostError):
     """A bounded queue is full; the request was not accepted and may be sent again later."""
+
+
+class InsufficientStorageError(HostError):
+    """The disk of the host does not take what must be durable; nothing was changed, and nothing acknowledged is lost."""
+
+
+class MessageCancelledError(HostError):
+    """The message was withdrawn before its handler began."""
 
 
 class PayloadTooLargeError(HostError):

@@ -1,4 +1,4 @@
-"""When an inactive paglet wakes, and why it was put to sleep."""
+"""When an inactive paglet wakes and why it was put to sleep, and what happens when a paglet's process dies."""
 
 from __future__ import annotations
 
@@ -90,4 +90,57 @@ class DeactivationRequest:
             source=fields.text_or("source", _DEFAULT_SOURCE),
             policy=None if policy is None else DeactivationPolicy.from_wire(policy),
             metadata=fields.mapping_or_empty("metadata"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """What a host does when the process of a paglet dies by itself: start it again from its last durable state.
+
+    The default restarts nothing: the crashed paglet stays visible, and can be revived or disposed.
+
+    :raises ValueError: a number is out of range.
+    """
+
+    restarts: int = 0
+    """How many deaths within `window` are answered with a restart."""
+    window: float = 60.0
+    """Seconds within which deaths are counted."""
+    backoff: float = 0.1
+    """Seconds before the first restart; doubled with each further death in the window."""
+    max_backoff: float = 30.0
+    """The longest wait before a restart, in seconds."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.restarts, int) or isinstance(self.restarts, bool) or self.restarts < 0:
+            raise ValueError("restarts must be a whole number of at least 0")
+        for name in ("window", "backoff", "max_backoff"):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < 1e9:
+                raise ValueError(f"{name} must be a number of seconds of at least 0")
+
+    def to_wire(self) -> WirePayload:
+        """Return the policy as plain values."""
+        return {
+            "restarts": self.restarts,
+            "window": self.window,
+            "backoff": self.backoff,
+            "max_backoff": self.max_backoff,
+        }
+
+    @classmethod
+    def from_wire(cls, payload: WirePayload | None) -> RestartPolicy:
+        """Restore a policy; None and missing keys give the defaults.
+
+        :raises SerializationError: a field has the wrong type.
+        :raises ValueError: a number is out of range.
+        """
+        if payload is None:
+            return cls()
+        fields = WireFields(payload, "restart policy")
+        default = cls()
+        numbers = {name: fields.number_or_none(name) for name in ("window", "backoff", "max_backoff")}
+        return cls(
+            restarts=fields.integer_or("restarts", default.restarts),
+            **{name: value for name, value in numbers.items() if value is not None},
         )

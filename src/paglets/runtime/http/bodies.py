@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from paglets.core.messages import NORMAL_PRIORITY, SYNCHRONOUS, Message
+from paglets.core.terms import FIRST_ATTEMPT, MAX_CHAIN, MAX_HOPS, DeliveryTerms
 
 ShortText = Annotated[str, msgspec.Meta(max_length=4096)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
@@ -53,6 +54,16 @@ class DeliverBody(msgspec.Struct, kw_only=True):
     oneway: bool = False
     activate_if_inactive: bool = True
     no_delay: bool = False
+    attempt: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
+    timeout: Seconds | None = None
+    chain: Annotated[list[ShortText], msgspec.Meta(max_length=MAX_CHAIN)] = msgspec.field(default_factory=list)
+    hops: Annotated[int, msgspec.Meta(ge=0, le=MAX_HOPS)] = 0
+
+    def terms(self) -> DeliveryTerms:
+        """Return what travels beside the message."""
+        if self.attempt == 1 and self.timeout is None and not self.chain and not self.hops:
+            return FIRST_ATTEMPT
+        return DeliveryTerms(self.attempt, self.timeout, tuple(self.chain), self.hops)
 
 
 class CreateBody(msgspec.Struct, kw_only=True):
