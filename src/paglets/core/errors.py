@@ -84,7 +84,7 @@ class OverloadedError(HostError):
 
 
 class InsufficientStorageError(HostError):
-    """The disk of the host does not take what must be durable; nothing was changed, and nothing acknowledged is lost."""
+    """The disk does not take what must be durable; nothing was changed, and nothing acknowledged is lost."""
 
 
 class MessageCancelledError(HostError):

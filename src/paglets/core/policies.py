@@ -112,11 +112,10 @@ class RestartPolicy:
     """The longest wait before a restart, in seconds."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.restarts, int) or isinstance(self.restarts, bool) or self.restarts < 0:
+        if self.restarts < 0:
             raise ValueError("restarts must be a whole number of at least 0")
         for name in ("window", "backoff", "max_backoff"):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not 0 <= value < 1e9:
+            if not 0 <= getattr(self, name) < 1e9:
                 raise ValueError(f"{name} must be a number of seconds of at least 0")
 
     def to_wire(self) -> WirePayload:
