@@ -25,6 +25,8 @@ BASES = [
     (errors.LifecycleError, errors.PagletError),
     (errors.TransferError, errors.PagletError),
     (errors.StorageQuotaError, errors.PagletError),
+    (errors.HostUnreachableError, errors.RemoteHostError),
+    (errors.ConnectionLostError, errors.RemoteHostError),
     (errors.RemoteTimeoutError, errors.RemoteHostError),
     (errors.RemoteTimeoutError, TimeoutError),
     (errors.ConflictError, errors.HostError),
@@ -35,7 +37,9 @@ BASES = [
     (ResourceCleanupError, errors.LifecycleError),
 ]
 
-NAMED = sorted({cls for cls, _ in BASES} - {ResourceCleanupError}, key=lambda cls: cls.__name__)
+# What a client says of its own connections means nothing to who hears of it from somebody else.
+LOCAL = {ResourceCleanupError, errors.HostUnreachableError, errors.ConnectionLostError}
+NAMED = sorted({cls for cls, _ in BASES} - LOCAL, key=lambda cls: cls.__name__)
 
 
 class DoorShutError(errors.TransferError):
@@ -72,6 +76,16 @@ def test_a_named_error_keeps_class_and_text(cls: type[Exception], table: Any) ->
     restored = error_from_wire(wire, unknown=errors.PagletError, table=table)
     assert type(restored) is cls
     assert str(restored) == "what went wrong"
+
+
+def test_an_unreachable_host_keeps_its_name_only_between_hosts() -> None:
+    exc = errors.HostUnreachableError("refused")
+    assert error_to_wire(exc, table=HTTP_ERRORS)["error_type"] == "HostUnreachableError"
+    assert error_to_wire(exc, table=PROCESS_ERRORS)["error_type"] == "RemoteHostError"
+    restored = error_from_wire(error_to_wire(exc, table=HTTP_ERRORS), unknown=errors.HostError, table=HTTP_ERRORS)
+    assert type(restored) is errors.HostUnreachableError
+    for table in (HTTP_ERRORS, PROCESS_ERRORS):
+        assert error_to_wire(errors.ConnectionLostError("reset"), table=table)["error_type"] == "RemoteHostError"
 
 
 def test_a_resource_failure_travels_as_lifecycle_error() -> None:

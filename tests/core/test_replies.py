@@ -6,13 +6,14 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paglets.core.errors import MessageCancelledError
 from paglets.core.messages import FutureReply, ReplySet, ReplyTimeoutError
 
 LONG = 10.0
@@ -99,7 +100,7 @@ def test_a_cancelled_call_raises() -> None:
     future, reply = pending()
     future.cancel()
     assert reply.is_available()
-    with pytest.raises(CancelledError):
+    with pytest.raises(MessageCancelledError):
         reply.wait_for_reply(0)
 
 
@@ -233,3 +234,33 @@ def test_counts_always_match_a_simple_model(steps: list[str]) -> None:
         assert replies.count_unavailable() == len(open_futures)
         assert replies.count_available() == len(finished)
         assert replies.has_more_future_replies() == bool(open_futures or finished)
+
+
+# --- withdrawing ------------------------------------------------------------------------------------------------------
+
+
+def test_a_message_that_nobody_has_taken_up_is_withdrawn_here() -> None:
+    future: Future[Any] = Future()
+    reply = FutureReply(future, lambda: pytest.fail("nobody else need be asked"))
+    assert reply.cancel()
+    assert reply.cancel()
+    assert reply.is_available()
+    for take in (reply.get_reply, reply.wait_for_reply):
+        with pytest.raises(MessageCancelledError):
+            take(0)
+    assert ReplySet([reply]).get_next_future_reply(0) is reply
+
+
+@pytest.mark.parametrize("withdrawn", [True, False])
+def test_a_message_that_is_on_its_way_is_withdrawn_where_it_is(withdrawn: bool) -> None:
+    future: Future[Any] = Future()
+    future.set_running_or_notify_cancel()
+    assert FutureReply(future, lambda: withdrawn).cancel() is withdrawn
+    assert not FutureReply(future).cancel()
+    assert not FutureReply(future).is_available(), "the host says what became of it"
+
+
+def test_a_reply_that_has_come_is_not_withdrawn() -> None:
+    for reply in (complete(1), failed(ValueError("no"))):
+        assert not reply.cancel()
+    assert complete(1).get_reply(0) == 1

@@ -20,6 +20,7 @@ from typing import Any
 from tests.docs.code_blocks import Block, Use, blocks_of
 
 COMMAND_SECONDS = 60
+_EXPORT = re.compile(r"^export (\w+)=(\S+)$", re.MULTILINE)
 
 
 class Page:
@@ -64,6 +65,8 @@ class Page:
                 self._compare(source, block)
 
     def _shell(self, source: str, block: Block) -> str:
+        # As for somebody who reads on in one terminal.
+        os.environ.update(_EXPORT.findall(source))
         done = subprocess.run(
             ["sh", "-euc", source],
             stdin=subprocess.DEVNULL,

@@ -41,7 +41,7 @@ def test_every_option_of_a_host_is_in_the_table() -> None:
 def test_every_route_is_in_the_table() -> None:
     for route in ROUTES:
         for path in route.paths:
-            last = path.replace("{agent_id:str}", "{id}").replace("{transfer_id:str}", "{id}")
+            last = re.sub(r"{\w+:\w+}", "{id}", path)
             assert last in HOSTS or f"/{last.rsplit('/', 1)[-1]}`" in HOSTS, path
 
 

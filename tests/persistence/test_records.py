@@ -146,7 +146,7 @@ def test_bad_records_are_refused(store: RecordStore) -> None:
 def test_a_flipped_bit_in_a_state_is_noticed(path: Path, store: RecordStore) -> None:
     store.put(record())
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE inactive SET state_blob = x'00'")
+        connection.execute("UPDATE states SET inline = x'00'")
     with pytest.raises(HostError, match="state of 'a1' is damaged"):
         store.get("a1")
     assert len(store.summaries()) == 1
@@ -321,7 +321,7 @@ def test_an_older_file_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(schema, "SCHEMA_VERSION", schema.SCHEMA_VERSION + 1)
     with RecordStore(path) as store:
         assert store.get("a1") == record()
-        store._read("SELECT x FROM later")
+        store._read(lambda c: c.execute("SELECT x FROM later").fetchall(), [])
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (schema.SCHEMA_VERSION,)
 
@@ -337,7 +337,7 @@ def test_a_failed_migration_changes_nothing(path: Path, monkeypatch: pytest.Monk
     with RecordStore(path) as store:
         assert store.get("a1") == record()
         with pytest.raises(HostError, match="later"):
-            store._read("SELECT x FROM later")
+            store._read(lambda c: c.execute("SELECT x FROM later").fetchall(), [])
 
 
 def test_a_directory_in_its_place(tmp_path: Path) -> None:

@@ -101,12 +101,12 @@ def get(url: str, **options: Any) -> Any:
     [
         (reply({"error_type": "TransferError", "error": "why"}, "400 Bad"), errors.TransferError, "why"),
         (reply({"error_type": "Odd", "error": "why"}, "500 Error"), errors.RemoteHostError, "why"),
-        (response(b"<html>", "502 Bad Gateway"), errors.RemoteHostError, "502"),
+        (response(b"<html>", "502 Bad Gateway"), errors.ConnectionLostError, "502"),
         (response(b"{nope"), errors.RemoteHostError, "not JSON"),
         (response(b"", "302 Found", location="/"), errors.RemoteHostError, "redirects are not followed"),
         (response(b"", "401 Unauthorized"), errors.AuthenticationError, "set PAGLETS_API_KEY"),
-        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", errors.RemoteHostError, "Could not reach"),
-        (response(b"abc", connection="close", content_length="100"), errors.RemoteHostError, "Lost"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", errors.RemoteHostError, "Could not read the answer"),
+        (response(b"abc", connection="close", content_length="100"), errors.ConnectionLostError, "Lost"),
     ],
 )
 def test_errors_are_those_of_the_synchronous_client(answer: bytes, expected: type[Exception], text: str) -> None:

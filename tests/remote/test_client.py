@@ -284,6 +284,7 @@ def test_deliver_posts_the_message_and_returns_the_result(client: HostClient, ho
         "oneway": False,
         "activate_if_inactive": False,
         "no_delay": True,
+        "timeout": 10.0,
     }
 
 

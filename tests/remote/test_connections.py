@@ -18,6 +18,7 @@ from paglets.remote.connections import (
     ConnectionPool,
     ConnectTimeoutError,
     Deadline,
+    NotSentError,
     Origin,
     PoolOptions,
     ProtocolError,
@@ -292,6 +293,8 @@ def test_a_server_that_never_accepts_is_a_connect_timeout(pool: ConnectionPool) 
         try:
             with pytest.raises(ConnectTimeoutError):
                 pool.exchange(request, Deadline(0.2))
+            with pytest.raises(NotSentError, match=r"no connection within 0\.2 s"):
+                pool.exchange(request, Deadline(SECONDS, connecting=0.2))
         finally:
             for filler in fillers:
                 filler.close()
@@ -301,8 +304,10 @@ def test_a_refused_connection_is_an_error_at_once(pool: ConnectionPool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     request = Request("GET", Origin("http", "127.0.0.1", port), b"GET / HTTP/1.1\r\n\r\n")
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(NotSentError) as caught:
         pool.exchange(request, Deadline(SECONDS))
+    assert isinstance(caught.value.cause, ConnectionRefusedError)
+    assert str(caught.value) == str(caught.value.cause)
 
 
 def test_pieces_are_sent_as_chunks(pool: ConnectionPool) -> None:
@@ -468,8 +473,9 @@ def test_tls_connections_are_verified_and_used_again(certificate: Path) -> None:
             assert [fetch(trusting, request) for _ in range(3)] == [b"1"] * 3
             assert len(connections) == 1
             trusting.close()
-            with pytest.raises(ssl.SSLCertVerificationError):
+            with pytest.raises(NotSentError) as caught:
                 doubting.exchange(request, Deadline(SECONDS))
+            assert isinstance(caught.value.cause, ssl.SSLCertVerificationError)
         finally:
             trusting.close()
             doubting.close()

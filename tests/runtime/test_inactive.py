@@ -221,7 +221,9 @@ def test_a_shutdown_stores_what_runs_and_the_next_start_wakes_it(hosts: HostFact
     assert stored(again) == [one.agent_id]
 
 
-def test_a_paglet_that_cannot_prepare_for_shutdown_is_stored_as_it_is(hosts: HostFactory, gate: Gate) -> None:
+def test_a_paglet_that_cannot_prepare_for_shutdown_is_stored_as_its_last_checkpoint_is(
+    hosts: HostFactory, gate: Gate
+) -> None:
     host = hosts()
     busy, broken = host.create(Actor), host.create(Actor, ActorState(plan={"deactivating": ["fail no"]}))
     broken.send(Message("add", {"by": 8}))
@@ -233,7 +235,8 @@ def test_a_paglet_that_cannot_prepare_for_shutdown_is_stored_as_it_is(hosts: Hos
     with pytest.raises(Exception):  # noqa: B017 - whichever of the two ends comes first
         reply.get_reply(10)
     again = hosts()
-    assert {state_of(again, proxy).count for proxy in (busy, broken)} == {7, 8}
+    # Half of a handler's work is no checkpoint.
+    assert [state_of(again, proxy).count for proxy in (busy, broken)] == [0, 8]
 
 
 def test_a_paglet_that_fails_to_wake_stays_asleep_with_its_messages(hosts: HostFactory) -> None:

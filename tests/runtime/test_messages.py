@@ -169,13 +169,16 @@ def test_a_reply_that_does_not_come_in_time_is_a_timeout(hosts: HostFactory, gat
     host = hosts()
     proxy = host.create(Talker)
     held = hold(proxy, gate)
-    for way in (proxy, over_http(proxy)):
+    for way in (proxy, over_http(proxy), proxy):
         with pytest.raises(RemoteTimeoutError) as caught:
-            way.send(hear("late"), timeout=0.05)
+            way.send(hear("late" if way is proxy else "too late"), timeout=0.2)
         assert isinstance(caught.value, TimeoutError)
     gate.open()
     assert held.get_reply(10) == "through"
-    eventually(lambda: len(heard(host, proxy)) == 3, "the late messages to be handled all the same")
+    proxy.send(hear("next"))
+    # Who stopped waiting may have sent it again: a message is not begun that nobody waits for any more. The last one's
+    # time may be over for its sender and not yet for the host.
+    assert heard(host, proxy) in (["next"], ["late", "next"])
 
 
 # --- order and bounds --------------------------------------------------------------------------------------------
@@ -312,8 +315,8 @@ def test_a_handler_that_waits_for_its_own_reply_fails_at_once(hosts: HostFactory
     host = hosts()
     proxy = host.create(Talker)
     answer = proxy.send(Message(kind))
-    assert answer.startswith("LifecycleError after True")
-    assert "one message at a time" in answer
+    assert answer.startswith("CallCycleError after True")
+    assert f"{proxy.agent_id} -> {proxy.agent_id}" in answer
     assert heard(host, proxy) == []
 
 

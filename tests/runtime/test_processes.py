@@ -17,6 +17,7 @@ import pytest
 from paglets.core.errors import HostError, PagletCrashedError
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
+from paglets.runtime.kernel import DISK_THREADS
 from paglets.runtime.launch.spawn import SpawnLauncher
 from paglets.runtime.launch.zygote import ZygoteLauncher
 from tests.agents.unruly import Unruly, UnrulyState
@@ -121,10 +122,13 @@ def test_stop_ends_a_paglet_that_blocks_for_ever(host: Host, tmp_path: Path) -> 
     eventually(lambda: not runs(pid), "the blocked process gone")
 
 
-def test_shutdown_stores_a_paglet_that_blocks_for_ever_as_it_is(hosts: HostFactory, tmp_path: Path) -> None:
+def test_shutdown_stores_a_paglet_that_blocks_for_ever_as_its_last_checkpoint_is(
+    hosts: HostFactory, tmp_path: Path
+) -> None:
     host = hosts()
     proxy = host.create(Unruly)
     proxy.call(Unruly.ping)
+    host.checkpoint(proxy.agent_id)
     marker = tmp_path / "entered"
     thread, _ = in_background(lambda: proxy.call(Unruly.block, str(marker)))
     eventually(marker.exists, "a handler that blocks")
@@ -266,5 +270,5 @@ def test_a_thousand_creations_and_disposals_leave_nothing_behind(hosts: HostFact
     descriptors, threads, memory = this.num_fds(), this.num_threads(), this.memory_info().rss
     rounds(1000)
     eventually(lambda: only_spares_left() and this.num_fds() <= descriptors, "descriptors back where they were")
-    assert this.num_threads() <= threads
+    assert this.num_threads() <= threads + DISK_THREADS  # of the pool for blocking work, which grows as it is needed
     assert this.memory_info().rss - memory < 8 * 1024 * 1024

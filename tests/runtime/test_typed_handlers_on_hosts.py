@@ -185,7 +185,7 @@ def test_an_asynchronous_handler_moves_its_paglet(hosts: HostFactory, target: st
 def test_an_asynchronous_handler_asks_everything_for_its_paglet(hosts: HostFactory) -> None:
     host = hosts()
     proxy = host.create(Asynchronous)
-    assert proxy.call(Asynchronous.ask_self_in_thread) == "LifecycleError"
+    assert proxy.call(Asynchronous.ask_self_in_thread) == "CallCycleError"
     copy = PagletProxy.from_wire(proxy.call(Asynchronous.copy), host.client)
     assert log_of(host, copy)[-3:] == ["cloning", "clone", "run"]
     assert proxy.call(Asynchronous.sleep_now) == proxy.to_wire()

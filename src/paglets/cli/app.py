@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import demo, host
+from paglets.cli import dead, demo, events, host, journey, lifecycle, ps, send
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -21,17 +21,34 @@ Examples:
   paglets host --name alpha      run a host until Ctrl-C
 
   paglets host --help            everything a host can be told
+
+  paglets ps                     the paglets of all hosts
+
+  paglets send 3f2a greet name=you
 """
+
+_HOSTS = "Hosts"
+_PAGLETS = "Paglets"
+_WATCH = "What happened"
 
 app = typer.Typer(
     name=PROGRAM,
-    help="Run hosts for paglets: durable Python objects that move between machines.",
+    help="Run hosts for paglets, durable Python objects that move between machines, and look after them.",
     epilog=_EPILOG,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.command("host", epilog=host.EPILOG)(host.host)
-app.command("demo", epilog=demo.EPILOG)(demo.demo)
+app.command("host", epilog=host.EPILOG, rich_help_panel=_HOSTS)(host.host)
+app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
+app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)
+app.command("send", epilog=send.EPILOG, rich_help_panel=_PAGLETS)(send.send)
+app.command("move", epilog=lifecycle.MOVE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.move)
+app.command("sleep", epilog=lifecycle.SLEEP_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.sleep)
+app.command("wake", epilog=lifecycle.WAKE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.wake)
+app.command("rm", epilog=lifecycle.RM_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.rm)
+app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.journey)
+app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
+app.add_typer(dead.app, rich_help_panel=_WATCH)
 
 
 def _print_version(wanted: bool) -> None:
@@ -51,7 +68,7 @@ def paglets(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Run hosts for paglets: durable Python objects that move between machines."""
+    """Run hosts for paglets, durable Python objects that move between machines, and look after them."""
     configure_console(no_color=no_color)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

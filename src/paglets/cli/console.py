@@ -24,6 +24,8 @@ __all__ = [
     "print_error",
     "print_json",
     "print_table",
+    "print_whole",
+    "printable",
     "table",
 ]
 
@@ -32,6 +34,7 @@ console: Final = Console(highlight=False)
 err_console: Final = Console(stderr=True, highlight=False)
 """Standard error: progress, warnings and errors."""
 
+_WIDEST: Final = 10_000
 _UNITS: Final = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
@@ -97,6 +100,19 @@ def print_table(
 ) -> None:
     """Print what `table` builds."""
     console.print(table(title, columns, rows, right=right))
+
+
+def print_whole(shown: Table) -> None:
+    """Print a table as wide as it is, past the edge of a terminal, instead of folding its cells."""
+    width = console.measure(shown, options=console.options.update_width(_WIDEST)).maximum
+    wide = Console(
+        file=console.file,
+        width=max(width, console.width),
+        highlight=False,
+        no_color=console.no_color,
+        force_terminal=console.is_terminal,
+    )
+    wide.print(shown)
 
 
 def printable(text: str) -> str:

@@ -189,6 +189,47 @@ class Paglet(Generic[StateT]):
         with self._state_changed:
             self._state_changed.notify_all()
 
+    def checkpoint(self) -> None:
+        """Have the present state on disk when this returns; what a later crash brings back is at least this.
+
+        Inside a handler of a paglet with `Durability.MESSAGE` it does nothing: the end of the handler is its
+        checkpoint, together with the reply. State that other threads change belongs under :meth:`locked`.
+
+        :raises LifecycleError: the class keeps no checkpoints (`Durability.NONE`).
+        :raises InsufficientStorageError: the disk is full; the last checkpoint stays.
+        """
+        self.context.checkpoint(self.agent_id)
+
+    # --- timers -------------------------------------------------------------------------------------------------------
+
+    def remind(
+        self,
+        name: str,
+        *,
+        after: float | None = None,
+        every: float | None = None,
+        at: float | None = None,
+        args: dict[str, Any] | None = None,
+    ) -> None:
+        """Have the host send this paglet a message of kind ``name`` later, once or again and again.
+
+        The timer is durable: it wakes the paglet when it sleeps, moves with it, and survives restarts. It fires at
+        least once for each time; ``message_id`` is the same when one firing is repeated. A series that was missed
+        (host down, clock moved) fires once and goes on with its next time. The same name replaces.
+
+        :param after: seconds from now.
+        :param at: Unix time instead of ``after``.
+        :param every: seconds between firings; alone it fires first after that time. None to fire once.
+        :param args: arguments of the message, plain values.
+        :raises ValueError: no time, both ``after`` and ``at``, or one that makes no sense.
+        :raises OverloadedError: the paglet has as many timers as it may.
+        """
+        self.context.remind(name, after=after, every=every, at=at, args=args, agent_id=self.agent_id)
+
+    def forget(self, name: str) -> bool:
+        """Remove a timer; return whether there was one."""
+        return self.context.forget(name, agent_id=self.agent_id)
+
     # --- operations on itself -----------------------------------------------------------------------------------------
 
     def dispatch(self, target: str | TransferTicket) -> PagletProxy:

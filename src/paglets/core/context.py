@@ -138,6 +138,31 @@ class PagletContext:
         """Copy a paglet to a mesh host given by name or URL."""
         return self.clone(agent_id, self._host.mesh.resolve_url(name_or_url))
 
+    def checkpoint(self, agent_id: str | None = None) -> None:
+        """Have the present state of a paglet on disk when this returns.
+
+        :raises LifecycleError: its class keeps none (``Durability.NONE``).
+        :raises InsufficientStorageError: the disk is full; the last checkpoint stays.
+        """
+        self._host.checkpoint(self._own(agent_id))
+
+    def remind(
+        self,
+        name: str,
+        *,
+        after: float | None = None,
+        every: float | None = None,
+        at: float | None = None,
+        args: dict[str, Any] | None = None,
+        agent_id: str | None = None,
+    ) -> None:
+        """Set a durable timer of a paglet; see :meth:`paglets.core.agent.Paglet.remind`."""
+        self._host.remind(self._own(agent_id), name, after=after, every=every, at=at, args=args)
+
+    def forget(self, name: str, *, agent_id: str | None = None) -> bool:
+        """Remove a timer of a paglet; return whether there was one."""
+        return self._host.forget(self._own(agent_id), name)
+
     # --- mesh --------------------------------------------------------------------------------------------------------
 
     def available_hosts(self, *, online_only: bool = True, include_self: bool = True) -> list[HostRef]:

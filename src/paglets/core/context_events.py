@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -118,6 +119,7 @@ class ContextEventLog:
         self._events: deque[ContextEvent] = deque(maxlen=self.capacity)
         self._last_id = 0
         self._listeners: tuple[ContextListener, ...] = ()
+        self._signals: tuple[Callable[[], object], ...] = ()
         self._queue: deque[_Delivery] = deque()
         self._delivering: _Delivery | None = None
         self._dispatcher: threading.Thread | None = None
@@ -139,6 +141,19 @@ class ContextEventLog:
         with self._changed:
             self._listeners = tuple(known for known in self._listeners if known != listener)
             self._changed.notify_all()
+
+    def add_signal(self, signal: Callable[[], object]) -> None:
+        """Call `signal` after every event from now on, on the thread that emitted it.
+
+        For whoever waits for events and reads them from the log: it must return at once, and raise nothing.
+        """
+        with self._changed:
+            self._signals = (*self._signals, signal)
+
+    def remove_signal(self, signal: Callable[[], object]) -> None:
+        """Call `signal` no more; an unknown one is ignored."""
+        with self._changed:
+            self._signals = tuple(known for known in self._signals if known != signal)
 
     def emit(
         self,
@@ -170,7 +185,10 @@ class ContextEventLog:
             self._append(event)
             if self._listeners:
                 self._enqueue(_Delivery(event, self._listeners))
-            return event
+            signals = self._signals
+        for signal in signals:
+            signal()
+        return event
 
     def events_since(self, since: int = 0, *, limit: int = 100) -> list[ContextEvent]:
         """Return the kept events with a higher id than `since`, oldest first.
@@ -290,6 +308,9 @@ class ContextEventLog:
                 error=str(failure) or type(failure).__name__,
             )
             self._append(report)
+            signals = self._signals
+        for signal in signals:
+            signal()
         # Told directly and not queued: a listener that always fails must not feed the queue with its own failures.
         for other in delivery.listeners:
             if other != listener:

@@ -55,7 +55,11 @@ _SHARED["ResourceCleanupError"] = errors.LifecycleError
 PROCESS_ERRORS = ErrorTable(MappingProxyType({**_SHARED, "ValueError": ValueError}), foreign="HostError")
 """Between a host and the processes of its paglets."""
 
-HTTP_ERRORS = ErrorTable(MappingProxyType(dict(_SHARED)), foreign="RemoteHostError")
+# Over HTTP it says that the host asked could not pass a message on. Between processes it is left out: a handler that
+# cannot reach a host of its own choice says nothing about the way to its paglet.
+HTTP_ERRORS = ErrorTable(
+    MappingProxyType({**_SHARED, "HostUnreachableError": errors.HostUnreachableError}), foreign="RemoteHostError"
+)
 """Between a host and whoever talks to it over HTTP or a link."""
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (

@@ -43,6 +43,14 @@ class RemoteTimeoutError(RemoteHostError, TimeoutError):
     """Another host was reached but did not answer in time; it may still carry out the request."""
 
 
+class HostUnreachableError(RemoteHostError):
+    """No connection to the host that is asked, or to the one behind it, could be made; the request was not sent."""
+
+
+class ConnectionLostError(RemoteHostError):
+    """The connection to another host broke while its answer was due; it may have carried out the request."""
+
+
 class InvalidAgentError(PagletError):
     """The agent id is unknown on this host."""
 

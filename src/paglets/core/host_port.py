@@ -114,6 +114,21 @@ class HostPort(Protocol):
 
     def dispose(self, agent_id: str) -> None: ...
 
+    def checkpoint(self, agent_id: str) -> None: ...
+
+    def remind(
+        self,
+        agent_id: str,
+        name: str,
+        *,
+        after: float | None,
+        every: float | None,
+        at: float | None,
+        args: dict[str, Any] | None,
+    ) -> None: ...
+
+    def forget(self, agent_id: str, name: str) -> bool: ...
+
     def deliver_message(
         self,
         agent_id: str,

@@ -7,11 +7,12 @@ import time
 import uuid
 import weakref
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from paglets.core.errors import MessageCancelledError
 from paglets.core.wire import WirePayload
 from paglets.core.wire_fields import WireFields
 
@@ -122,10 +123,24 @@ class FutureReply:
     """The reply to a message that was sent without waiting.
 
     :param future: completes with the reply, or with the exception the call ended in.
+    :param withdraw: withdraws the message where it waits for its handler, and tells whether it did.
     """
 
-    def __init__(self, future: Future[Any]) -> None:
+    def __init__(self, future: Future[Any], withdraw: Callable[[], bool] | None = None) -> None:
         self._future = future
+        self._withdraw = withdraw
+
+    def cancel(self) -> bool:
+        """Withdraw the message unless its handler has begun, and tell whether it is withdrawn.
+
+        The reply ends in `MessageCancelledError` then. False also where it could not be found out: the host of the
+        paglet was asked in vain. Takes a few seconds at most.
+        """
+        if self._future.cancel():
+            return True
+        if self._future.done() or self._withdraw is None:
+            return False
+        return self._withdraw()
 
     def added_to(self, reply_set: ReplySet) -> None:
         """Tell the set when this reply completes, at once if it already has."""
@@ -140,11 +155,12 @@ class FutureReply:
 
         :param timeout: seconds, None waits for ever.
         :return: False when the time passed first.
+        :raises MessageCancelledError: the message was withdrawn.
         :raises Exception: what the call ended in, if it failed.
         """
         if not self._ended(timeout):
             return False
-        self._future.result()
+        self._outcome()
         return True
 
     def get_reply(self, timeout: float | None = None) -> Any:
@@ -152,11 +168,12 @@ class FutureReply:
 
         :param timeout: seconds, None waits for ever.
         :raises ReplyTimeoutError: a `TimeoutError`; the time passed first. One of any other class came from the call.
+        :raises MessageCancelledError: the message was withdrawn.
         :raises Exception: what the call ended in, if it failed.
         """
         if not self._ended(timeout):
             raise ReplyTimeoutError(f"no reply within {timeout} s")
-        return self._future.result()
+        return self._outcome()
 
     def get_boolean_reply(self, timeout: float | None = None) -> bool:
         """Return `get_reply` as a bool."""
@@ -173,6 +190,11 @@ class FutureReply:
     def get_string_reply(self, timeout: float | None = None) -> str:
         """Return `get_reply` as a str."""
         return str(self.get_reply(timeout))
+
+    def _outcome(self) -> Any:
+        if self._future.cancelled():
+            raise MessageCancelledError("the message was withdrawn before it was sent")
+        return self._future.result()
 
     def _ended(self, timeout: float | None) -> bool:
         # Future.exception() hands over what the call raised, so a TimeoutError out of it can only mean this wait.

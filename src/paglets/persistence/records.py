@@ -1,58 +1,25 @@
-"""The durable store of inactive paglets and of the messages that wait for them."""
+"""Inactive paglets and the messages that wait for them, as one object over the tables of the journal."""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TypeVar
 
-from paglets.core.errors import HostError, InvalidAgentError, OverloadedError
-from paglets.core.policies import DeactivationPolicy, DeactivationRequest
-from paglets.persistence.directory import validate_agent_id
+from paglets.core.errors import HostError, InvalidAgentError
 from paglets.persistence.persistency import QueuedMessage
+from paglets.persistence.rows import RecordSummary, StateRef, Status, StoredRecord
 from paglets.persistence.schema import mapped_errors, open_for_reading, open_for_writing
-from paglets.serialization.values import pack, unpack
+from paglets.persistence.tables import paglets, queued
 
-_SUMMARIES = """
-    SELECT agent_id, agent_class_name, state_class_name, policy, deactivated_at,
-           (SELECT count(*) FROM queued WHERE queued.agent_id = inactive.agent_id)
-    FROM inactive ORDER BY deactivated_at, agent_id
-"""
+__all__ = ["RecordStore", "RecordSummary", "StoredRecord"]
 
-
-@dataclass(slots=True)
-class StoredRecord:
-    """One inactive paglet.
-
-    `state_blob` is opaque, `deactivated_at` Unix seconds, `metadata` a dict of wire values.
-    """
-
-    agent_id: str
-    agent_class_name: str
-    state_class_name: str
-    state_blob: bytes
-    policy: DeactivationPolicy
-    request: DeactivationRequest
-    deactivated_at: float
-    metadata: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class RecordSummary:
-    """What a listing shows of an inactive paglet, read without its state."""
-
-    agent_id: str
-    agent_class_name: str
-    state_class_name: str
-    policy: DeactivationPolicy
-    deactivated_at: float
-    queued_message_count: int
+T = TypeVar("T")
 
 
 class RecordStore:
@@ -93,60 +60,38 @@ class RecordStore:
 
         :raises HostError: its stored state is damaged.
         """
-        rows = self._read(
-            "SELECT agent_id, agent_class_name, state_class_name, policy, request, metadata, deactivated_at, "
-            "state_crc, state_blob FROM inactive WHERE agent_id = ?",
-            (agent_id,),
-        )
-        if not rows:
+        found = self._read(lambda c: paglets.get(c, agent_id), None)
+        if found is None:
             return None
-        name, agent_class, state_class, policy, request, metadata, deactivated_at, checksum, blob = rows[0]
-        if zlib.crc32(blob) != checksum:
+        record, ref = found
+        blob = ref.inline
+        if blob is None or zlib.crc32(blob) != ref.crc:
             raise HostError(f"Journal {self.path}: the stored state of {agent_id!r} is damaged (checksum differs)")
-        return StoredRecord(
-            agent_id=name,
-            agent_class_name=agent_class,
-            state_class_name=state_class,
-            state_blob=blob,
-            policy=DeactivationPolicy.from_wire(unpack(policy)),
-            request=DeactivationRequest.from_wire(unpack(request)),
-            deactivated_at=deactivated_at,
-            metadata=unpack(metadata),
-        )
+        record.state_blob = blob
+        return record
 
     def summaries(self) -> list[RecordSummary]:
         """Return all records in order of deactivation, without reading their states."""
-        return [
-            RecordSummary(
-                agent_id=agent_id,
-                agent_class_name=agent_class,
-                state_class_name=state_class,
-                policy=DeactivationPolicy.from_wire(unpack(policy)),
-                deactivated_at=deactivated_at,
-                queued_message_count=queued,
-            )
-            for agent_id, agent_class, state_class, policy, deactivated_at, queued in self._read(_SUMMARIES)
-        ]
+        return self._read(lambda c: paglets.summaries(c, (Status.INACTIVE,)), [])
 
     def due(self, now: float) -> list[str]:
         """Return the ids of paglets whose activation time, in Unix seconds, has come, the earliest first."""
-        rows = self._read("SELECT agent_id FROM inactive WHERE activate_at <= ? ORDER BY activate_at, agent_id", (now,))
-        return [agent_id for (agent_id,) in rows]
+        times = [(summary.policy.activate_at, summary.agent_id) for summary in self.summaries()]
+        return [agent_id for at, agent_id in sorted((at, name) for at, name in times if at is not None) if at <= now]
 
     def next_due(self) -> float | None:
         """Return the earliest activation time in Unix seconds, or None when no paglet has one."""
-        rows = self._read("SELECT min(activate_at) FROM inactive")
-        return rows[0][0] if rows else None
+        times = [summary.policy.activate_at for summary in self.summaries()]
+        return min((at for at in times if at is not None), default=None)
 
     def startup_ids(self) -> list[str]:
         """Return the ids of paglets that a starting host wakes, in order of deactivation."""
-        rows = self._read("SELECT agent_id FROM inactive WHERE activate_on_startup ORDER BY deactivated_at, agent_id")
-        return [agent_id for (agent_id,) in rows]
+        return [summary.agent_id for summary in self.summaries() if summary.policy.activate_on_startup]
 
     def queued(self, agent_id: str) -> list[QueuedMessage]:
         """Return the messages that wait for a paglet, in the order in which they came."""
-        rows = self._read("SELECT body FROM queued WHERE agent_id = ? ORDER BY position", (agent_id,))
-        return [QueuedMessage.from_wire(unpack(body)) for (body,) in rows]
+        nothing: list[tuple[int, QueuedMessage]] = []
+        return [message for _, message in self._read(lambda c: queued.waiting(c, agent_id), nothing)]
 
     # writing
 
@@ -156,34 +101,9 @@ class RecordStore:
         :raises HostError: the id is invalid.
         :raises SerializationError: the metadata are no wire values.
         """
-        values = (
-            validate_agent_id(record.agent_id),
-            record.agent_class_name,
-            record.state_class_name,
-            pack(record.policy.to_wire()),
-            pack(record.request.to_wire()),
-            pack(record.metadata),
-            float(record.deactivated_at),
-            None if record.policy.activate_at is None else float(record.policy.activate_at),
-            int(record.policy.activate_on_startup),
-            zlib.crc32(record.state_blob),
-            record.state_blob,
-        )
+        ref = StateRef(bytes(record.state_blob), "", zlib.crc32(record.state_blob), len(record.state_blob))
         with self._transaction() as connection:
-            connection.execute(
-                """
-                INSERT INTO inactive (agent_id, agent_class_name, state_class_name, policy, request, metadata,
-                                      deactivated_at, activate_at, activate_on_startup, state_crc, state_blob)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-                ON CONFLICT (agent_id) DO UPDATE SET
-                    agent_class_name = excluded.agent_class_name, state_class_name = excluded.state_class_name,
-                    policy = excluded.policy, request = excluded.request, metadata = excluded.metadata,
-                    deactivated_at = excluded.deactivated_at, activate_at = excluded.activate_at,
-                    activate_on_startup = excluded.activate_on_startup,
-                    state_crc = excluded.state_crc, state_blob = excluded.state_blob
-                """,
-                values,
-            )
+            paglets.put(connection, record, ref)
 
     def delete(self, agent_id: str, *, deactivated_at: float | None = None) -> bool:
         """Remove a record with its queued messages; return whether there was one.
@@ -191,50 +111,27 @@ class RecordStore:
         With `deactivated_at` only that very record goes, not one that has replaced it since.
         """
         with self._transaction() as connection:
-            cursor = connection.execute(
-                "DELETE FROM inactive WHERE agent_id = :agent AND (:at IS NULL OR deactivated_at = :at)",
-                {"agent": agent_id, "at": deactivated_at},
-            )
-            return cursor.rowcount > 0
+            found = paglets.get(connection, agent_id)
+            if found is None or (deactivated_at is not None and found[0].deactivated_at != deactivated_at):
+                return False
+            queued.clear(connection, agent_id)
+            return paglets.remove(connection, agent_id)
 
-    def append_message(self, agent_id: str, queued: QueuedMessage, *, max_count: int, max_bytes: int) -> None:
+    def append_message(self, agent_id: str, message: QueuedMessage, *, max_count: int, max_bytes: int) -> None:
         """Add a message to those that wait for a paglet; a repeated message id is stored once.
 
         :raises InvalidAgentError: there is no such record.
         :raises OverloadedError: more than `max_count` messages or `max_bytes` encoded bytes would wait.
         """
-        body = pack(queued.to_wire())
-        message_id = queued.message.message_id
         with self._transaction() as connection:
-            count, size, known, repeated = connection.execute(
-                """
-                SELECT count(*), coalesce(sum(length(body)), 0),
-                       EXISTS (SELECT 1 FROM inactive WHERE agent_id = :agent),
-                       EXISTS (SELECT 1 FROM queued WHERE agent_id = :agent AND message_id = :message)
-                FROM queued WHERE agent_id = :agent
-                """,
-                {"agent": agent_id, "message": message_id},
-            ).fetchone()
-            if not known:
+            if paglets.get(connection, agent_id) is None:
                 raise InvalidAgentError(f"No inactive paglet {agent_id!r}")
-            if repeated:
-                return
-            if count + 1 > max_count or size + len(body) > max_bytes:
-                raise OverloadedError(
-                    f"Inactive paglet {agent_id!r} has {count} queued messages of {size} bytes; "
-                    f"at most {max_count} messages and {max_bytes} bytes are kept. Activate it or send later"
-                )
-            connection.execute(
-                "INSERT INTO queued (agent_id, message_id, body) VALUES (?, ?, ?)", (agent_id, message_id, body)
-            )
+            queued.enqueue(connection, agent_id, message, max_count=max_count, max_bytes=max_bytes)
 
     def remove_message(self, agent_id: str, message_id: str) -> bool:
         """Remove one queued message, after it was handled; return whether it was there."""
         with self._transaction() as connection:
-            cursor = connection.execute(
-                "DELETE FROM queued WHERE agent_id = ? AND message_id = ?", (agent_id, message_id)
-            )
-            return cursor.rowcount > 0
+            return queued.dequeue(connection, agent_id, message_id)
 
     def close(self) -> None:
         """Close the file; later calls raise `HostError`. A second call does nothing."""
@@ -254,15 +151,15 @@ class RecordStore:
 
     # inside
 
-    def _read(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+    def _read(self, work: Callable[[sqlite3.Connection], T], absent: T) -> T:
         with self._lock:
             if self._closed:
                 raise HostError(f"Journal {self.path} is closed")
             if self._connection is not None:
                 with mapped_errors(self.path):
-                    return self._connection.execute(statement, parameters).fetchall()
+                    return work(self._connection)
             with open_for_reading(self.path) as connection:
-                return [] if connection is None else connection.execute(statement, parameters).fetchall()
+                return absent if connection is None else work(connection)
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

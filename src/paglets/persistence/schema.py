@@ -1,74 +1,68 @@
-"""The tables of the journal, and opening its file: versions, damage, settings."""
+"""Opening the file of the journal: versions, damage, settings, and what its errors mean."""
 
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
-from paglets.core.errors import HostError
+from paglets.core.errors import HostError, InsufficientStorageError
 from paglets.persistence.atomic import fsync_directory
+from paglets.persistence.migrations import MIGRATIONS
 
-BUSY_TIMEOUT_SECONDS: Final = 5.0
-
-# One entry per schema version, in order. A released entry is never edited; a change is a new entry at the end.
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
-    (
-        """
-        CREATE TABLE inactive (
-            agent_id            TEXT PRIMARY KEY,
-            agent_class_name    TEXT NOT NULL,
-            state_class_name    TEXT NOT NULL,
-            policy              BLOB NOT NULL,
-            request             BLOB NOT NULL,
-            metadata            BLOB NOT NULL,
-            deactivated_at      REAL NOT NULL,
-            activate_at         REAL,
-            activate_on_startup INTEGER NOT NULL,
-            state_crc           INTEGER NOT NULL,
-            state_blob          BLOB NOT NULL
-        )
-        """,
-        "CREATE INDEX inactive_due ON inactive (activate_at) WHERE activate_at IS NOT NULL",
-        """
-        CREATE TABLE queued (
-            position   INTEGER PRIMARY KEY AUTOINCREMENT,
-            agent_id   TEXT NOT NULL REFERENCES inactive (agent_id) ON DELETE CASCADE,
-            message_id TEXT NOT NULL,
-            body       BLOB NOT NULL,
-            UNIQUE (agent_id, message_id)
-        )
-        """,
-    ),
-)
 SCHEMA_VERSION: Final = len(MIGRATIONS)
+BUSY_TIMEOUT_SECONDS: Final = 5.0
+#: How long opening may look for damage. It covers any journal of usual size; a very large one is checked in part, and
+#: in full when the last host that used it met damage.
+CHECK_SECONDS: Final = 0.15
 
-_DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_REFUSED: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
+# A file that may not grow: a quota or a limit of the process, as opposed to a full disk.
+_NO_GROWTH: Final = frozenset({sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
+_STATEMENTS: Final = 128
 
 
 class DamagedJournalError(HostError):
     """The journal file is not a readable database."""
 
 
+def journal_error(path: Path, error: sqlite3.Error) -> HostError:
+    """Return what an error of the database means for a host.
+
+    `InsufficientStorageError`: the disk does not take the change. `DamagedJournalError`: the file itself is broken.
+    """
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    if code is not None:
+        if code & 0xFF in _DAMAGE:
+            return DamagedJournalError(f"Journal {path} is damaged: {error}")
+        if code & 0xFF in _REFUSED or code in _NO_GROWTH:
+            return InsufficientStorageError(f"Journal {path} cannot be written: {error}. Make room and try again")
+    return HostError(f"Journal {path}: {error}")
+
+
 @contextmanager
 def mapped_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the database into `HostError`, `DamagedJournalError` where the file itself is broken."""
+    """Turn errors of the database into what `journal_error` makes of them."""
     try:
         yield
     except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is not None and code & 0xFF in _DAMAGE:
-            raise DamagedJournalError(f"Journal {path} is damaged: {error}") from error
-        raise HostError(f"Journal {path}: {error}") from error
+        raise journal_error(path, error) from error
+
+
+def suspect(path: Path) -> Path:
+    """Return the name of the file that says: this journal was found damaged, check all of it."""
+    return path.with_name(f"{path.name}.suspect")
 
 
 def open_for_writing(path: Path) -> tuple[sqlite3.Connection, list[str]]:
     """Open the journal, created or brought to this schema version first; return it with warnings for the operator.
 
-    A damaged file is set aside and an empty journal takes its place.
+    A damaged file is set aside with its states and an empty journal takes its place.
 
     :raises HostError: the file has a newer schema and stays as it is, or it cannot be opened.
     """
@@ -80,10 +74,15 @@ def open_for_writing(path: Path) -> tuple[sqlite3.Connection, list[str]]:
         except DamagedJournalError as error:
             aside = _set_aside(path)
             warnings.append(f"{error}; it was set aside as {aside} and an empty journal started")
+        suspect(path).unlink(missing_ok=True)
     path.touch(mode=0o600)
     with mapped_errors(path):
         connection = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+            path,
+            timeout=BUSY_TIMEOUT_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_STATEMENTS,
         )
         try:
             mode = _configure(connection)
@@ -108,18 +107,30 @@ def open_for_reading(path: Path) -> Iterator[sqlite3.Connection | None]:
     if not path.exists():
         yield None
         return
-    with mapped_errors(path), closing(_connect_readonly(path)) as connection:
-        # Version 0 is a file whose tables another host is just about to create.
-        yield connection if _version(connection, path) else None
+    with mapped_errors(path), closing(connect_readonly(path)) as connection:
+        version = _version(connection, path)
+        if version == 0:
+            # A file whose tables another host is just about to create.
+            yield None
+        elif version == SCHEMA_VERSION:
+            yield connection
+        else:
+            # Only the host that owns the file may bring it to this version.
+            with closing(sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)) as copy:
+                connection.backup(copy)
+                _migrate(copy)
+                yield copy
 
 
-def _connect_readonly(path: Path) -> sqlite3.Connection:
+def connect_readonly(path: Path) -> sqlite3.Connection:
+    """Open the file so that nothing can be written through the connection."""
     return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro",
         uri=True,
         timeout=BUSY_TIMEOUT_SECONDS,
         isolation_level=None,
         check_same_thread=False,
+        cached_statements=_STATEMENTS,
     )
 
 
@@ -134,11 +145,33 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 
 def _check(path: Path) -> None:
-    with mapped_errors(path), closing(_connect_readonly(path)) as connection:
+    """Look for damage: the header and the size always, all pages as far as the time goes.
+
+    What is not looked at here shows when it is read: the structure of a page by SQLite, a state by its checksum.
+    """
+    with mapped_errors(path), closing(connect_readonly(path)) as connection:
         _version(connection, path)
-        verdict = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        limit = None if suspect(path).exists() else CHECK_SECONDS
+        verdict = _quick_check(connection, limit)
     if verdict != "ok":
         raise DamagedJournalError(f"Journal {path} is damaged: {verdict}")
+
+
+def _quick_check(connection: sqlite3.Connection, seconds: float | None) -> str:
+    if seconds is None:
+        return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    # A progress handler does not do: the check of a whole tree is one instruction to SQLite.
+    timer = threading.Timer(seconds, connection.interrupt)
+    timer.start()
+    try:
+        return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return "ok"
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def _configure(connection: sqlite3.Connection) -> str:
@@ -150,6 +183,10 @@ def _configure(connection: sqlite3.Connection) -> str:
         "checkpoint_fullfsync = ON",
         "foreign_keys = ON",
         "trusted_schema = OFF",
+        "secure_delete = OFF",
+        "temp_store = MEMORY",
+        f"cache_size = -{8 * 1024}",
+        "wal_autocheckpoint = 2000",
         f"journal_size_limit = {64 * 1024 * 1024}",
     ):
         connection.execute(f"PRAGMA {setting}")
@@ -160,13 +197,17 @@ def _migrate(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     try:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        for statements in MIGRATIONS[version:]:
-            for statement in statements:
-                connection.execute(statement)
+        for steps in MIGRATIONS[version:]:
+            for step in steps:
+                if isinstance(step, str):
+                    connection.execute(step)
+                else:
+                    step(connection)
         if version < SCHEMA_VERSION:
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
 
@@ -183,5 +224,14 @@ def _set_aside(path: Path) -> Path:
         part = path.with_name(path.name + suffix)
         if part.exists():
             part.rename(aside.with_name(aside.name + suffix))
+    states = states_directory(path)
+    if states.exists():
+        # Its large states too, which the empty journal would sweep away.
+        states.rename(aside.with_name(f"{aside.name}-states"))
     fsync_directory(path.parent)
     return aside
+
+
+def states_directory(path: Path) -> Path:
+    """Return where the large states of a journal are."""
+    return path.with_name("states")

@@ -126,15 +126,16 @@ class Mailbox(Generic[T]):
         """Tell whether no message is in flight."""
         return self._flying is None
 
-    def push(self, item: T, priority: int, nbytes: int = 0) -> None:
+    def push(self, item: T, priority: int, nbytes: int = 0, *, bounded: bool = True) -> None:
         """Queue a message behind all others of its priority.
 
+        :param bounded: False for what was accepted before, and so is never turned away
         :raises MailboxFullError: where it would exceed a bound
         :raises MailboxClosedError: after `close()`
         """
         heap = self._heap
         total = self._bytes + nbytes
-        if len(heap) >= self._max_count or total > self._max_bytes:
+        if bounded and (len(heap) >= self._max_count or total > self._max_bytes):
             if self._state is not MailboxState.CLOSED:
                 self._rejected += 1
                 raise MailboxFullError(self.statistics())
@@ -202,6 +203,16 @@ class Mailbox(Generic[T]):
         self._bytes += self._flying[2]
         self._flying = None
 
+    def withdraw(self, item: T) -> bool:
+        """Take one waiting message out again; tell whether it waited. O(n)."""
+        for place, (_, _, nbytes, waiting) in enumerate(self._heap):
+            if waiting is item:
+                del self._heap[place]
+                heapify(self._heap)
+                self._bytes -= nbytes
+                return True
+        return False
+
     def pause(self) -> None:
         """Stop deliveries; messages still queue. The one in flight goes on. No effect when closed."""
         if self._state is MailboxState.OPEN:
@@ -223,6 +234,10 @@ class Mailbox(Generic[T]):
         self._heap.clear()
         self._bytes = 0
         return [Queued(item, -negated, nbytes) for negated, _, nbytes, item in entries]
+
+    def waiting(self) -> list[Queued[T]]:
+        """Show everything that waits, in delivery order; it stays."""
+        return [Queued(item, -negated, nbytes) for negated, _, nbytes, item in sorted(self._heap)]
 
     def restore(self, entries: Iterable[Queued[T]]) -> None:
         """Put drained messages, from here or from the host the paglet came from, ahead of what queued meanwhile.

@@ -30,6 +30,7 @@ from paglets.remote.entry_hosts import (
     normalize_discovery_path,
     normalize_server_url,
 )
+from paglets.remote.journey import Journey, follow_journey
 from paglets.remote.proxy import PagletProxy
 from paglets.services.records import ServiceRecord
 
@@ -222,6 +223,23 @@ class PagletsAdminClient:
         """
         return self._list(_url(server, "events", since=since, limit=limit), "events")
 
+    # --- messages that nobody received --------------------------------------------------------------------------------
+
+    def list_dead_letters(
+        self, server: ServerRef, *, since: int = 0, limit: int = 100, agent_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the messages that a host could not deliver, oldest first; see `HostClient.dead_letters`."""
+        url = normalize_server_url(server.url)
+        return self.client.dead_letters(url, since=since, limit=limit, agent_id=agent_id)
+
+    def retry_dead_letter(self, server: ServerRef, letter_id: int) -> None:
+        """Have a dead letter delivered again; it is gone when it was accepted."""
+        self.client.retry_dead_letter(normalize_server_url(server.url), letter_id, timeout=self._action_timeout)
+
+    def clear_dead_letter(self, server: ServerRef, letter_id: int) -> None:
+        """Have a host forget a dead letter."""
+        self.client.clear_dead_letter(normalize_server_url(server.url), letter_id)
+
     # --- paglets of a host --------------------------------------------------------------------------------------------
 
     def list_agents_all(self) -> list[AgentRecord]:
@@ -322,6 +340,14 @@ class PagletsAdminClient:
         """Return what its host says about a paglet, with the fields of its state under `state`."""
         url = requests.agent_url(agent.host_url, agent.agent_id, "state")
         return requests.dict_of(self.client.get_json(url, timeout=self._action_timeout), url)
+
+    def locate(self, agent: AgentRecord) -> dict[str, Any]:
+        """Return where a paglet is now, as far as the host knows on which it was seen; see `HostClient.locate`."""
+        return self.client.locate(agent.host_url, agent.agent_id)
+
+    def journey(self, agent: AgentRecord) -> Journey:
+        """Return where a paglet was and is, put together from all hosts on its way that answer."""
+        return follow_journey(self.client, agent.host_url, agent.agent_id)
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

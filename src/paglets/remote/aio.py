@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -12,14 +13,22 @@ import aiohttp
 from yarl import URL
 
 from paglets.artifacts import ArtifactRef
-from paglets.core.errors import PagletError, RemoteHostError, RemoteTimeoutError, TransferError
-from paglets.core.messages import Message
+from paglets.core.errors import (
+    ConnectionLostError,
+    PagletError,
+    RemoteHostError,
+    RemoteTimeoutError,
+    TransferError,
+)
 from paglets.persistence.atomic import make_directories, replacing
 from paglets.remote import requests
+from paglets.remote.aio_following import AsyncFollowing
 from paglets.remote.aio_proxy import AsyncPagletCalls, AsyncPagletProxy
 from paglets.remote.client import split_url
 from paglets.remote.content import PIECE_BYTES, ContentSink, ContentSource, local_path, open_source
 from paglets.remote.idle import PoolOptions
+from paglets.remote.pursuit import NotConnectedError
+from paglets.remote.whereabouts import learn_creation
 
 if TYPE_CHECKING:
     import ssl
@@ -29,9 +38,11 @@ if TYPE_CHECKING:
 __all__ = ["AsyncHostClient", "AsyncPagletCalls", "AsyncPagletProxy"]
 
 _FAILURES: Final = (aiohttp.ClientError, OSError, UnicodeError)
+_ANY_TIME: Final = aiohttp.ClientTimeout(total=None)
+_JSON: Final = {"Content-Type": "application/json"}
 
 
-class AsyncHostClient:
+class AsyncHostClient(AsyncFollowing):
     """Call hosts from coroutines of one event loop: `HostClient` with every method a coroutine.
 
     Connections are opened at the first call, in the loop that runs then. Use it as `async with`, or `await aclose()`.
@@ -53,6 +64,7 @@ class AsyncHostClient:
         max_response_bytes: int = requests.DEFAULT_MAX_RESPONSE_BYTES,
         max_connections: int = 100,
     ) -> None:
+        super().__init__()
         self.timeout = timeout
         self.api_key = api_key
         self.max_response_bytes = max_response_bytes
@@ -63,6 +75,8 @@ class AsyncHostClient:
 
     async def aclose(self) -> None:
         """Close all connections; a later call opens new ones."""
+        if self._loop is asyncio.get_running_loop():
+            await self._end_withdrawals()
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -84,46 +98,16 @@ class AsyncHostClient:
     async def post_json(self, url: str, payload: dict[str, Any], *, timeout: float | None = None) -> Any:
         """Post a dict as JSON and return the decoded answer; see `HostClient.post_json`."""
         body = requests.encode_json(payload)
-        return await self._call("POST", url, body, {"Content-Type": "application/json"}, timeout)
+        reply = await self._call("POST", url, body, _JSON, timeout)
+        learn_creation(self.routes, url, reply)
+        return reply
 
     async def post_pickle(self, url: str, payload: dict[str, Any], *, timeout: float | None = None) -> Any:
         """Post a dict in the movement encoding and return the decoded answer; see `HostClient.post_pickle`."""
         content_type, pieces = await asyncio.to_thread(requests.movement_body, payload)
-        return await self._call("POST", url, pieces, {"Content-Type": content_type}, timeout)
-
-    # --- paglets ---------------------------------------------------------------------------------------------------
-
-    async def deliver(
-        self,
-        host_url: str,
-        agent_id: str,
-        message: Message,
-        *,
-        oneway: bool = False,
-        activate_if_inactive: bool = True,
-        no_delay: bool = False,
-        timeout: float | None = None,
-    ) -> Any:
-        """Deliver a message to a paglet and return the reply of its handler; see `HostClient.deliver`."""
-        url = requests.agent_url(host_url, agent_id, "messages")
-        payload = requests.delivery(
-            message, oneway=oneway, activate_if_inactive=activate_if_inactive, no_delay=no_delay
-        )
-        return requests.field_of(await self.post_json(url, payload, timeout=timeout), "result", url)
-
-    async def operate(
-        self, host_url: str, agent_id: str, operation: str, payload: dict[str, Any], *, timeout: float | None = None
-    ) -> dict[str, Any]:
-        """Ask a host for an operation on a paglet; see `HostClient.operate`."""
-        if timeout is None:
-            timeout = requests.operation_timeout(operation, payload, self.timeout)
-        url = requests.agent_url(host_url, agent_id, operation)
-        return requests.dict_of(await self.post_json(url, payload, timeout=timeout), url)
-
-    async def agent_info(self, host_url: str, agent_id: str) -> dict[str, Any]:
-        """Return the summary of a paglet; see `HostClient.agent_info`."""
-        url = requests.agent_url(host_url, agent_id)
-        return requests.dict_of(await self.get_json(url), url)
+        reply = await self._call("POST", url, pieces, {"Content-Type": content_type}, timeout)
+        learn_creation(self.routes, url, reply)
+        return reply
 
     # --- artifacts -------------------------------------------------------------------------------------------------
 
@@ -211,9 +195,11 @@ class AsyncHostClient:
         body: bytes | Iterable[bytes | memoryview] | None,
         headers: dict[str, str],
         timeout: float | None,
+        *,
+        connecting: float | None = None,
     ) -> Any:
         has_key = bool(self.api_key)
-        async with self._exchange(method, url, body, headers, timeout) as (response, _):
+        async with self._exchange(method, url, body, headers, timeout, connecting=connecting) as (response, _):
             data = await self._read(response, url)
         return requests.decode_reply(response.status, data, url, has_key=has_key)
 
@@ -255,6 +241,8 @@ class AsyncHostClient:
         body: bytes | Iterable[bytes | memoryview] | None,
         headers: dict[str, str],
         timeout: float | None,
+        *,
+        connecting: float | None = None,
     ) -> AsyncIterator[tuple[aiohttp.ClientResponse, Callable[[], None]]]:
         """Send a request and give the response, and what starts the time anew when some of a stream has come."""
         seconds = self.timeout if timeout is None else timeout
@@ -271,7 +259,14 @@ class AsyncHostClient:
 
                 data = body if body is None or isinstance(body, bytes) else _pieces(body, progress)
                 try:
-                    response = await session.request(method, target, data=data, headers=headers, allow_redirects=False)
+                    response = await session.request(
+                        method,
+                        target,
+                        data=data,
+                        headers=headers,
+                        allow_redirects=False,
+                        timeout=_ANY_TIME if connecting is None else _connecting_within(connecting),
+                    )
                 except _FAILURES as exc:
                     raise _failure(exc, url, seconds) from exc
                 async with response:
@@ -280,6 +275,10 @@ class AsyncHostClient:
             raise
         except TimeoutError as exc:
             raise _failure(exc, url, seconds) from exc
+
+    @property
+    def _open(self) -> bool:
+        return self._session is not None
 
     def _open_session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
@@ -292,7 +291,7 @@ class AsyncHostClient:
                     ssl=True if self.ssl_context is None else self.ssl_context,
                 ),
                 # The time of a call is watched here, where progress is known.
-                timeout=aiohttp.ClientTimeout(total=None),
+                timeout=_ANY_TIME,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
@@ -310,9 +309,22 @@ def _target(url: str) -> URL:
 
 
 def _failure(exc: Exception, url: str, seconds: float) -> RemoteHostError:
-    if isinstance(exc, TimeoutError):
-        return RemoteTimeoutError(f"No answer from {url} within {seconds:g} s")
-    return RemoteHostError(f"Could not reach {url}: {_text(exc)}")
+    match exc:
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError() | UnicodeError():
+            return NotConnectedError(f"Could not reach {url}: {_text(exc)}")
+        case aiohttp.InvalidURL():
+            return RemoteHostError(f"Could not reach {url}: {_text(exc)}")
+        case TimeoutError():
+            return RemoteTimeoutError(f"No answer from {url} within {seconds:g} s")
+        case aiohttp.ClientConnectionError() | OSError():
+            return ConnectionLostError(f"Lost the connection to {url}: {_text(exc)}")
+        case _:
+            return RemoteHostError(f"Could not read the answer of {url}: {_text(exc)}")
+
+
+@lru_cache(maxsize=64)
+def _connecting_within(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
 
 
 def _text(exc: Exception) -> str:
@@ -327,7 +339,7 @@ async def _received(response: aiohttp.ClientResponse, url: str) -> AsyncIterator
         try:
             piece = await anext(pieces, b"")
         except _FAILURES as exc:
-            raise RemoteHostError(f"Lost {url}: {_text(exc)}") from exc
+            raise ConnectionLostError(f"Lost the connection to {url}: {_text(exc)}") from exc
         if not piece:
             return
         yield piece

@@ -32,10 +32,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class AsyncPagletProxy:
-    """Stand for one paglet at its last known host; the methods are those of `PagletProxy`."""
+    """Stand for one paglet, wherever it is; the methods are those of `PagletProxy`."""
 
     host_url: str
-    """Where the paglet was last known to be."""
+    """Where the paglet was when the proxy was made."""
     agent_id: str
     """Its identity."""
     client: AsyncHostClient
@@ -67,7 +67,7 @@ class AsyncPagletProxy:
         return PagletProxy(self.host_url, self.agent_id, client)
 
     def get_address(self) -> str:
-        """Return the URL of the last known host."""
+        """Return the URL of the host that the paglet was on when the proxy was made."""
         return self.host_url
 
     def get_agent_id(self) -> str:
@@ -116,7 +116,10 @@ class AsyncPagletProxy:
         no_delay: bool = False,
         timeout: float | None = None,
     ) -> Any:
-        """Send a message and return the reply of the handler; see `PagletProxy.send`."""
+        """Send a message and return the reply of the handler; see `PagletProxy.send`.
+
+        Cancelling it withdraws the message, unless the handler has begun.
+        """
         return await self.client.deliver(
             self.host_url,
             self.agent_id,
@@ -148,7 +151,10 @@ class AsyncPagletProxy:
     def send_future(
         self, message: Message, *, activate_if_inactive: bool = True, no_delay: bool = False
     ) -> asyncio.Task[Any]:
-        """Send a message from a task of its own and return that task; its result is the reply."""
+        """Send a message from a task of its own and return that task; its result is the reply.
+
+        Cancelling the task withdraws the message, unless the handler has begun.
+        """
         copy = replace(message, message_type=FUTURE)
         return asyncio.create_task(
             self.send(copy, activate_if_inactive=activate_if_inactive, no_delay=no_delay),
@@ -169,7 +175,7 @@ class AsyncPagletProxy:
         """Upload a file, send a message that refers to it, and return the reply; see `PagletProxy.send_artifact`."""
         source = local_path(path)
         artifact = await self.client.upload_artifact(
-            self.host_url,
+            self.client.routes.best(self.agent_id, self.host_url)[0],
             source,
             owner_agent_id=self.agent_id,
             name=name,

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 from urllib.parse import quote, urlparse
 
 from paglets.artifacts import ArtifactRef
-from paglets.core.errors import PagletError, RemoteHostError, RemoteTimeoutError, TransferError
-from paglets.core.messages import Message
+from paglets.core.errors import (
+    ConnectionLostError,
+    PagletError,
+    RemoteHostError,
+    RemoteTimeoutError,
+    TransferError,
+)
 from paglets.persistence.atomic import make_directories, replacing
 from paglets.remote import requests
 from paglets.remote.connections import (
@@ -18,6 +23,7 @@ from paglets.remote.connections import (
     ConnectionPool,
     ConnectTimeoutError,
     Deadline,
+    NotSentError,
     Origin,
     PoolOptions,
     ProtocolError,
@@ -25,6 +31,9 @@ from paglets.remote.connections import (
     Response,
 )
 from paglets.remote.content import ContentSink, ContentSource, local_path, open_source
+from paglets.remote.following import Following
+from paglets.remote.pursuit import NotConnectedError
+from paglets.remote.whereabouts import learn_creation
 
 if TYPE_CHECKING:
     import ssl
@@ -39,12 +48,16 @@ _PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~?"
 _FAILURES: Final = (OSError, UnicodeError, ProtocolError, BodyTooLargeError)
 
 
-class HostClient:
+class HostClient(Following):
     """Call hosts. One client serves any number of hosts and threads and keeps connections open between calls.
 
     Errors of a host are raised as the classes of `paglets.core.errors` that it named. `RemoteHostError` also stands for
-    a host that cannot be reached or understood, and its subclass `RemoteTimeoutError` for one that did not answer in
-    time; it may still carry out the request. Only http and https URLs are called, redirects are not followed.
+    a host that cannot be understood, and its subclasses say more: `HostUnreachableError`, the request was never sent;
+    `ConnectionLostError` and `RemoteTimeoutError`, it may be carried out all the same. Only http and https URLs are
+    called, redirects are not followed.
+
+    A paglet is followed where it goes: `deliver`, `operate` and `agent_info` begin where it was found last, and go on
+    as `paglets.remote.pursuit` describes. `routes` holds what is known; it may be looked at and told more.
 
     :param timeout: seconds for a whole call. For streams of unknown length, that is artifacts and moves, it bounds
         how long the host may stall.
@@ -63,6 +76,7 @@ class HostClient:
         max_response_bytes: int = requests.DEFAULT_MAX_RESPONSE_BYTES,
         pool: PoolOptions | None = None,
     ) -> None:
+        super().__init__()
         self.timeout = timeout
         self.api_key = api_key
         self.max_response_bytes = max_response_bytes
@@ -97,7 +111,9 @@ class HostClient:
         :raises SerializationError: JSON cannot express the payload.
         :raises PagletError: what the host answered, or `RemoteHostError`.
         """
-        return self._call("POST", url, requests.encode_json(payload), "application/json", timeout)
+        reply = self._call("POST", url, requests.encode_json(payload), "application/json", timeout)
+        learn_creation(self.routes, url, reply)
+        return reply
 
     def post_pickle(self, url: str, payload: dict[str, Any], *, timeout: float | None = None) -> Any:
         """Post a dict in the movement encoding, streamed, and return the decoded JSON answer.
@@ -110,53 +126,9 @@ class HostClient:
         :raises PagletError: what the host answered, or `RemoteHostError`.
         """
         content_type, pieces = requests.movement_body(payload)
-        return self._call("POST", url, pieces, content_type, timeout)
-
-    # --- paglets ------------------------------------------------------------------------------------------------------
-
-    def deliver(
-        self,
-        host_url: str,
-        agent_id: str,
-        message: Message,
-        *,
-        oneway: bool = False,
-        activate_if_inactive: bool = True,
-        no_delay: bool = False,
-        timeout: float | None = None,
-    ) -> Any:
-        """Deliver a message to a paglet and return the reply of its handler, None if `oneway`.
-
-        Proxies send through this method; a client that knows a shorter way to a host overrides it.
-
-        :raises PagletError: what the delivery or the handler ended in.
-        """
-        url = requests.agent_url(host_url, agent_id, "messages")
-        payload = requests.delivery(
-            message, oneway=oneway, activate_if_inactive=activate_if_inactive, no_delay=no_delay
-        )
-        return requests.field_of(self.post_json(url, payload, timeout=timeout), "result", url)
-
-    def operate(
-        self, host_url: str, agent_id: str, operation: str, payload: dict[str, Any], *, timeout: float | None = None
-    ) -> dict[str, Any]:
-        """Ask a host for an operation on a paglet: dispatch, clone, retract, deactivate, activate or dispose.
-
-        :param timeout: seconds; by default the client's, and for a move at least what its ticket allows.
-        :raises PagletError: what the operation ended in.
-        """
-        if timeout is None:
-            timeout = requests.operation_timeout(operation, payload, self.timeout)
-        url = requests.agent_url(host_url, agent_id, operation)
-        return requests.dict_of(self.post_json(url, payload, timeout=timeout), url)
-
-    def agent_info(self, host_url: str, agent_id: str) -> dict[str, Any]:
-        """Return the summary of a paglet.
-
-        :raises InvalidAgentError: the host does not know it.
-        """
-        url = requests.agent_url(host_url, agent_id)
-        return requests.dict_of(self.get_json(url), url)
+        reply = self._call("POST", url, pieces, content_type, timeout)
+        learn_creation(self.routes, url, reply)
+        return reply
 
     # --- artifacts ----------------------------------------------------------------------------------------------------
 
@@ -271,10 +243,11 @@ class HostClient:
         timeout: float | None,
         *,
         length: int | None = None,
+        connecting: float | None = None,
     ) -> Any:
         api_key = self.api_key
         streamed = not isinstance(body, bytes)
-        deadline = Deadline(self.timeout if timeout is None else timeout, whole=not streamed)
+        deadline = Deadline(self.timeout if timeout is None else timeout, whole=not streamed, connecting=connecting)
         if isinstance(body, bytes) and method != "GET":
             length = len(body)
         request = _request(method, url, body, content_type, api_key, length)
@@ -337,8 +310,10 @@ def _failure(exc: Exception, url: str, seconds: float) -> RemoteHostError:
             return RemoteTimeoutError(f"No answer from {url} within {seconds:g} s")
         case BodyTooLargeError() | ProtocolError():
             return RemoteHostError(f"Could not read the answer of {url}: {exc}")
+        case NotSentError():
+            return NotConnectedError(f"Could not reach {url}: {exc}")
         case _:
-            return RemoteHostError(f"Could not reach {url}: {str(exc) or type(exc).__name__}")
+            return ConnectionLostError(f"Lost the connection to {url}: {str(exc) or type(exc).__name__}")
 
 
 @lru_cache(maxsize=1024)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from paglets.remote.idle import IdleConnections, Origin, PoolOptions
 from paglets.remote.responses import BodyTooLargeError, ProtocolError, Response
-from paglets.remote.sockets import Connection, ConnectTimeoutError, Deadline, open_socket
+from paglets.remote.sockets import Connection, ConnectTimeoutError, Deadline, NotSentError, open_socket
 
 if TYPE_CHECKING:
     import ssl
@@ -29,6 +29,7 @@ __all__ = [
     "ConnectTimeoutError",
     "ConnectionPool",
     "Deadline",
+    "NotSentError",
     "Origin",
     "PoolOptions",
     "PoolStatistics",
@@ -97,21 +98,21 @@ class ConnectionPool:
     def exchange(self, request: Request, deadline: Deadline) -> Response:
         """Send `request` and return its response as soon as the head is there; the caller closes it.
 
-        Raises `OSError` (not reachable, connection lost), `ConnectTimeoutError`, `TimeoutError`, `ProtocolError`, and
-        whatever an iterable body raises.
+        Raises `NotSentError` and `ConnectTimeoutError` where nothing of the request was sent, otherwise `OSError`
+        (connection lost), `TimeoutError`, `ProtocolError`, and whatever an iterable body raises.
         """
         connection = self._take(request.origin) or self._open(request.origin, deadline)
         try:
             return self._exchange_on(connection, request, deadline)
         except _DeadConnectionError as exc:
             if not exc.repeatable:
-                raise exc.cause from None
+                raise exc.error() from None
         # Its siblings most likely died with it: a restarted server knows none of them.
         self.drop(request.origin)
         try:
             return self._exchange_on(self._open(request.origin, deadline), request, deadline)
         except _DeadConnectionError as exc:
-            raise exc.cause from None
+            raise exc.error() from None
 
     def drop(self, origin: Origin) -> None:
         """Close the idle connections to `origin`."""
@@ -141,7 +142,7 @@ class ConnectionPool:
                 unfinished = _write(connection, request, deadline)
             except OSError as exc:
                 if connection.written == 0 and not isinstance(exc, TimeoutError):
-                    raise _DeadConnectionError(exc, repeatable=connection.reused) from exc
+                    raise _DeadConnectionError(exc, sent=False, repeatable=connection.reused) from exc
                 _read_refusal(response, connection, exc)
                 unfinished = True
             else:
@@ -198,10 +199,15 @@ class ConnectionPool:
 class _DeadConnectionError(Exception):
     """Say that a connection died before any byte of an answer, and whether the request may be repeated."""
 
-    def __init__(self, cause: OSError, *, repeatable: bool) -> None:
+    def __init__(self, cause: OSError, *, sent: bool, repeatable: bool) -> None:
         super().__init__(str(cause))
         self.cause = cause
+        self.sent = sent
         self.repeatable = repeatable
+
+    def error(self) -> OSError:
+        """Return what the caller of the pool is told where the request is not repeated."""
+        return self.cause if self.sent else NotSentError(self.cause)
 
 
 def _write(connection: Connection, request: Request, deadline: Deadline) -> bool:
@@ -234,7 +240,7 @@ def _read_answer(response: Response, connection: Connection, request: Request) -
         raise
     except OSError as exc:
         if not response.begun and connection.reused:
-            raise _DeadConnectionError(exc, repeatable=request.method in _REPEATABLE) from exc
+            raise _DeadConnectionError(exc, sent=True, repeatable=request.method in _REPEATABLE) from exc
         raise
 
 

@@ -30,10 +30,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PagletProxy:
-    """Stand for one paglet at the host where it was last known to be; it does not follow one that moves."""
+    """Stand for one paglet, wherever it is: calls follow it to where it has gone."""
 
     host_url: str
-    """Where the paglet was last known to be."""
+    """Where the paglet was when the proxy was made."""
     agent_id: str
     """Its identity."""
     client: HostClient
@@ -67,7 +67,7 @@ class PagletProxy:
         return AsyncPagletProxy(self.host_url, self.agent_id, client)
 
     def get_address(self) -> str:
-        """Return the URL of the last known host."""
+        """Return the URL of the host that the paglet was on when the proxy was made."""
         return self.host_url
 
     def get_agent_id(self) -> str:
@@ -133,6 +133,7 @@ class PagletProxy:
         :param no_delay: fail instead of storing the message for a paglet that stays inactive.
         :param timeout: seconds to wait, the client's by default.
         :raises NotHandledError: the paglet declined the message.
+        :raises RemoteTimeoutError: there was no answer in time; the message may be handled all the same.
         :raises PagletError: what the handler or the delivery ended in.
         """
         return self.client.deliver(
@@ -167,12 +168,13 @@ class PagletProxy:
     def send_future(
         self, message: Message, *, activate_if_inactive: bool = True, no_delay: bool = False
     ) -> FutureReply:
-        """Send a message from a thread of its own and return what will hold the reply."""
+        """Send a message from a thread of its own and return what will hold the reply, and can withdraw the message."""
         copy = replace(message, message_type=FUTURE)
         return FutureReply(
             senders.submit(
                 lambda: self.send(copy, activate_if_inactive=activate_if_inactive, no_delay=no_delay),
-            )
+            ),
+            lambda: self.client.withdraw(self.host_url, self.agent_id, copy.message_id),
         )
 
     def send_artifact(
@@ -186,7 +188,7 @@ class PagletProxy:
         compression: str = "",
         timeout: float | None = None,
     ) -> Any:
-        """Upload a file to the paglet's host, send a message that refers to it, and return the reply.
+        """Upload a file to where the paglet was found last, send a message that refers to it, and return the reply.
 
         The artifact belongs to the paglet. Whatever fails, it is deleted again.
 
@@ -198,7 +200,7 @@ class PagletProxy:
         """
         source = local_path(path)
         artifact = self.client.upload_artifact(
-            self.host_url,
+            self.client.routes.best(self.agent_id, self.host_url)[0],
             source,
             owner_agent_id=self.agent_id,
             name=name,

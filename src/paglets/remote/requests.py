@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -17,8 +17,15 @@ import msgspec
 from paglets.artifacts import ArtifactRef
 from paglets.core.context import ACTIVE, INACTIVE
 from paglets.core.error_wire import HTTP_ERRORS, error_from_wire
-from paglets.core.errors import AuthenticationError, RemoteHostError, SerializationError, TransferError
+from paglets.core.errors import (
+    AuthenticationError,
+    ConnectionLostError,
+    RemoteHostError,
+    SerializationError,
+    TransferError,
+)
 from paglets.core.messages import ONEWAY, SYNCHRONOUS, Message
+from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.remote.movement import Piece, movement_pieces
 from paglets.remote.references import PagletProxyRef
 from paglets.remote.transfer import TransferTicket
@@ -29,6 +36,7 @@ __all__ = [
     "DEFAULT_MAX_RESPONSE_BYTES",
     "DEFAULT_TIMEOUT_SECONDS",
     "SHA256_HEADER",
+    "Parcel",
     "agent_url",
     "artifact_from_reply",
     "artifact_url",
@@ -48,6 +56,7 @@ __all__ = [
     "move_payload",
     "movement_body",
     "operation_timeout",
+    "terms_of",
     "upload_url",
     "with_artifact",
     "with_reply",
@@ -63,6 +72,10 @@ _MOVEMENT_SLACK_SECONDS: Final = 10.0
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _BINARY_MARK: Final = b'"__paglets_binary__"'
 _MAX_QUOTED_ERROR: Final = 300
+# What a host takes as the time that a sender waits.
+_MAX_TIMEOUT_SECONDS: Final = 86_400.0
+# A proxy in between has these answers of its own: the host behind it may have had the request.
+_GATEWAY_FAILURES: Final = frozenset({502, 503, 504})
 
 
 # --- JSON ------------------------------------------------------------------------------------------------------------
@@ -140,6 +153,7 @@ def decode_reply(status: int, body: bytes, url: str, *, has_key: bool) -> Any:
 
     :param has_key: the request carried an API key.
     :raises AuthenticationError: the host wants credentials; without a key the text says where to put one.
+    :raises ConnectionLostError: a proxy answers for the host, which does not.
     :raises RemoteHostError: the answer is not JSON, or an error of unknown type.
     :raises PagletError: the error that the host named.
     """
@@ -162,7 +176,11 @@ def _error(status: int, body: bytes, url: str, *, has_key: bool) -> Exception:
         )
     if isinstance(payload, Mapping) and "error_type" in payload:
         return error_from_wire(payload, unknown=RemoteHostError, table=HTTP_ERRORS)
-    cls = AuthenticationError if status == 401 else RemoteHostError
+    cls: type[Exception] = RemoteHostError
+    if status == 401:
+        cls = AuthenticationError
+    elif status in _GATEWAY_FAILURES:
+        cls = ConnectionLostError
     hint = " (redirects are not followed)" if 300 <= status < 400 else ""
     return cls(f"{url} answered HTTP {status}{hint}: {_quoted(body)}")
 
@@ -196,14 +214,36 @@ def agent_url(host_url: str, agent_id: str, operation: str = "") -> str:
     return f"{base}/{operation}" if operation else base
 
 
-def delivery(message: Message, *, oneway: bool, activate_if_inactive: bool, no_delay: bool) -> dict[str, Any]:
+@dataclass(slots=True)
+class Parcel:
+    """A message with how it is to be delivered."""
+
+    message: Message
+    oneway: bool = False
+    activate_if_inactive: bool = True
+    no_delay: bool = False
+
+
+def delivery(parcel: Parcel, terms: DeliveryTerms) -> dict[str, Any]:
     """Return the body of a message delivery."""
     return {
-        "message": message.to_wire(),
-        "oneway": oneway,
-        "activate_if_inactive": activate_if_inactive,
-        "no_delay": no_delay,
+        "message": parcel.message.to_wire(),
+        "oneway": parcel.oneway,
+        "activate_if_inactive": parcel.activate_if_inactive,
+        "no_delay": parcel.no_delay,
+        **terms.to_wire(),
     }
+
+
+def terms_of(parcel: Parcel, seconds: float, attempt: int = 1, before: DeliveryTerms = FIRST_ATTEMPT) -> DeliveryTerms:
+    """Return the terms of one attempt to deliver a parcel.
+
+    :param seconds: how long the sender still waits; a one-way message has no such limit, it is accepted once and for
+        all.
+    :param before: terms with the chain and the hops to be passed on.
+    """
+    limit = None if parcel.oneway or not seconds > 0 else min(seconds, _MAX_TIMEOUT_SECONDS)
+    return DeliveryTerms(attempt, limit, before.chain, before.hops)
 
 
 def with_reply(message: Message) -> Message:

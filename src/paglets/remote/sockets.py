@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["ConnectTimeoutError", "Connection", "Deadline", "open_socket"]
+__all__ = ["ConnectTimeoutError", "Connection", "Deadline", "NotSentError", "open_socket"]
 
 _CAN_POLL: Final = hasattr(select, "poll")
 
@@ -24,17 +24,32 @@ class ConnectTimeoutError(TimeoutError):
     """Say that the time was over before there was a connection."""
 
 
+class NotSentError(OSError):
+    """Say that there was no connection, so that nothing of a request was sent.
+
+    Everything else that ends an exchange leaves open whether the peer has the request.
+    """
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause) or type(cause).__name__)
+        self.cause = cause
+
+
 class Deadline:
     """Count down `seconds`.
 
     With `whole=False` the time starts anew with every step, for streams of unknown length: it bounds how long the
     peer may stall, not how long the stream takes.
+
+    :param connecting: seconds until there must be a connection, where that is less: `NotSentError` after it, because
+        the time of the whole is not over then.
     """
 
-    __slots__ = ("_end", "seconds")
+    __slots__ = ("_end", "connecting", "seconds")
 
-    def __init__(self, seconds: float, *, whole: bool = True) -> None:
+    def __init__(self, seconds: float, *, whole: bool = True, connecting: float | None = None) -> None:
         self.seconds = seconds
+        self.connecting = None if connecting is None or connecting >= seconds else connecting
         self._end = time.monotonic() + seconds if whole else None
 
     def remaining(self) -> float:
@@ -48,8 +63,18 @@ class Deadline:
 def open_socket(host: str, port: int, *, tls: ssl.SSLContext | None, deadline: Deadline) -> socket.socket:
     """Connect to the first address of `host` that answers, with TLS when a context is given.
 
-    Raises `ConnectTimeoutError` when the deadline passes, else the `OSError` of the last address tried.
+    Raises `ConnectTimeoutError` when the deadline passes, else `NotSentError` with the error of the last address tried.
     """
+    seconds = deadline.connecting
+    if seconds is None:
+        return _open_within(host, port, tls, deadline)
+    try:
+        return _open_within(host, port, tls, Deadline(seconds))
+    except ConnectTimeoutError as exc:
+        raise NotSentError(ConnectTimeoutError(f"no connection within {seconds:.3g} s")) from exc
+
+
+def _open_within(host: str, port: int, tls: ssl.SSLContext | None, deadline: Deadline) -> socket.socket:
     failure: OSError | None = None
     try:
         for family, kind, protocol, _name, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
@@ -71,7 +96,9 @@ def open_socket(host: str, port: int, *, tls: ssl.SSLContext | None, deadline: D
                 raise
     except TimeoutError as exc:
         raise ConnectTimeoutError(str(exc)) from exc
-    raise failure or OSError(f"{host} has no address")
+    except (OSError, UnicodeError) as exc:  # no such name
+        raise NotSentError(exc) from exc
+    raise NotSentError(failure or OSError(f"{host} has no address")) from failure
 
 
 class Connection:

@@ -9,7 +9,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from paglets.core.errors import ConflictError, InvalidAgentError, PagletCrashedError
+from paglets.core.policies import RestartPolicy
+from paglets.core.runtime_values import Durability
+from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
+from paglets.protocol.delivery.window import DedupWindow
 from paglets.protocol.mailbox import Mailbox
+from paglets.protocol.supervision import MessageVerdict, Supervisor
 from paglets.runtime.attachment import Attachment
 
 if TYPE_CHECKING:
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 #: Bounds of one mailbox.
 MAILBOX_MESSAGES = 10_000
 MAILBOX_BYTES = 256 * 1024 * 1024
+#: Repeated messages of one paglet that are remembered.
+MOST_REPEATED = 1_000
 
 
 class Phase(Enum):
@@ -43,6 +50,23 @@ class Delivery:
     message_id: str
     oneway: bool
     done: DeliveryDone
+    terms: DeliveryTerms = FIRST_ATTEMPT
+    deadline: float | None = None
+    """Loop time after which nobody waits for the reply any more."""
+    stored: bool = False
+    """Whether the message is in the journal's queue, to be removed there when it is handled."""
+    joined: list[DeliveryDone] | None = None
+    """Senders who repeated the message while it was under way, and get the same reply."""
+
+    def answer(self, reply: Attachment | None, error: Exception | None) -> None:
+        """Tell everyone who waits what became of the message; who sent it one-way has been told already."""
+        if self.joined is not None:
+            for done in self.joined:
+                done(None if reply is None else Attachment.of([reply.bytes()]), error)
+        if not self.oneway:
+            self.done(reply, error)
+        elif reply is not None:
+            reply.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +91,32 @@ class AgentEntry:
     lock: asyncio.Lock
     """Held by the one lifecycle operation in progress."""
     mailbox: Mailbox[Delivery]
+    durability: Durability = Durability.CHECKPOINT
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    home: str = ""
+    """Base URL of the host it was created on, which always learns where it is."""
+    window: DedupWindow = field(default_factory=DedupWindow)
+    """What became of the newest messages, for those that are sent again."""
+    repeated: dict[str, None] = field(default_factory=dict)
+    """Ids of messages that somebody sent again, the newest last."""
+    window_lost_at: float | None = None
+    """Loop time at which the paglet came back without its window, after a crash."""
+    pending: dict[str, Delivery] = field(default_factory=dict)
+    """The messages that were taken and not answered yet, by id."""
+    current: Delivery | None = None
+    """The message whose handler runs."""
+    uncommitted: int = 0
+    """Handled messages whose effects are on their way to the disk."""
+    checkpoint_due: asyncio.TimerHandle | None = None
+    checkpoint_failed: bool = False
+    """Whether the newest checkpoint did not get to the disk, so that an unchanged state must be sent once more."""
+    deaths: Supervisor = field(default_factory=Supervisor)
+    verdict: MessageVerdict | None = None
+    """What is to become of the message that was being handled when its process died."""
+    held: list[Callable[[], None]] | None = None
+    """While a transfer is undecided: what came meanwhile, to be posted again. None at all other times."""
+    restarting: bool = False
+    """Whether a crashed paglet is about to be started again, so that its messages wait."""
     phase: Phase = Phase.STARTING
     place: Place | None = None
     held_place: Place | None = None
@@ -87,6 +137,11 @@ class AgentEntry:
     exitcode: int | None = None
     error: str | None = None
     crashed_pid: int | None = None
+
+    @property
+    def durable(self) -> bool:
+        """Whether the paglet has a row in the journal while it is active."""
+        return self.durability is not Durability.NONE
 
     @property
     def crashed(self) -> bool:
@@ -116,6 +171,19 @@ class AgentEntry:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def remember_repeated(self, message_id: str) -> None:
+        """Note that a message was sent again, so that a late first attempt is known for what it is."""
+        self.repeated.pop(message_id, None)
+        self.repeated[message_id] = None
+        if len(self.repeated) > MOST_REPEATED:
+            del self.repeated[next(iter(self.repeated))]
+
+    def release_held(self) -> None:
+        """Post again what came while a transfer was undecided."""
+        held, self.held = self.held, None
+        for post in held or ():
+            post()
 
     def remember_state(self, blob: Attachment) -> None:
         """Keep the newest state blob."""
@@ -178,7 +246,7 @@ class AgentTable:
 
     def visible(self) -> list[AgentEntry]:
         """Return the paglets that are here for everyone to see: one that still starts or arrives is not."""
-        return [entry for entry in self._entries.values() if entry.phase is not Phase.STARTING]
+        return [entry for entry in self._entries.values() if entry.phase is not Phase.STARTING or entry.restarting]
 
     def remove(self, entry: AgentEntry) -> None:
         """Forget an entry; one that was replaced meanwhile stays."""

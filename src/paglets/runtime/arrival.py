@@ -7,7 +7,7 @@ import random
 import time
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,20 +19,20 @@ from paglets.artifacts import PagletFileRef
 from paglets.core.errors import (
     ForbiddenError,
     HostError,
+    InvalidAgentError,
     LifecycleError,
     OverloadedError,
     PagletError,
     SerializationError,
     TransferError,
 )
-from paglets.core.policies import DeactivationPolicy, DeactivationRequest
-from paglets.core.runtime_values import EnvelopeKind
+from paglets.core.runtime_values import Durability, EnvelopeKind
 from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.envelope import PagletEnvelope
-from paglets.persistence.records import StoredRecord
+from paglets.persistence.rows import RecordSummary, Status
 from paglets.protocol.transfer import actions, events, participant
-from paglets.protocol.transfer.journal import TransferJournal
 from paglets.protocol.transfer.model import (
+    ActivatedRecord,
     Hook,
     LifecycleCall,
     Outcome,
@@ -43,13 +43,20 @@ from paglets.protocol.transfer.model import (
     TransferPlan,
 )
 from paglets.remote.movement import Sink
+from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, Phase, SelfCall
+from paglets.runtime.attachment import Attachment
 from paglets.runtime.files import FileDesk, copy_tree_files
+from paglets.runtime.frames import IF_TOUCHED
 from paglets.runtime.kernel import Kernel, StartOrder
+from paglets.runtime.luggage import MAX_LUGGAGE_BYTES, Luggage
 from paglets.runtime.place import Place
 from paglets.runtime.receiving import FileSink, Incoming, StateSink, manifest_of
 from paglets.runtime.sleep import Dormitory
+from paglets.runtime.timekeeper import Timekeeper
+from paglets.runtime.transfer_log import Cargo, TransferLog
 from paglets.runtime.transfer_wire import TransferLink, plan_from_wire, refusal_to_wire
+from paglets.runtime.whereabouts import Whereabouts
 
 #: Finished and called-off transfers that are remembered, so that late repetitions are answered without work.
 REMEMBERED_TRANSFERS = 4096
@@ -70,6 +77,11 @@ class Arrival:
     incoming: Incoming | None = None
     entry: AgentEntry | None = None
     place: Place | None = None
+    cargo: Cargo | None = None
+    """What is on disk of the inert copy."""
+    touched: Attachment | None = None
+    """The state as the arrival hook left it, where the class has one."""
+    began: float = 0.0
     installed: dict[str, PagletFileRef] = field(default_factory=dict)
     prepare_waiters: list[Answer] = field(default_factory=list)
     commit_waiters: list[Answer] = field(default_factory=list)
@@ -81,9 +93,10 @@ class Arrival:
     @property
     def plan(self) -> TransferPlan:
         """The plan both sides hold."""
-        if self.incoming is None:
+        plan = self.incoming.plan if self.incoming is not None else self.state.plan
+        if plan is None:
             raise LifecycleError(f"transfer {self.transfer_id} has not begun here")
-        return self.incoming.plan
+        return plan
 
 
 class ArrivalDesk:
@@ -94,20 +107,40 @@ class ArrivalDesk:
         kernel: Kernel,
         dormitory: Dormitory,
         files: FileDesk,
-        journal: TransferJournal,
+        log: TransferLog,
+        timers: Timekeeper,
+        whereabouts: Whereabouts,
         *,
         link_to: Callable[[str], TransferLink],
     ) -> None:
         self._kernel = kernel
         self._dormitory = dormitory
         self._files = files
-        self._journal = journal
+        self._log = log
+        self._timers = timers
+        self._whereabouts = whereabouts
         self._link_to = link_to
         self._arrivals: OrderedDict[str, Arrival] = OrderedDict()
         self._open: set[str] = set()
         """Ids of the transfers whose machine has not ended."""
         self._starting: dict[str, Arrival] = {}
         self.perform_self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
+
+    def restore(self, prepared: Sequence[tuple[PreparedRecord, Cargo]], activated: Sequence[ActivatedRecord]) -> None:
+        """Take up the transfers of an earlier life of this host: ask the sources what became of them."""
+        records: list[tuple[PreparedRecord | ActivatedRecord, Cargo | None]] = [*prepared]
+        records += [(record, None) for record in activated]
+        for record, cargo in records:
+            plan = record.plan
+            arrival = self._arrivals[plan.transfer_id] = Arrival(plan.transfer_id, self._link_to(plan.source))
+            arrival.cargo = cargo
+            arrival.state, todo = participant.restore(record)
+            self._open.add(plan.transfer_id)
+            if cargo is not None:
+                arrival.installed = cargo.files
+                self._starting[plan.agent_id] = arrival
+            arrival.running = True
+            self._kernel.background(self._drive(arrival, todo))
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
@@ -142,17 +175,19 @@ class ArrivalDesk:
                 files.append(directory / f"{index}.part")
                 sinks.append(FileSink(files[-1], ref))
         attempt = wire.get("attempt")
+        luggage = StateSink(MAX_LUGGAGE_BYTES)
         incoming = Incoming(
             plan,
             attempt if isinstance(attempt, int) else 1,
             bool(wire.get("recovering")),
             envelope,
             state,
+            luggage,
             files,
             sinks,
             spool,
         )
-        return incoming, [state, *sinks]
+        return incoming, [state, *([luggage] if wire.get("luggage") is True else []), *sinks]
 
     async def prepare(self, incoming: Incoming) -> dict[str, Any]:
         """Take a fully received PREPARE and return the vote, in the form the source expects."""
@@ -165,6 +200,9 @@ class ArrivalDesk:
             participant.ParticipantPhase.ABORTED,
         ):
             arrival.incoming = incoming
+            arrival.began = self._kernel.loop.time()
+            if faults.ARMED:
+                faults.reached("target.received")
         else:
             incoming.discard(self._files)  # a repetition; what came first is what counts
         arrival.link = self._link_to(plan.source)
@@ -236,19 +274,21 @@ class ArrivalDesk:
             arrival.running = True
             self._kernel.background(self._drive(arrival))
 
-    async def _drive(self, arrival: Arrival) -> None:
+    async def _drive(self, arrival: Arrival, todo: tuple[actions.ParticipantAction, ...] = ()) -> None:
         try:
-            while arrival.inbox:
-                arrival.state, todo = participant.step(arrival.state, arrival.inbox.popleft())
-                if arrival.state.terminal:
-                    self._open.discard(arrival.transfer_id)
-                else:
-                    self._open.add(arrival.transfer_id)
+            while True:
                 for action in todo:
                     event = await self._perform(arrival, action)
                     if event is not None:
                         # Its result comes before whatever the network brought meanwhile.
                         arrival.inbox.appendleft(event)
+                if not arrival.inbox:
+                    return
+                arrival.state, todo = participant.step(arrival.state, arrival.inbox.popleft())
+                if arrival.state.terminal:
+                    self._open.discard(arrival.transfer_id)
+                else:
+                    self._open.add(arrival.transfer_id)
         except Exception as exc:
             # Whoever asked must hear of it; a transfer without an answer would be waited for without end.
             for waiter in (*arrival.prepare_waiters, *arrival.commit_waiters):
@@ -261,7 +301,7 @@ class ArrivalDesk:
     async def _perform(self, arrival: Arrival, action: actions.ParticipantAction) -> events.ParticipantEvent | None:
         match action:
             case actions.CheckAdmission(plan):
-                refusal = self._judge(arrival, plan)
+                refusal = await self._judge(arrival, plan)
                 return events.Admitted() if refusal is None else events.NotAdmitted(refusal)
             case actions.MaterialiseFiles() | actions.StartProcess() | actions.RunHook():
                 try:
@@ -269,17 +309,19 @@ class ArrivalDesk:
                 except Exception as exc:  # whatever a hook raised: the source must hear of it
                     return events.StepFailed(f"{type(exc).__name__}: {exc}", exc)
             case actions.StoreInert() | actions.JournalActivate():
-                return self._write(action)
+                return await self._write(arrival, action)
             case actions.QueryOutcome(vote):
                 return await self._ask(arrival, vote)
-            case actions.Activate(_, deferred):
-                await self._activate(arrival, deferred)
+            case actions.Activate(cold, deferred):
+                await self._activate(arrival, cold, deferred)
             case actions.StoreInactive():
-                await self._store_inactive(arrival)
+                self._lay_down(arrival)
             case actions.Discard(delete_files):
                 await self._discard(arrival, delete_files)
             case actions.ScheduleRetry(after):
                 self._schedule(arrival, after)
+            case actions.ForgetTransfer():
+                self._kernel.background(self._log.forget_activated(arrival.transfer_id))
             case _:
                 self._answer(arrival, action)
         return None
@@ -287,17 +329,19 @@ class ArrivalDesk:
     def _answer(self, arrival: Arrival, action: actions.ParticipantAction) -> None:
         match action:
             case actions.ReplyPrepared(vote):
+                if faults.ARMED:
+                    faults.reached("target.prepared")
                 _resolve(arrival.prepare_waiters, {"vote": vote})
             case actions.ReplyRefused(refusal):
                 _resolve(arrival.prepare_waiters, {"refused": refusal_to_wire(refusal)})
             case actions.AckCommit():
+                if faults.ARMED:
+                    faults.reached("target.acknowledged")
                 acknowledgement = self._acknowledgement(arrival)
                 _resolve(arrival.prepare_waiters, acknowledgement)
                 _resolve(arrival.commit_waiters, acknowledgement)
             case actions.RefuseCommit():
                 _resolve(arrival.commit_waiters, {"unknown": True})
-            case actions.ForgetTransfer():
-                self._journal.forget_activated(arrival.transfer_id)
             case actions.ReportFault(text):
                 self._kernel.emit("transfer-fault", arrival.entry, error=text)
 
@@ -315,7 +359,7 @@ class ArrivalDesk:
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
-    def _judge(self, arrival: Arrival, plan: TransferPlan) -> Refusal | None:
+    async def _judge(self, arrival: Arrival, plan: TransferPlan) -> Refusal | None:
         envelope = arrival.incoming.envelope if arrival.incoming is not None else None
         if envelope is None:
             return Refusal(RefusalReason.POLICY, "no envelope came with it")
@@ -333,12 +377,12 @@ class ArrivalDesk:
         live = entry.epoch if entry is not None else None
         if entry is None and plan.agent_id in self._dormitory:
             live = -1  # an inactive paglet of that id: a conflict whatever its epoch
-        departed = self._journal.departed(plan.agent_id)
+        departed = await self._whereabouts.departed(plan.agent_id)
         undecided = self._starting.get(plan.agent_id)
         return participant.judge_epoch(
             plan,
             live=live,
-            departed=None if departed is None else departed[0],
+            departed=None if departed is None else departed.epoch,
             undecided=None if undecided is None or undecided is arrival else undecided.transfer_id,
         )
 
@@ -356,9 +400,13 @@ class ArrivalDesk:
             case actions.RunHook(hook):
                 if arrival.place is None:
                     raise HostError("the process of an arriving paglet is gone")
-                answer, _ = await kernel.hook(arrival.place, hook.value, self._hook_event(plan, arrival, hook))
+                event = self._hook_event(plan, arrival, hook)
+                answer, state = await kernel.hook(arrival.place, hook.value, event, snapshot=IF_TOUCHED)
                 if arrival.entry is not None:
                     arrival.entry.resources = answer["resources"]
+                arrival.touched = state if state.nbytes else None
+                if faults.ARMED:
+                    faults.reached("target.arrived")
                 return events.HookDone()
 
     async def _materialise(self, arrival: Arrival) -> None:
@@ -402,7 +450,10 @@ class ArrivalDesk:
         arrival.place = kernel.open_place(entry)
         if plan.kind is not TransferKind.LOCAL:
             entry.place = arrival.place
+            entry.held = []  # until it is decided whether the paglet is here
         await kernel.start_place(entry, arrival.place, StartOrder(incoming.state.attachment, ""))
+        if faults.ARMED:
+            faults.reached("target.started")
 
     def _hook_event(self, plan: TransferPlan, arrival: Arrival, hook: Hook) -> dict[str, Any]:
         envelope = arrival.incoming.envelope if arrival.incoming is not None else None
@@ -419,17 +470,52 @@ class ArrivalDesk:
         reason = "retract" if plan.kind is TransferKind.RETRACT else "dispatch"
         return self._kernel.event_fields(plan.agent_id, reason=reason, **names)
 
-    def _write(
-        self, action: actions.StoreInert | actions.JournalActivate
+    async def _write(
+        self, arrival: Arrival, action: actions.StoreInert | actions.JournalActivate
     ) -> events.JournalWritten | events.JournalFailed:
         try:
-            if isinstance(action.record, PreparedRecord):
-                self._journal.record_prepared(action.record)
+            if isinstance(action, actions.StoreInert):
+                await self._store_inert(arrival, action.record)
             else:
-                self._journal.record_activated(action.record)
-        except OSError as exc:
+                await self._own(arrival, action.record)
+        except (PagletError, OSError) as exc:
             return events.JournalFailed(str(exc))
         return events.JournalWritten()
+
+    async def _store_inert(self, arrival: Arrival, record: PreparedRecord) -> None:
+        incoming, plan = arrival.incoming, arrival.plan
+        if incoming is None:
+            raise HostError("nothing to store")
+        state = arrival.touched or incoming.state.attachment
+        luggage = Luggage.unpack(incoming.luggage.attachment.view(), plan.agent_id)
+        files = arrival.installed
+        if plan.kind is TransferKind.LOCAL and arrival.entry is not None:
+            files, luggage.durability = arrival.entry.files, arrival.entry.durability
+            luggage.home = arrival.entry.home
+        ref = await self._kernel.vault.keep(state)
+        if faults.ARMED:
+            faults.reached("target.storing")
+        arrival.cargo = Cargo(incoming.envelope, luggage, ref, files)
+        await self._log.record_prepared(record, arrival.cargo)
+
+    async def _own(self, arrival: Arrival, record: ActivatedRecord) -> None:
+        cargo, entry = arrival.cargo, arrival.entry
+        if cargo is None:
+            raise HostError("nothing to activate")
+        if faults.ARMED:
+            faults.reached("target.activating")
+        await self._log.record_activated(
+            record,
+            cargo,
+            durability=None if entry is None else entry.durability,
+            cold=arrival.place is None,
+            seconds=self._kernel.loop.time() - arrival.began if arrival.began else 0.0,
+        )
+        if faults.ARMED:
+            faults.reached("target.activated")
+        if record.plan.kind is not TransferKind.LOCAL:
+            self._timers.adopt(record.plan.agent_id, cargo.luggage.reminders)
+            self._whereabouts.tell(record.plan.agent_id)
 
     async def _ask(self, arrival: Arrival, vote: str) -> events.ParticipantEvent:
         if arrival.link is None:
@@ -440,12 +526,21 @@ class ArrivalDesk:
             return events.QueryFailed(str(exc))
         return events.OutcomeReceived(outcome, vote)
 
-    async def _activate(self, arrival: Arrival, deferred: tuple[LifecycleCall, ...]) -> None:
+    async def _activate(self, arrival: Arrival, cold: bool, deferred: tuple[LifecycleCall, ...]) -> None:
         entry, place, plan, kernel = arrival.entry, arrival.place, arrival.plan, self._kernel
-        if entry is None or place is None:
-            raise HostError("only the inert copy is left of an arrived paglet")
         self._starting.pop(plan.agent_id, None)
-        entry.deferred = [SelfCall(call.operation, msgspec.json.decode(call.argument)) for call in deferred]
+        calls = [SelfCall(call.operation, msgspec.json.decode(call.argument)) for call in deferred]
+        if cold or entry is None or place is None:
+            await self._activate_from_row(arrival, calls)
+            return
+        entry.deferred = calls
+        cargo = arrival.cargo
+        if plan.kind is TransferKind.CLONE:
+            entry.home = kernel.address()
+        elif cargo is not None and plan.kind is not TransferKind.LOCAL:
+            entry.home = cargo.luggage.home
+            entry.window.restore(cargo.luggage.window)
+            self._dormitory.take_in(entry, cargo.luggage.mailbox, stored=entry.durability is Durability.MESSAGE)
         if plan.kind is TransferKind.LOCAL:
             if entry.place is not None:
                 entry.place.detached = True
@@ -458,6 +553,7 @@ class ArrivalDesk:
         if plan.kind is TransferKind.CLONE:
             data = {"source_agent_id": plan.origin_id}
         kernel.emit("clone" if plan.kind is TransferKind.CLONE else "arrival", entry, data=data)
+        entry.release_held()
         if not place.alive:
             kernel.crashed_unseen(entry)
         arrival.settled = kernel.loop.create_task(self._settle(arrival, entry))
@@ -474,33 +570,35 @@ class ArrivalDesk:
             return location
         return self._kernel.proxy_wire(entry.agent_id)
 
-    async def _store_inactive(self, arrival: Arrival) -> None:
-        plan, incoming, kernel = arrival.plan, arrival.incoming, self._kernel
-        if incoming is None:
-            return
-        request = DeactivationRequest(
-            reason=f"{self._kind(plan)}-arrival", source="transfer", metadata={"arrival_mode": "inactive"}
-        )
-        await self._dormitory.store(
-            StoredRecord(
+    async def _activate_from_row(self, arrival: Arrival, calls: list[SelfCall]) -> None:
+        """Bring a paglet back whose process died with an earlier life of this host."""
+        self._lay_down(arrival)
+        location = self._dormitory.activate(arrival.plan.agent_id, reason="recovery", calls=calls)
+        arrival.settled = self._kernel.loop.create_task(_wherever(location))
+        self._kernel.keep(arrival.settled)
+
+    def _lay_down(self, arrival: Arrival) -> None:
+        """Know of a paglet that is stored here, to sleep or to be brought back."""
+        plan, cargo, kernel = arrival.plan, arrival.cargo, self._kernel
+        self._starting.pop(plan.agent_id, None)
+        if cargo is None:
+            raise HostError("nothing is stored of an arrived paglet")
+        self._dormitory.lay_down(
+            RecordSummary(
                 agent_id=plan.agent_id,
-                agent_class_name=incoming.envelope.agent_class_name,
-                state_class_name=incoming.envelope.state_class_name,
-                state_blob=incoming.state.attachment.bytes(),
-                policy=DeactivationPolicy(),
-                request=request,
+                agent_class_name=cargo.envelope.agent_class_name,
+                state_class_name=cargo.envelope.state_class_name,
                 deactivated_at=time.time(),
-                metadata={
-                    "epoch": plan.epoch,
-                    "registered_files": [ref.to_wire() for ref in arrival.installed.values()],
-                },
+                status=Status.ACTIVE if plan.activate else Status.INACTIVE,
+                epoch=plan.epoch,
+                queued_message_count=len(cargo.luggage.mailbox),
             )
         )
         kernel.emit(
             "arrival",
             agent_id=plan.agent_id,
-            class_name=incoming.envelope.agent_class_name,
-            data={"active": False, "kind": self._kind(plan)},
+            class_name=cargo.envelope.agent_class_name,
+            data={"active": plan.activate, "kind": self._kind(plan)},
         )
 
     async def _discard(self, arrival: Arrival, delete_files: bool) -> None:
@@ -512,14 +610,25 @@ class ArrivalDesk:
         if place is not None:
             place.kill()
         if entry is not None and plan.kind is not TransferKind.LOCAL and entry.phase is Phase.STARTING:
-            kernel.abandon(entry)
+            kernel.abandon(entry, InvalidAgentError(f"paglet {plan.agent_id} did not come to {kernel.config.name}"))
+            entry.release_held()
         if delete_files:
             if arrival.installed:
                 await kernel.on_disk(self._files.remove_work_dir, plan.agent_id)
                 arrival.installed = {}
             if arrival.incoming is not None:
                 await kernel.on_disk(arrival.incoming.discard, self._files)
-        self._journal.discard_prepared(arrival.transfer_id)
+        if arrival.cargo is not None:
+            arrival.cargo = None
+            kernel.background(self._log.discard_prepared(arrival.transfer_id))
+
+
+async def _wherever(activation: Coroutine[Any, Any, dict[str, str]]) -> dict[str, str] | None:
+    """Return where a paglet is that is brought back; None where it could not be, and is shown as crashed."""
+    try:
+        return await activation
+    except PagletError:
+        return None
 
 
 def _resolve(waiters: list[Answer], answer: dict[str, Any]) -> None:

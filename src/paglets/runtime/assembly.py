@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from paglets.config.startup import resolve_startup_agent
 from paglets.core.errors import ForbiddenError, PagletError
 from paglets.core.runtime_values import LaunchConfigSyncAction
-from paglets.persistence.records import RecordStore
+from paglets.persistence.journal import Journal
 from paglets.remote.aio import AsyncHostClient
 from paglets.runtime import platform
 from paglets.runtime.attachment import Attachment
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: The file in the host's directory that has everything durable but large states and files.
+JOURNAL_NAME = "journal.db"
 MAX_PEER_CALLS = 1000
 #: How long a stopping host waits for the transfers it is in the middle of.
 TRANSFER_FINISH_SECONDS = 0.5
@@ -78,7 +80,7 @@ class Assembly:
         try:
             host.port = sockets[0].getsockname()[1]
             prepare_directory(host)
-            store = RecordStore(host.persistence_dir / "journal.db")
+            journal = Journal(host.persistence_dir / JOURNAL_NAME)
             thread = LoopThread(f"paglets-{host.name}")
         except BaseException:
             for sock in sockets:
@@ -94,15 +96,16 @@ class Assembly:
                     data={"module": module},
                     error=why,
                 )
-            assembly = thread.run(build(host, thread, launcher, store, services))
-            thread.run(assembly._begin(sockets, store.warnings))
+            journal.attach(thread.loop)
+            assembly = thread.run(build(host, thread, launcher, journal, services))
+            thread.run(assembly._begin(sockets, journal.warnings))
         except BaseException:
             if assembly is not None:
                 thread.run(assembly._end())
             for sock in sockets:
                 sock.close()
             thread.stop()
-            store.close()
+            journal.close()
             raise
         return assembly
 
@@ -110,13 +113,13 @@ class Assembly:
         node, host = self.node, self._host
         for warning in warnings:
             self.emit("journal-warning", error=warning)
-        node.files.clear(keep=node.dormitory.agent_ids)
+        wanted = await node.load()
         self._emit_sync_result()
-        await node.dormitory.wake_for_startup()
-        await self._start_agents()
-        self._timekeeper = self.loop.create_task(node.dormitory.keep_time())
         self._server = HttpServer(application(node, self._policy(), version=product_version()), sockets)
         await self._server.start()
+        await node.resume(wanted)
+        await self._start_agents()
+        self._timekeeper = self.loop.create_task(node.timers.run())
         host.mesh.refresh_self()
 
     def _policy(self) -> Callable[[], GuardPolicy]:
@@ -184,6 +187,7 @@ class Assembly:
         """Stop serving, store the active paglets if asked to, end every process and the loop."""
         self.run(self._end(store_active=store_active))
         self._thread.stop()
+        self.kernel.journal.close()
 
     async def _end(self, *, store_active: bool = False) -> None:
         if self._timekeeper is not None:
@@ -201,7 +205,7 @@ class Assembly:
 
 
 async def build(
-    host: Host, thread: LoopThread, launcher: Launcher, store: RecordStore, services: ServiceRegistry
+    host: Host, thread: LoopThread, launcher: Launcher, journal: Journal, services: ServiceRegistry
 ) -> Assembly:
     """Create the parts of a host on its loop."""
     config = KernelConfig(
@@ -209,8 +213,9 @@ async def build(
         host.persistence_dir,
         ClassPolicy(host.allow),
         run_settle_seconds=host.run_settle_seconds,
+        checkpoint_interval=host.checkpoint_interval,
     )
-    kernel = Kernel(config, thread.loop, launcher, host.events, lambda: host.address)
+    kernel = Kernel(config, thread.loop, launcher, host.events, lambda: host.address, journal)
     words = AsyncHostClient(api_key=host.api_key or host.client.api_key, max_connections=MAX_PEER_CALLS)
     ports = NodePorts(
         client=host.client,
@@ -221,7 +226,7 @@ async def build(
         git_update=partial(git_update, host),
         storage_quota_bytes=host.persistent_storage_quota_bytes,
     )
-    node = Node(kernel, store, ports)
+    node = Node(kernel, ports)
     CallDesk(node)
     return Assembly(host, thread, node, words)
 

@@ -13,15 +13,16 @@ from paglets.artifacts import PagletFileRef
 from paglets.core.context import same_url
 from paglets.core.error_wire import error_to_wire
 from paglets.core.errors import HostError, OverloadedError, RemoteTimeoutError
-from paglets.core.messages import Message
 from paglets.core.runtime_values import ServiceScope, enum_from_wire
+from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
+from paglets.remote import requests
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.agents import AgentEntry, Phase, SelfCall
-from paglets.runtime.attachment import Attachment
+from paglets.runtime.attachment import EMPTY, Attachment
 from paglets.runtime.frames import Frame
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.local_client import as_over_http
-from paglets.runtime.node import Node, new_agent_id, proxy_of
+from paglets.runtime.node import Node, check_keeps_checkpoints, new_agent_id, proxy_of
 from paglets.runtime.place import Place, packed
 from paglets.runtime.post import Posting
 from paglets.runtime.views import mailbox_counts
@@ -56,6 +57,10 @@ class CallDesk:
         try:
             if place.left_for is not None or entry.phase in (Phase.GONE, Phase.CRASHED):
                 raise HostError("this paglet has left; its old process can ask for nothing any more")
+            if method == "checkpoint":
+                self._kernel.background(self._checkpoint(entry, place, frame, frame.attachment))
+                frame.attachment = EMPTY
+                return
             arguments = unpack(frame.attachment.view())
             if method == "deliver" and same_url(arguments["host_url"], self._kernel.address()):
                 # The most frequent call by far, and one that needs no task of its own.
@@ -92,6 +97,18 @@ class CallDesk:
         place.channel.reply(frame, b"", attachment)
         attachment.close()
 
+    async def _checkpoint(self, entry: AgentEntry, place: Place, frame: Frame, state: Attachment) -> None:
+        """Have the state that a paglet sends on disk."""
+        try:
+            check_keeps_checkpoints(entry)
+            # Of a paglet that still starts the state is stored when its hook has ended, before anybody hears of it.
+            if entry.phase is Phase.ACTIVE:
+                await self._kernel.vault.checkpoint(entry, state)
+                entry.remember_state(state)
+            place.channel.reply(frame, b"", _NOTHING)
+        except Exception as exc:
+            _fail(place, frame, exc)
+
     async def _lifecycle(self, entry: AgentEntry, call_id: int, operation: str, arguments: Arguments) -> Any:
         in_handler = bool(arguments.pop("in_handler", False))
         if operation == "clone":
@@ -127,15 +144,14 @@ class CallDesk:
         """Deliver a message to a paglet on another host."""
         del entry
         posting = _posting(arguments)
-        return await self._node.ports.words.deliver(
+        answer = await self._node.ports.words.deliver_parcel(
             arguments["host_url"],
             arguments["agent_id"],
-            Message.from_wire(unpack(posting.packed)),
-            oneway=posting.oneway,
-            activate_if_inactive=posting.activate_if_inactive,
-            no_delay=posting.no_delay,
+            requests.Parcel(posting.message(), posting.oneway, posting.activate_if_inactive, posting.no_delay),
+            posting.terms,
             timeout=arguments["timeout"],
         )
+        return answer["result"]
 
     async def call_operate(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Perform a lifecycle operation on a paglet through its proxy."""
@@ -293,6 +309,7 @@ class CallDesk:
         """Have a file travel along."""
         ref = PagletFileRef.from_wire(arguments["file"])
         entry.files[ref.name] = ref
+        await self._kernel.vault.files_changed(entry)
 
     async def call_registered_files(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Return the files that travel along."""
@@ -301,7 +318,18 @@ class CallDesk:
 
     async def call_unregister_file(self, entry: AgentEntry, arguments: Arguments) -> None:
         """Leave a file behind."""
-        entry.files.pop(arguments["name"], None)
+        if entry.files.pop(arguments["name"], None) is not None:
+            await self._kernel.vault.files_changed(entry)
+
+    # --- timers -------------------------------------------------------------------------------------------------------
+
+    async def call_remind(self, entry: AgentEntry, arguments: Arguments) -> None:
+        """Set a reminder."""
+        await self._node.timers.remind(entry.agent_id, **arguments)
+
+    async def call_forget(self, entry: AgentEntry, arguments: Arguments) -> bool:
+        """Remove a reminder."""
+        return await self._node.timers.forget(entry.agent_id, arguments["name"])
 
     # --- services -----------------------------------------------------------------------------------------------------
 
@@ -325,6 +353,7 @@ class CallDesk:
 
 
 def _posting(arguments: Arguments) -> Posting:
+    chain = arguments.get("chain")
     return Posting(
         arguments["message"],
         arguments["kind"],
@@ -333,6 +362,7 @@ def _posting(arguments: Arguments) -> Posting:
         arguments["oneway"],
         arguments["activate_if_inactive"],
         arguments["no_delay"],
+        FIRST_ATTEMPT if not chain else DeliveryTerms(timeout=arguments["timeout"], chain=tuple(chain)),
     )
 
 

@@ -15,17 +15,25 @@ from typing import Any
 from paglets.core.errors import HostError, PagletError, TransferError
 from paglets.core.runtime_values import ArrivalMode, EnvelopeKind
 from paglets.persistence.envelope import PagletEnvelope
+from paglets.persistence.rows import OutboxRow
+from paglets.protocol.mailbox import Mailbox
 from paglets.protocol.transfer import actions, coordinator, events
-from paglets.protocol.transfer.journal import TransferJournal
-from paglets.protocol.transfer.model import Hook, Outcome, Stage, TransferKind, TransferPlan
+from paglets.protocol.transfer.model import CommitRecord, Hook, Outcome, Stage, TransferKind, TransferPlan
 from paglets.remote.movement import BufferPart, FilePart, Part
 from paglets.remote.transfer import TransferTicket
+from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, Delivery, Phase
 from paglets.runtime.attachment import EMPTY, Attachment
 from paglets.runtime.files import FileDesk
 from paglets.runtime.kernel import Kernel
+from paglets.runtime.luggage import Luggage
+from paglets.runtime.outbox import Outbox
 from paglets.runtime.place import Place
+from paglets.runtime.post import PostOffice
+from paglets.runtime.timekeeper import Timekeeper
+from paglets.runtime.transfer_log import StoredCommit, TransferLog
 from paglets.runtime.transfer_wire import TransferLink, plan_to_wire, refusal_from_wire
+from paglets.runtime.vault import INLINE_BYTES, Aftermath, queued_message
 
 #: How long a settled location is waited for beyond what the target allows itself.
 LOCATION_SECONDS = 5.0
@@ -45,10 +53,17 @@ class Departure:
     decided: asyncio.Future[None]
     target_health: dict[str, Any] = field(default_factory=dict)
     blob: Attachment = EMPTY
+    luggage: bytes = b""
+    travelling: list[Delivery] = field(default_factory=list)
+    """Accepted messages that go along."""
+    answer: dict[str, Any] = field(default_factory=dict)
+    """What the paglet's process said when it was asked for its snapshot."""
     manifest: list[dict[str, Any]] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     waiting: list[Delivery] = field(default_factory=list)
     old_place: Place | None = None
+    stored: StoredCommit | None = None
+    """The record on disk, of a transfer that an earlier life of this host committed."""
     location: dict[str, str] | None = None
     settling: bool = False
     timer: asyncio.TimerHandle | None = None
@@ -60,33 +75,67 @@ class Departure:
     """From the request to the moment the paglet, or its clone, lives at the target."""
 
 
-Forward = Callable[[str, str, Sequence[Delivery]], Coroutine[Any, Any, None]]
-
-
 class DepartureDesk:
     """Send paglets of this host to others, or copies of them.
 
     :param link_to: returns the way to speak with a host.
-    :param forward: delivers the messages that waited here to where their paglet is now.
     """
 
     def __init__(
         self,
         kernel: Kernel,
         files: FileDesk,
-        journal: TransferJournal,
+        log: TransferLog,
+        timers: Timekeeper,
+        post: PostOffice,
+        outbox: Outbox,
         *,
         link_to: Callable[[str], TransferLink],
         check_target: Callable[[TransferTicket], Awaitable[dict[str, Any]]],
-        forward: Forward,
     ) -> None:
         self._kernel = kernel
         self._files = files
-        self._journal = journal
+        self._log = log
+        self._timers = timers
+        self._post = post
+        self._outbox = outbox
         self._link_to = link_to
         self._check_target = check_target
-        self._forward = forward
         self._departures: dict[str, Departure] = {}
+
+    def restore(self, commits: Sequence[StoredCommit]) -> None:
+        """Take up the transfers that were committed before this host died."""
+        kernel = self._kernel
+        for stored in commits:
+            plan = stored.record.plan
+            state, todo = coordinator.restore(stored.record)
+            envelope = stored.header["envelope"]
+            entry = AgentEntry(
+                plan.origin_id or plan.agent_id,
+                str(envelope["agent_class_name"]),
+                str(envelope["state_class_name"]),
+                plan.departed_epoch,
+                gone=kernel.loop.create_future(),
+                lock=asyncio.Lock(),
+                mailbox=Mailbox(),
+                phase=Phase.GONE,
+                home=stored.home,
+                files=stored.files,
+            )
+            departure = Departure(
+                plan,
+                TransferTicket(plan.target),
+                entry,
+                self._link_to(plan.target),
+                0,
+                False,
+                state,
+                kernel.loop.create_future(),
+                luggage=stored.luggage,
+                stored=stored,
+            )
+            self._departures[plan.transfer_id] = departure
+            kernel.background(self._drive(departure, todo))
 
     def outcome(self, transfer_id: str, vote: str) -> Outcome:
         """Answer a target that asks what became of a transfer."""
@@ -250,12 +299,13 @@ class DepartureDesk:
                 if departure.old_place is not None:
                     departure.old_place.left_for = None
                 kernel.resume_deliveries(entry)
+                entry.release_held()
             case actions.Fence():
                 self._fence(departure)
             case actions.LeaveForwarder():
-                waiting, departure.waiting = departure.waiting, []
-                if waiting:
-                    kernel.background(self._forward(departure.plan.target, departure.plan.agent_id, waiting))
+                if departure.plan.kind is not TransferKind.LOCAL:
+                    waiting, departure.waiting = departure.waiting, []
+                    kernel.background(self._send_after(departure, waiting))
             case actions.Release(stop_process, delete_files):
                 kernel.background(self._release(departure, stop_process, delete_files))
             case actions.SendAbort():
@@ -305,7 +355,8 @@ class DepartureDesk:
             case actions.CleanupResources():
                 return events.Cleaned()  # done by the process together with the hook
             case actions.Snapshot():
-                return events.SnapshotTaken()  # likewise
+                await self._pack(departure)  # the state was taken together with the hook
+                return events.SnapshotTaken()
             case actions.StageFiles():
                 if entry.files:
                     manifest, files = await kernel.on_disk(self._files.stage, entry)
@@ -337,7 +388,34 @@ class DepartureDesk:
         entry.resources = answer["resources"]
         if before:
             departure.blob = blob
+            departure.answer = answer
             entry.remember_state(blob)
+
+    async def _pack(self, departure: Departure) -> None:
+        """Put the luggage together; what comes from now on is held until the transfer is decided."""
+        plan, entry = departure.plan, departure.entry
+        reminders = await self._kernel.on_disk(self._timers.of, entry.agent_id)
+        if plan.kind is TransferKind.LOCAL:
+            return
+        luggage = Luggage("", entry.durability, reminders=reminders)
+        if plan.kind is not TransferKind.CLONE:
+            entry.held = []
+            await self._kernel.messages.recorded(entry)
+            departure.travelling = [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
+            luggage.home = entry.home
+            luggage.mailbox = [queued_message(delivery) for delivery in departure.travelling]
+            luggage.window = entry.window.export()
+            aftermath = self._aftermath(departure)
+            if aftermath.message_id:
+                luggage.window.append((aftermath.message_id, aftermath.outcome))
+        departure.luggage = luggage.pack()
+
+    def _aftermath(self, departure: Departure) -> Aftermath:
+        plan = departure.plan
+        if plan.kind is TransferKind.CLONE:
+            return Aftermath()
+        location = {"host_url": plan.target, "agent_id": plan.agent_id}
+        return Aftermath.of(departure.entry, departure.in_handler, departure.answer, location)
 
     def _fence(self, departure: Departure) -> None:
         """Refuse the departing process everything from now on; a commit that cannot be written takes this back."""
@@ -353,7 +431,14 @@ class DepartureDesk:
             return
         entry.phase = Phase.GONE
         self._kernel.agents.remove(entry)
-        departure.waiting = [queued.item for queued in entry.mailbox.close()]
+        gone = set(map(id, departure.travelling))
+        for delivery in (queued.item for queued in entry.mailbox.close()):
+            if id(delivery) in gone or delivery.stored:
+                delivery.packed.close()  # it is there, or on disk here and sent after
+            else:
+                departure.waiting.append(delivery)
+        self._timers.forget_all(entry.agent_id)
+        entry.release_held()
 
     async def _write(
         self, departure: Departure, action: actions.CoordinatorAction
@@ -361,14 +446,65 @@ class DepartureDesk:
         try:
             match action:
                 case actions.JournalCommit(record):
-                    self._journal.record_commit(record)
+                    await self._commit(departure, record)
                 case actions.EraseCommit():
-                    self._journal.erase_commit(departure.plan.transfer_id)
+                    await self._log.erase_commit(departure.plan, departure.entry, departure.luggage)
                 case actions.ForgetTransfer():
-                    self._journal.forget_commit(departure.plan.transfer_id)
-        except OSError as exc:
+                    if faults.ARMED:
+                        faults.reached("source.released")
+                    await self._log.forget_commit(departure.plan)
+                    if faults.ARMED:
+                        faults.reached("source.settled")
+        except (PagletError, OSError) as exc:
             return events.JournalFailed(str(exc))
         return events.JournalWritten()
+
+    async def _commit(self, departure: Departure, record: CommitRecord) -> None:
+        if faults.ARMED:
+            faults.reached("source.voted")
+        blob, entry = departure.blob, departure.entry
+        # A target that loses what it voted for gets it again: a small state from disk, a large one while this host
+        # lives.
+        state = await self._kernel.vault.keep(blob) if blob.nbytes <= INLINE_BYTES else None
+        writing = self._log.record_commit(
+            record,
+            entry,
+            header=self._header(departure, departure.state.attempt, False),
+            luggage=departure.luggage,
+            travelling=[delivery.message_id for delivery in departure.travelling],
+            state=state,
+            aftermath=self._aftermath(departure),
+            target_name=str(departure.target_health.get("name", "")),
+            size_bytes=blob.nbytes + sum(part.nbytes for part in departure.parts),
+            seconds=time.perf_counter() - departure.started,
+        )
+        if faults.ARMED:
+            writing = self._killed_while(writing)
+        rows = await writing
+        if faults.ARMED:
+            faults.reached("source.committed")
+        self._outbox.send(rows)
+
+    async def _killed_while(self, writing: Coroutine[Any, Any, list[OutboxRow]]) -> list[OutboxRow]:
+        task = self._kernel.loop.create_task(writing)
+        await asyncio.sleep(0)  # it has been submitted
+        faults.reached("source.committing")
+        return await task
+
+    async def _send_after(self, departure: Departure, waiting: Sequence[Delivery]) -> None:
+        """Send what waited here after its paglet, one after the other so that the order is kept."""
+        agent_id = departure.plan.agent_id
+        rest = deque(waiting)
+        try:
+            while rest:
+                await self._post.send_on(agent_id, rest[0])
+                rest.popleft()
+        finally:
+            # Only when this host stops meanwhile.
+            for delivery in rest:
+                delivery.packed.close()
+                delivery.answer(None, HostError(f"host {self._kernel.config.name} is shutting down"))
+        await self._post.collect(agent_id)
 
     async def _release(self, departure: Departure, stop_process: bool, delete_files: bool) -> None:
         entry, kernel = departure.entry, self._kernel
@@ -382,12 +518,14 @@ class DepartureDesk:
     async def _send_prepare(
         self, departure: Departure, attempt: int, recovering: bool
     ) -> events.CoordinatorEvent | None:
-        header = {
-            "envelope": self._envelope(departure).to_wire(),
-            "transfer": {"plan": plan_to_wire(departure.plan), "attempt": attempt, "recovering": recovering},
-        }
-        parts: list[Part] = [BufferPart(departure.blob.view()), *departure.parts]
         try:
+            if departure.stored is not None and departure.blob is EMPTY:
+                await self._unpack_stored(departure, departure.stored)
+            header = self._header(departure, attempt, recovering)
+            luggage = [BufferPart(memoryview(departure.luggage))] if departure.luggage else []
+            parts: list[Part] = [BufferPart(departure.blob.view()), *luggage, *departure.parts]
+            if faults.ARMED:
+                faults.reached("source.prepare-sent")
             reply = await departure.link.prepare(header, parts, attempt=attempt, timeout=departure.ticket.timeout)
             vote = reply.get("vote")
             if isinstance(vote, str) and vote:
@@ -397,6 +535,35 @@ class DepartureDesk:
             return events.Refused(refusal_from_wire(reply.get("refused")))
         except (PagletError, OSError) as exc:
             return events.PrepareFailed(str(exc) or type(exc).__name__)
+
+    async def _unpack_stored(self, departure: Departure, stored: StoredCommit) -> None:
+        """Read what a target that has lost its copy needs, of a transfer that an earlier life of this host committed.
+
+        :raises HostError: the state was large, and is on this host's disk no more.
+        """
+        if stored.state is None:
+            raise HostError(f"the state that was handed over to {departure.plan.target} is not kept here any more")
+        blob = await self._kernel.on_disk(self._kernel.vault.states.load, stored.state)
+        departure.blob = Attachment.of([blob])
+        if stored.files:
+            manifest, files = await self._kernel.on_disk(self._files.stage, departure.entry)
+            departure.manifest = manifest
+            departure.parts = [FilePart(file.path, file.nbytes) for file in files]
+
+    def _header(self, departure: Departure, attempt: int, recovering: bool) -> dict[str, Any]:
+        if departure.stored is not None:
+            envelope = dict(departure.stored.header["envelope"])
+        else:
+            envelope = self._envelope(departure).to_wire()
+        return {
+            "envelope": envelope,
+            "transfer": {
+                "plan": plan_to_wire(departure.plan),
+                "attempt": attempt,
+                "recovering": recovering,
+                "luggage": bool(departure.luggage),
+            },
+        }
 
     def _envelope(self, departure: Departure) -> PagletEnvelope:
         plan, entry = departure.plan, departure.entry
@@ -418,6 +585,8 @@ class DepartureDesk:
     async def _send_commit(self, departure: Departure, vote: str) -> events.CoordinatorEvent:
         try:
             reply = await departure.link.commit(departure.plan.transfer_id, vote)
+            if faults.ARMED:
+                faults.reached("source.commit-sent")
         except (PagletError, OSError) as exc:
             return events.CommitFailed(str(exc))
         if reply.get("unknown") is True:
@@ -428,6 +597,8 @@ class DepartureDesk:
         location = reply.get("location")
         departure.location = location if isinstance(location, dict) else None
         departure.settling = bool(reply.get("settling"))
+        if faults.ARMED:
+            faults.reached("source.acknowledged")
         return events.CommitAcked()
 
     async def _settled_location(self, departure: Departure) -> dict[str, str]:

@@ -48,13 +48,21 @@ class Op(IntEnum):
     STATE = 6  # reply attachment: state blob, taken at once beside a running handler
     RESOURCES = 7  # status or removal of resources, beside a running handler
     EXIT = 8  # notice: end
+    CHECKPOINT = 9  # between handlers; reply attachment: the state blob if it has changed since the host last had it
     # worker -> host
     CALL = 32  # a call of the host's API
     RUN_ENDED = 33  # notice: run() returned or raised
 
 
 #: Executed by the paglet's main thread, in order. Everything else is answered beside it.
-COMMANDS = frozenset({Op.START, Op.RUN, Op.MESSAGE, Op.HOOK, Op.CLEANUP})
+COMMANDS = frozenset({Op.START, Op.RUN, Op.MESSAGE, Op.HOOK, Op.CLEANUP, Op.CHECKPOINT})
+
+#: First byte of a MESSAGE's payload; the packed call chain follows it.
+ONEWAY = 0x01
+DURABLE = 0x02
+
+#: A snapshot that is only taken where the class has the hook, so that the state may have changed.
+IF_TOUCHED = "touched"
 
 
 class Frame:

@@ -26,16 +26,19 @@ from paglets.core.errors import HostError
 from paglets.core.messages import FutureReply, Message, ReplySet
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import ServiceScope
+from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.persistence.directory import DirectoryLock
-from paglets.persistence.records import RecordStore
+from paglets.persistence.journal import read_only
+from paglets.persistence.rows import Status
 from paglets.persistence.storage import DEFAULT_PERSISTENT_STORAGE_QUOTA_BYTES, ManagedStorage
+from paglets.persistence.tables import paglets as rows
 from paglets.remote.client import HostClient
 from paglets.remote.mesh import HostRef, MeshRegistry
 from paglets.remote.proxy import PagletProxy
 from paglets.remote.transfer import TransferTicket
-from paglets.runtime.assembly import Assembly
+from paglets.runtime.assembly import JOURNAL_NAME, Assembly
 from paglets.runtime.attachment import Attachment
-from paglets.runtime.kernel import check_importable
+from paglets.runtime.kernel import CHECKPOINT_INTERVAL_SECONDS, check_importable
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.local_client import LocalHostClient
 from paglets.runtime.node import Node
@@ -133,6 +136,7 @@ class Host:
     :param launcher: starts paglet processes; the fork server shared by this program where there is one.
     :param run_settle_seconds: how long replies to create, arrival, clone and activation wait for ``run`` to finish or
         leave.
+    :param checkpoint_interval: seconds; how old the durable state of a paglet that keeps checkpoints may be.
     :raises ValueError: an option makes no sense.
     :raises HostError: an option needs something that this version does not have.
     """
@@ -177,6 +181,7 @@ class Host:
         preload: Sequence[str] = (),
         launcher: Launcher | None = None,
         run_settle_seconds: float = 0.25,
+        checkpoint_interval: float = CHECKPOINT_INTERVAL_SECONDS,
     ) -> None:
         if connect_to is not None:
             raise not_available("connect_to")
@@ -202,6 +207,7 @@ class Host:
         self.allow = None if allow is None else tuple(allow)
         self.preload = tuple(preload)
         self.run_settle_seconds = run_settle_seconds
+        self.checkpoint_interval = checkpoint_interval
         self.client: HostClient = LocalHostClient(self, api_key=api_key) if client is None else client
         if self.client.api_key is None:
             self.client.api_key = api_key
@@ -287,9 +293,11 @@ class Host:
         self.stop(deactivate_active=True)
 
     def stop(self, *, deactivate_active: bool = False) -> None:
-        """End every paglet process and stop; a host that does not run is left alone.
+        """End every paglet and stop; a host that does not run is left alone.
 
-        :param deactivate_active: store the paglets first, to be woken by the next start.
+        :param deactivate_active: store the paglets first, to be woken by the next start. Without it the active ones
+            end for good, as if disposed without their hook; only the end of a host that was not asked for brings them
+            back.
         """
         with self._lifecycle:
             assembly = self._assembly
@@ -320,7 +328,7 @@ class Host:
         assembly = self._assembly
         if assembly is None:
             return 0, len(self._stored_summaries())
-        return assembly.kernel.agents.counts()[0], len(assembly.node.dormitory.agent_ids)
+        return assembly.kernel.agents.counts()[0], len(assembly.node.dormitory)
 
     def health(self) -> dict[str, Any]:
         """Return who this host is and how it does."""
@@ -390,19 +398,23 @@ class Host:
         return self._wait(lambda: node.views.list_agents(active=active, inactive=inactive, include_state=include_state))
 
     def _stored_summaries(self) -> list[dict[str, Any]]:
-        with RecordStore.open_readonly(self.persistence_dir / "journal.db") as store:
-            return [
-                {
-                    "agent_id": summary.agent_id,
-                    "class_name": summary.agent_class_name,
-                    "state_class_name": summary.state_class_name,
-                    "host": self.name,
-                    "address": self.address,
-                    "active": False,
-                    "deactivated_at": summary.deactivated_at,
-                }
-                for summary in store.summaries()
-            ]
+        with read_only(self.persistence_dir / JOURNAL_NAME) as connection:
+            return (
+                []
+                if connection is None
+                else [
+                    {
+                        "agent_id": summary.agent_id,
+                        "class_name": summary.agent_class_name,
+                        "state_class_name": summary.state_class_name,
+                        "host": self.name,
+                        "address": self.address,
+                        "active": False,
+                        "deactivated_at": summary.deactivated_at,
+                    }
+                    for summary in rows.summaries(connection, (Status.INACTIVE,))
+                ]
+            )
 
     def agent_summary(self, agent_id: str) -> dict[str, Any]:
         """Return the summary of one paglet.
@@ -565,6 +577,34 @@ class Host:
         node = self._node
         return self._wait(lambda: node.operate(agent_id, operation, payload))
 
+    def checkpoint(self, agent_id: str) -> None:
+        """Have the present state of an active paglet on disk when this returns.
+
+        :raises LifecycleError: its class keeps none.
+        """
+        node = self._node
+        self._wait(lambda: node.checkpoint(agent_id))
+
+    def remind(
+        self,
+        agent_id: str,
+        name: str,
+        *,
+        after: float | None = None,
+        every: float | None = None,
+        at: float | None = None,
+        args: dict[str, Any] | None = None,
+    ) -> None:
+        """Set a durable timer of a paglet here; see :meth:`paglets.core.agent.Paglet.remind`."""
+        node = self._node
+        chosen = args or {}
+        self._wait(lambda: node.remind(agent_id, name, after=after, every=every, at=at, args=chosen))
+
+    def forget(self, agent_id: str, name: str) -> bool:
+        """Remove a timer of a paglet here; return whether there was one."""
+        node = self._node
+        return self._wait(lambda: node.timers.forget(agent_id, name))
+
     # --- messages -----------------------------------------------------------------------------------------------------
 
     def deliver_message(
@@ -595,12 +635,22 @@ class Host:
         oneway: bool = False,
         activate_if_inactive: bool = True,
         no_delay: bool = False,
+        terms: DeliveryTerms = FIRST_ATTEMPT,
+        found: dict[str, str] | None = None,
     ) -> Any:
         """Deliver a message and wait at most ``timeout`` seconds for the reply.
 
+        :param found: gets ``location`` and ``home`` of a paglet that turns out to be on another host.
         :raises TimeoutError: no reply in time; the message may still be handled.
         """
-        posting = Posting.of(message, oneway=oneway, activate_if_inactive=activate_if_inactive, no_delay=no_delay)
+        posting = Posting.of(
+            message,
+            oneway=oneway,
+            activate_if_inactive=activate_if_inactive,
+            no_delay=no_delay,
+            terms=terms,
+            found=found,
+        )
         assembly = self._running()
         waiter = ReplyWaiter()
         assembly.loop.call_soon_threadsafe(assembly.node.post.post, agent_id, posting, waiter.done)
@@ -637,6 +687,8 @@ class Host:
 
     def _future_reply(self, agent_id: str, message: Message) -> FutureReply:
         reply: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        # It is on its way already: only where it waits can it be taken back.
+        reply.set_running_or_notify_cancel()
 
         def decode(done: concurrent.futures.Future[Attachment | None]) -> None:
             try:
@@ -646,7 +698,7 @@ class Host:
                 reply.set_exception(exc)
 
         self._post(agent_id, Posting.of(message)).add_done_callback(decode)
-        return FutureReply(reply)
+        return FutureReply(reply, lambda: self.client.withdraw(self.address, agent_id, message.message_id))
 
     def wait_message(self, agent_id: str, *, timeout: float | None = None) -> bool:
         """Wait for a notification of a paglet here; return whether one came in time."""
@@ -693,7 +745,7 @@ class Host:
         """Have a file travel with a paglet."""
         node = self._node
         ref = paglet_file_ref_from_path(path, name=name, mode=mode, host_name=self.name, host_url=self.address)
-        self._running().call(lambda: node.register_file(agent_id, ref))
+        self._wait(lambda: node.register_file(agent_id, ref))
         return ref
 
     def registered_files_for(self, agent_id: str) -> list[PagletFileRef]:
@@ -705,7 +757,7 @@ class Host:
         """Leave a file behind from now on."""
         node = self._node
         name = registered_name(name_or_ref)
-        self._running().call(lambda: node.unregister_file(agent_id, name))
+        self._wait(lambda: node.unregister_file(agent_id, name))
 
     def registered_file_path_for(self, agent_id: str, name_or_ref: str | PagletFileRef) -> Path:
         """Return where a registered file lies.

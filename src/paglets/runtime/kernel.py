@@ -9,6 +9,7 @@ make.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -28,14 +29,22 @@ from paglets.core.errors import (
     LifecycleError,
     OverloadedError,
     PagletCrashedError,
+    PagletError,
 )
+from paglets.core.policies import RestartPolicy
+from paglets.core.runtime_values import Durability
 from paglets.persistence.directory import validate_agent_id
+from paglets.persistence.journal import Journal
+from paglets.protocol.supervision import InHand, Restart
+from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, AgentTable, Delivery, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.frames import Frame, Op
 from paglets.runtime.launch.base import Launcher
+from paglets.runtime.ledger import Ledger
 from paglets.runtime.place import Place, describe_exit
 from paglets.runtime.pump import MessagePump
+from paglets.runtime.vault import Vault
 from paglets.serialization.names import ClassPolicy, validate_qualified_name
 from paglets.serialization.values import pack, unpack
 
@@ -54,6 +63,8 @@ HOOK_SECONDS = 60.0
 #: How long a paglet that left may still run the statements after the call.
 FAREWELL_SECONDS = 2.0
 STATE_QUERY_SECONDS = 2.0
+#: How old the durable state of a paglet that keeps checkpoints may be.
+CHECKPOINT_INTERVAL_SECONDS = 1.0
 #: Where a message that bypasses the queue stands among the priorities.
 UNQUEUED_RANK = 1 << 40
 DISK_THREADS = 4
@@ -69,6 +80,7 @@ class KernelConfig:
     run_settle_seconds: float = RUN_SETTLE_SECONDS
     handler_wait_seconds: float = HANDLER_WAIT_SECONDS
     max_paglets: int = 10_000
+    checkpoint_interval: float = CHECKPOINT_INTERVAL_SECONDS
 
 
 @dataclass(slots=True)
@@ -93,15 +105,20 @@ class Kernel:
         launcher: Launcher,
         events: ContextEventLog,
         address: Callable[[], str],
+        journal: Journal,
     ) -> None:
         self.config = config
         self.loop = loop
         self.events = events
         self.address = address
+        self.journal = journal
+        self.ledger = Ledger(journal, config.name, address)
+        self.vault = Vault(journal, self.ledger, self.on_disk, address)
         self.agents = AgentTable(config.name)
         self.messages = MessagePump(loop, config.name, self.emit)
         self.properties: dict[str, Any] = {}
         self.closing = False
+        self.closed = False
         self._launcher = launcher
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix=f"paglets-disk-{config.name}")
         self._background: set[asyncio.Task[Any]] = set()
@@ -112,6 +129,7 @@ class Kernel:
         self.call_handler: Callable[[AgentEntry, Place, Frame], None]
         self.self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
         self.is_stored: Callable[[str], bool] = lambda _: False
+        self.revive: Callable[[AgentEntry, str], Coroutine[Any, Any, None]]
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
@@ -182,9 +200,15 @@ class Kernel:
         if state_class_name:
             self.check_class(state_class_name, trusted=trusted)
         entry = self.reserve(agent_id, class_name, state_class_name, epoch=first_epoch())
+        entry.home = self.address()
         try:
             event = self.event_fields(agent_id, init=init)
             await self.start(entry, StartOrder(blob, "on_creation", event))
+            if faults.ARMED:
+                faults.reached("create.started")
+            await self.vault.created(entry, entry.last_state or blob)
+            if faults.ARMED:
+                faults.reached("create.stored")
         except BaseException:
             self.abandon(entry)
             raise
@@ -270,9 +294,15 @@ class Kernel:
         self._launcher.refill()
         answer = unpack(frame.payload)
         entry.resources = answer["resources"]
+        try:
+            entry.durability = Durability(answer["durability"])
+            entry.restart = RestartPolicy.from_wire(answer["restart"])
+        except ValueError as exc:
+            place.kill()
+            raise HostError(f"{entry.class_name} has an unusable DURABILITY or RESTART: {exc}") from None
         place.started(answer["pid"])
         place.run_ended = self.loop.create_future() if answer["has_run"] else None
-        entry.remember_state(order.blob)
+        entry.remember_state(frame.attachment if frame.attachment.nbytes else order.blob)
 
     def abandon(self, entry: AgentEntry, error: Exception | None = None) -> None:
         """Remove a paglet that did not start, or whose creation is called off; ``error`` is what its callers get."""
@@ -293,9 +323,12 @@ class Kernel:
             entry.mailbox.resume()
             self.messages.pump(entry)
 
-    async def begin(self, entry: AgentEntry, *, fail_with_run: bool = False) -> dict[str, str] | None:
+    async def begin(
+        self, entry: AgentEntry, *, fail_with_run: bool = False, settle: bool = True
+    ) -> dict[str, str] | None:
         """Perform what the paglet asked for while it started, begin ``run``, and wait until that has settled.
 
+        :param settle: False to wait for nothing, because nobody waits for the answer.
         :return: where the paglet is now when it has left within that time, else None.
         :raises PagletError: ``run`` failed within the settling time of a creation; the paglet is gone.
         """
@@ -319,10 +352,13 @@ class Kernel:
         try:
             await place.request(Op.RUN)
             self.open_mailbox(entry)
-            await self._settle(entry, place)
+            self.messages.touched(entry)
+            if settle:
+                await self._settle(entry, place)
         except Exception as exc:  # whatever `run` raised
             if fail_with_run:
                 self.abandon(entry, exc)
+                await self.vault.uncreated(entry.agent_id)
                 raise
         finally:
             entry.creating = False
@@ -416,11 +452,12 @@ class Kernel:
         event: dict[str, Any],
         *,
         cleanup: str = "",
-        snapshot: bool = False,
+        snapshot: bool | str = False,
         parent: int = 0,
     ) -> tuple[dict[str, Any], Attachment]:
         """Run a lifecycle hook, then clean up resources and take a snapshot where asked for, in one go.
 
+        :param snapshot: `IF_TOUCHED` to take one only where the class has the hook.
         :return: what the hook decided, and the state blob.
         :raises PagletError: the hook or a cleanup failed.
         """
@@ -475,25 +512,38 @@ class Kernel:
     async def dispose(self, entry: AgentEntry, *, parent: int = 0, in_handler: bool = False) -> None:
         """End a paglet for good; a crashed one is just forgotten.
 
-        :raises PagletError: its ``on_disposing`` or a cleanup failed, or its handler does not end; it goes on then.
+        :raises PagletError: its ``on_disposing`` or a cleanup failed, its handler does not end, or the disk does not
+            take it; it goes on then.
         """
         if entry.crashed:
-            self.agents.remove(entry)
-            self.departed(entry, None)
+            async with entry.lock:
+                if not entry.crashed:
+                    raise ConflictError(f"paglet {entry.agent_id} has been started again meanwhile")
+                await self.vault.ended(entry.agent_id, entry.class_name, entry.epoch, entry.home, ())
+                entry.restarting = False
+                entry.phase = Phase.GONE
+                self.agents.remove(entry)
+                self.messages.release(entry, InvalidAgentError(f"paglet {entry.agent_id} was disposed"))
+                self.departed(entry, None)
             self.emit("dispose", entry, data={"active": False})
             return
         async with self.operation(entry, parent=parent, in_handler=in_handler) as place:
             event = self.event_fields(entry.agent_id, reason="dispose")
             await self.hook(place, "on_disposing", event, cleanup="dispose", parent=parent)
+            waiting = [queued.item for queued in entry.mailbox.waiting()]
+            await self.vault.ended(entry.agent_id, entry.class_name, entry.epoch, entry.home, waiting)
+            for delivery in waiting:
+                delivery.stored = True  # as a dead letter
             waiting = self.leave(entry, None, farewell=bool(parent))
         self.emit("dispose", entry, data={"active": True})
+        gone = InvalidAgentError(f"paglet {entry.agent_id} was disposed")
         for delivery in waiting:
-            delivery.packed.close()
-            if not delivery.oneway:
-                delivery.done(None, InvalidAgentError(f"paglet {entry.agent_id} was disposed"))
+            self.messages.refuse(entry, delivery, gone)
+
+    # --- crashes ------------------------------------------------------------------------------------------------------
 
     def _lost(self, entry: AgentEntry, place: Place) -> None:
-        if entry.place is not place or entry.phase is Phase.GONE:
+        if entry.place is not place or entry.phase in (Phase.GONE, Phase.CRASHED):
             return
         if entry.phase is Phase.STARTING:
             return  # whoever starts it gets the error of its request
@@ -504,7 +554,39 @@ class Kernel:
         """Note that the process of a paglet ended after it had voted for its arrival and before it was active."""
         self._crash(entry, "process ended before the paglet was active")
 
+    def reload(self, entry: AgentEntry, why: str) -> None:
+        """End the process of a paglet that is ahead of its row, and start it again from that."""
+        self._stop_crashed(entry, why)
+        entry.restarting = True
+        self.background(self.revive(entry, "recovery"))
+
+    def show_crashed(self, entry: AgentEntry, error: str) -> None:
+        """Let a paglet be seen as crashed: it could not be started, or was so already when the host started."""
+        entry.phase = Phase.CRASHED
+        entry.restarting = False
+        entry.error = error
+        self.messages.release(entry, PagletCrashedError(f"paglet {entry.agent_id} crashed: {error}"))
+
     def _crash(self, entry: AgentEntry, error: str) -> None:
+        """Note a death that nobody asked for, and do as the paglet's restart policy says."""
+        delivery = entry.current
+        in_hand = None if delivery is None else InHand(delivery.message_id, delivery.oneway)
+        entry.deaths, verdict = entry.deaths.died(self.loop.time(), entry.restart, entry.durability, in_hand)
+        entry.verdict = verdict.message
+        self._stop_crashed(entry, error)
+        if isinstance(verdict.process, Restart):
+            entry.restarting = True
+            jitter = random.uniform(1.0, 1.2)  # noqa: S311 - spreads restarts, guards nothing
+            self.loop.call_later(verdict.process.after * jitter, self._restart, entry)
+            return
+        self.messages.release(entry, PagletCrashedError(f"paglet {entry.agent_id} crashed: {error}"))
+        self.background(self.vault.crashed(entry.agent_id, entry.class_name, entry.epoch, error))
+
+    def _restart(self, entry: AgentEntry) -> None:
+        if entry.restarting and entry.crashed and not self.closing:
+            self.background(self.revive(entry, "restart"))
+
+    def _stop_crashed(self, entry: AgentEntry, error: str) -> None:
         place = entry.place
         entry.phase = Phase.CRASHED
         entry.exitcode = place.exitcode if place is not None else None
@@ -512,8 +594,6 @@ class Kernel:
         entry.error = error
         entry.mailbox.pause()
         entry.wake_idle_waiters()
-        failure = PagletCrashedError(f"paglet {entry.agent_id} crashed: {error}")
-        self.messages.release(entry, failure)
         for tell in self.on_departed:
             tell(entry)
         self.emit("paglet-crashed", entry, data={"pid": entry.crashed_pid, "exitcode": entry.exitcode}, error=error)
@@ -562,8 +642,10 @@ class Kernel:
     # --- shutdown -----------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """End every process and wait until all are gone."""
+        """End every process and wait until all are gone; active paglets that were not stored end for good."""
         self.closing = True
+        await self._end_everyone()
+        self.closed = True
         for entry in self.agents:
             entry.phase = Phase.GONE
             self.agents.remove(entry)
@@ -578,6 +660,18 @@ class Kernel:
             await asyncio.wait([place.ended for place in places], timeout=5.0)
         await asyncio.gather(*self._background, return_exceptions=True)
         self._disk.shutdown(wait=True)
+
+    async def _end_everyone(self) -> None:
+        entries = [entry for entry in self.agents if not entry.crashed]
+        waiting = {
+            entry.agent_id: [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
+            for entry in entries
+        }
+        try:
+            await self.vault.stopped(entries, waiting)
+        except PagletError as exc:
+            # They come back with the next start, then; better that than not to stop.
+            self.emit("journal-failed", error=str(exc))
 
 
 def check_importable(class_name: str) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from paglets.core.context import same_url
 from paglets.core.error_wire import HTTP_ERRORS, error_from_wire, error_to_wire
 from paglets.core.errors import PagletError, RemoteHostError, RemoteTimeoutError
-from paglets.core.messages import Message
 from paglets.remote.client import HostClient
+from paglets.remote.requests import Parcel, terms_of
 
 if TYPE_CHECKING:
     from paglets.runtime.host import Host
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class LocalHostClient(HostClient):
     """Reach one host of this process directly, and every other over HTTP.
 
-    What a call returns or raises is the same either way.
+    What a call returns or raises is the same either way, and a paglet that is elsewhere by now is followed either way.
     """
 
     def __init__(self, host: Host, *, api_key: str | None = None) -> None:
@@ -28,64 +28,58 @@ class LocalHostClient(HostClient):
     def _is_here(self, host_url: str) -> bool:
         return self._host.running and same_url(host_url, self._host.address)
 
-    def deliver(
+    def _deliver_at(
         self,
-        host_url: str,
+        place: str,
         agent_id: str,
-        message: Message,
-        *,
-        oneway: bool = False,
-        activate_if_inactive: bool = True,
-        no_delay: bool = False,
-        timeout: float | None = None,
-    ) -> Any:
-        """Deliver a message and return the reply."""
-        if not self._is_here(host_url):
-            return super().deliver(
-                host_url,
-                agent_id,
-                message,
-                oneway=oneway,
-                activate_if_inactive=activate_if_inactive,
-                no_delay=no_delay,
-                timeout=timeout,
-            )
-        limit = self.timeout if timeout is None else timeout
+        parcel: Parcel,
+        attempt: int,
+        seconds: float,
+        connecting: float | None,
+    ) -> dict[str, Any]:
+        if not self._is_here(place):
+            return super()._deliver_at(place, agent_id, parcel, attempt, seconds, connecting)
+        found: dict[str, str] = {}
         try:
-            return self._host.deliver_within(
-                limit,
+            result = self._host.deliver_within(
+                seconds,
                 agent_id,
-                message,
-                oneway=oneway,
-                activate_if_inactive=activate_if_inactive,
-                no_delay=no_delay,
+                parcel.message,
+                oneway=parcel.oneway,
+                activate_if_inactive=parcel.activate_if_inactive,
+                no_delay=parcel.no_delay,
+                terms=terms_of(parcel, seconds, attempt),
+                found=found,
             )
         except concurrent.futures.TimeoutError:
-            raise RemoteTimeoutError(f"paglet {agent_id} did not answer within {limit:g} s") from None
+            raise RemoteTimeoutError(f"paglet {agent_id} did not answer within {seconds:g} s") from None
         except Exception as exc:
             raise as_over_http(exc) from exc
+        return {"result": result, **found}
 
-    def operate(
+    def _lasting(self, place: str) -> bool:
+        # The host of this program does not come back while the program waits for it.
+        return self._host.running or not same_url(place, self._host.address)
+
+    def _operate_at(
         self,
-        host_url: str,
+        place: str,
         agent_id: str,
         operation: str,
         payload: dict[str, Any],
-        *,
-        timeout: float | None = None,
+        seconds: float,
+        connecting: float | None,
     ) -> dict[str, Any]:
-        """Perform a lifecycle operation on a paglet."""
-        if not self._is_here(host_url):
-            return super().operate(host_url, agent_id, operation, payload, timeout=timeout)
+        if not self._is_here(place):
+            return super()._operate_at(place, agent_id, operation, payload, seconds, connecting)
         try:
             return self._host.operate(agent_id, operation, payload)
         except Exception as exc:
             raise as_over_http(exc) from exc
 
-    def agent_info(self, host_url: str, agent_id: str) -> dict[str, Any]:
-        """Return the summary of a paglet."""
-        if not self._is_here(host_url):
-            return super().agent_info(host_url, agent_id)
+    def _info_at(self, place: str, agent_id: str, seconds: float, connecting: float | None) -> dict[str, Any]:
+        if not self._is_here(place):
+            return super()._info_at(place, agent_id, seconds, connecting)
         try:
             return self._host.agent_summary(agent_id)
         except Exception as exc:

@@ -30,7 +30,11 @@ class LocalTransferLink:
         wire = header["transfer"]
         state = StateSink()
         state.attachment = Attachment.of([bytes(parts[0].view)]) if parts else EMPTY
-        incoming = Incoming(plan_from_wire(wire["plan"]), wire["attempt"], wire["recovering"], envelope, state, [], [])
+        luggage = StateSink()
+        luggage.attachment = Attachment.of([bytes(parts[1].view)]) if len(parts) > 1 else EMPTY
+        incoming = Incoming(
+            plan_from_wire(wire["plan"]), wire["attempt"], wire["recovering"], envelope, state, luggage, [], []
+        )
         async with asyncio.timeout(timeout):
             return await self._arrivals.prepare(incoming)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from paglets.core.errors import (
     ConflictError,
     ForbiddenError,
     HostError,
-    PagletError,
+    LifecycleError,
     RemoteHostError,
     TransferError,
 )
@@ -28,8 +27,8 @@ from paglets.core.messages import Message
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import EnvelopeKind
 from paglets.persistence.envelope import PagletEnvelope
-from paglets.persistence.records import RecordStore
-from paglets.protocol.transfer.journal import MemoryJournal, TransferJournal
+from paglets.persistence.rows import RecordSummary, Status
+from paglets.protocol.delivery.routing import Forward
 from paglets.protocol.transfer.model import RefusalReason, TransferKind, TransferPlan
 from paglets.remote.aio import AsyncHostClient
 from paglets.remote.client import HostClient
@@ -39,23 +38,27 @@ from paglets.remote.transfer import TransferTicket
 from paglets.runtime.agents import AgentEntry, Delivery, SelfCall
 from paglets.runtime.arrival import ArrivalDesk
 from paglets.runtime.attachment import Attachment
+from paglets.runtime.checkpoints import Checkpointer
+from paglets.runtime.dead_letters import DeadLetterDesk
 from paglets.runtime.departure import DepartureDesk
 from paglets.runtime.files import FileDesk
 from paglets.runtime.kernel import Kernel, first_epoch
 from paglets.runtime.local_link import LocalTransferLink
-from paglets.runtime.place import packed
-from paglets.runtime.post import PostOffice
+from paglets.runtime.outbox import Outbox
+from paglets.runtime.post import Posting, PostOffice
+from paglets.runtime.recorder import JournalRecorder
 from paglets.runtime.service_desk import ServiceDesk
 from paglets.runtime.sleep import Dormitory
+from paglets.runtime.timekeeper import Timekeeper
+from paglets.runtime.transfer_log import TransferLog
 from paglets.runtime.transfer_wire import HttpTransferLink, TransferLink, plan_to_wire, refusal_from_wire
+from paglets.runtime.vault import queued_message
 from paglets.runtime.views import Views
+from paglets.runtime.whereabouts import Whereabouts
 from paglets.serialization.blob import blob_from_wire
-from paglets.serialization.values import unpack
 from paglets.services.contracts import ServiceRegistry
 
 MOVE_THREADS = 4
-#: How long a forwarded message may take to be handled; its sender has a limit of its own.
-FORWARD_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +77,114 @@ class NodePorts:
 class Node:
     """Operate one host; every method runs on its loop."""
 
-    def __init__(self, kernel: Kernel, store: RecordStore, ports: NodePorts, journal: TransferJournal | None = None):
+    def __init__(self, kernel: Kernel, ports: NodePorts) -> None:
         self.kernel = kernel
         self.ports = ports
         self.files = FileDesk(kernel.config.directory)
-        self.dormitory = Dormitory(kernel, store, self.files)
+        self.timers = Timekeeper(kernel)
+        self.dormitory = Dormitory(kernel, self.files, self.timers)
         self.views = Views(kernel, self.dormitory)
         self.services = ServiceDesk(kernel, ports.services, ports.mesh, ports.words)
         self.post = PostOffice(kernel, self.dormitory)
-        self.post.forward = self._forward
+        self.whereabouts = Whereabouts(kernel, self.dormitory, ports.words)
+        self.post.forwarder = self.whereabouts
+        self.outbox = Outbox(kernel, self.post)
+        self.dormitory.post = self.outbox.send
+        self.checkpoints = Checkpointer(kernel)
+        JournalRecorder(kernel, post=self.outbox.send, orphaned=self._orphaned)
+        kernel.messages.buried = self._bury
+        self.timers.wake = self.dormitory.wake_on_time
+        self.timers.collect = self._collect_and_wake
+        self.ledger = kernel.ledger
+        self.letters = DeadLetterDesk(kernel.journal, kernel.on_disk, self._redeliver)
         self._movers = ThreadPoolExecutor(MOVE_THREADS, thread_name_prefix=f"paglets-move-{kernel.config.name}")
-        chosen_journal = journal or MemoryJournal()
-        self.arrivals = ArrivalDesk(kernel, self.dormitory, self.files, chosen_journal, link_to=self._link_to)
+        log = TransferLog(kernel.vault, kernel.address)
+        self.arrivals = ArrivalDesk(
+            kernel, self.dormitory, self.files, log, self.timers, self.whereabouts, link_to=self._link_to
+        )
         self.departures = DepartureDesk(
             kernel,
             self.files,
-            chosen_journal,
+            log,
+            self.timers,
+            self.post,
+            self.outbox,
             link_to=self._link_to,
             check_target=self._check_target,
-            forward=self._forward,
         )
         self._local_link = LocalTransferLink(self.arrivals, self.departures.outcome)
+        self._log = log
         kernel.self_call = self.perform_self_call
+
+    async def load(self) -> list[RecordSummary]:
+        """Read the journal, before anything is answered; return the paglets that are to be brought back.
+
+        :raises HostError: it cannot be read.
+        """
+        kernel = self.kernel
+        summaries = await kernel.on_disk(kernel.vault.summaries)
+        crashed = [summary.agent_id for summary in summaries if summary.status is Status.CRASHED]
+        wanted = self.dormitory.load(summaries, await kernel.on_disk(kernel.vault.crash_errors, crashed))
+        self.timers.load(await kernel.on_disk(kernel.vault.timers))
+        await kernel.on_disk(self.files.clear, {summary.agent_id for summary in summaries})
+        found = await kernel.on_disk(self._log.load)
+        for text in found.unreadable:
+            kernel.emit("transfer-fault", error=f"a record of a transfer cannot be read: {text}")
+        self.arrivals.restore(found.prepared, found.activated)
+        self.departures.restore(found.commits)
+        return wanted
+
+    async def resume(self, wanted: Sequence[RecordSummary]) -> None:
+        """Go on where an earlier life of this host stopped; others can reach it by now."""
+        kernel = self.kernel
+        await self.outbox.start()
+        await self.whereabouts.tell_everything()
+        await self.dormitory.wake_for_startup(wanted)
+        for agent_id in await kernel.on_disk(kernel.vault.receivers):
+            if agent_id not in kernel.agents and agent_id not in self.dormitory:
+                kernel.background(self.post.collect(agent_id))
+
+    def _orphaned(self, agent_id: str) -> None:
+        self.kernel.background(self.post.collect(agent_id))
+
+    async def _collect_and_wake(self, agent_id: str) -> None:
+        await self.post.collect(agent_id, wake=True)
+
+    def _bury(self, entry: AgentEntry, delivery: Delivery, reason: str) -> None:
+        """Make a message that was accepted a dead letter."""
+        if self.kernel.closed:
+            return  # it has been seen to, with everything else that the stop of the host ends
+        message = queued_message(delivery)
+        self.kernel.background(self.kernel.vault.bury(entry.agent_id, self.kernel.address(), message, reason))
+
+    async def _redeliver(self, host_url: str, agent_id: str, message: Message, oneway: bool) -> object:
+        """Have a dead letter's message accepted again, here or where its receiver is."""
+        if same_url(host_url, self.kernel.address()):
+            posting = Posting.of(message, oneway=True)
+            return await self.post.send(agent_id, posting)
+        del oneway
+        return await self.whereabouts.forward(agent_id, Posting.of(message, oneway=True), Forward(host_url, 0))
+
+    async def locate(self, agent_id: str) -> dict[str, Any]:
+        """Tell where a paglet is, as far as this host knows.
+
+        :raises InvalidAgentError: it has never heard of it.
+        """
+        return await self.whereabouts.locate(agent_id)
+
+    async def hear_of(self, agent_id: str, epoch: int, host_url: str | None) -> bool:
+        """Take the news of another host about a paglet that was created here."""
+        return await self.whereabouts.hear_of(agent_id, epoch, host_url)
+
+    async def cancel_message(self, agent_id: str, message_id: str) -> bool:
+        """Withdraw a message whose handler has not begun; return whether it could be."""
+        return await self.post.cancel(agent_id, message_id)
 
     async def close(self) -> None:
         """Call off what is under way, end every process and close files."""
         self.departures.cancel_all("the host is shutting down")
         await self.kernel.close()
         self._movers.shutdown(wait=False, cancel_futures=True)
-        self.dormitory.close()
 
     # --- lifecycle ----------------------------------------------------------------------------------------------------
 
@@ -235,10 +317,40 @@ class Node:
         entry = self.kernel.agents.get(agent_id)
         if entry is None:
             await self.dormitory.dispose(agent_id)
+            self.whereabouts.tell(agent_id)
             return
         await self.kernel.dispose(entry, parent=parent, in_handler=in_handler)
+        self.timers.forget_all(agent_id)
+        self.whereabouts.tell(agent_id)
         if self.files.work_dir(agent_id).exists():
             await self.kernel.on_disk(self.files.remove_work_dir, agent_id)
+
+    async def checkpoint(self, agent_id: str) -> None:
+        """Have the present state of an active paglet on disk.
+
+        :raises LifecycleError: its class keeps none.
+        """
+        entry = self.kernel.agents.require(agent_id)
+        check_keeps_checkpoints(entry)
+        await self.kernel.vault.checkpoint(entry, await self.kernel.state_blob(entry))
+
+    async def remind(
+        self,
+        agent_id: str,
+        name: str,
+        *,
+        after: float | None,
+        every: float | None,
+        at: float | None,
+        args: dict[str, Any],
+    ) -> None:
+        """Set a reminder of a paglet here.
+
+        :raises InvalidAgentError: there is none.
+        """
+        if agent_id not in self.dormitory:
+            self.kernel.agents.require(agent_id)
+        await self.timers.remind(agent_id, name, after=after, every=every, at=at, args=args)
 
     async def operate(self, agent_id: str, operation: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Perform a lifecycle operation given as its HTTP route would be, and answer as that would.
@@ -319,43 +431,6 @@ class Node:
             raise TransferError(f"{url} is missing capabilities: {', '.join(missing)}")
         return health
 
-    async def _forward(self, target: str, agent_id: str, deliveries: Sequence[Delivery]) -> None:
-        """Deliver the messages that waited here when their paglet left to where it went, one after the other so that
-        they keep their order."""
-        waiting = deque(deliveries)
-        try:
-            while waiting:
-                await self._forward_one(target, agent_id, waiting[0])
-                waiting.popleft()
-        finally:
-            # Only when this host stops meanwhile.
-            for delivery in waiting:
-                delivery.packed.close()
-                if not delivery.oneway:
-                    delivery.done(None, HostError(f"host {self.kernel.config.name} is shutting down"))
-
-    async def _forward_one(self, target: str, agent_id: str, delivery: Delivery) -> None:
-        message = self.unpack_message(delivery)
-        try:
-            reply = await self.ports.words.deliver(
-                target, agent_id, message, oneway=delivery.oneway, timeout=FORWARD_SECONDS
-            )
-        except (PagletError, OSError) as exc:
-            if delivery.oneway:
-                self.kernel.emit("message-failed", agent_id=agent_id, message_id=message.message_id, error=str(exc))
-            else:
-                delivery.done(None, exc)
-            return
-        if not delivery.oneway:
-            delivery.done(packed(reply), None)
-
-    def unpack_message(self, delivery: Delivery) -> Any:
-        """Return the message of a delivery, and let its bytes go."""
-        try:
-            return Message.from_wire(unpack(delivery.packed.view()))
-        finally:
-            delivery.packed.close()
-
     # --- waiting for notifications ------------------------------------------------------------------------------------
 
     async def wait_message(self, agent_id: str, timeout: float | None) -> bool:
@@ -392,20 +467,34 @@ class Node:
         root = self.files.storage_root(entry.class_name)
         return {"root": str(root), "quota_bytes": self.ports.storage_quota_bytes}
 
-    def register_file(self, agent_id: str, ref: PagletFileRef) -> None:
+    async def register_file(self, agent_id: str, ref: PagletFileRef) -> None:
         """Have a file travel with a paglet; the same name replaces."""
         entry = self.kernel.agents.require(agent_id)
         if entry.crashed:
             entry.live_place()
         entry.files[ref.name] = ref
+        await self.kernel.vault.files_changed(entry)
 
     def registered_files(self, agent_id: str) -> list[PagletFileRef]:
         """Return the files that travel with a paglet."""
         return list(self.kernel.agents.require(agent_id).files.values())
 
-    def unregister_file(self, agent_id: str, name: str) -> None:
+    async def unregister_file(self, agent_id: str, name: str) -> None:
         """Leave a file behind; an unknown name is no error."""
-        self.kernel.agents.require(agent_id).files.pop(name, None)
+        entry = self.kernel.agents.require(agent_id)
+        if entry.files.pop(name, None) is not None:
+            await self.kernel.vault.files_changed(entry)
+
+
+def check_keeps_checkpoints(entry: AgentEntry) -> None:
+    """Refuse a checkpoint of a paglet that keeps none.
+
+    :raises LifecycleError: its ``DURABILITY`` is ``none``.
+    """
+    if not entry.durable:
+        raise LifecycleError(
+            f"{entry.class_name} keeps no checkpoints: its DURABILITY is 'none'; say 'checkpoint' or 'message'"
+        )
 
 
 def ticket_of(payload: dict[str, Any], *, required: bool = False) -> TransferTicket:

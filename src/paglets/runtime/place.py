@@ -194,7 +194,12 @@ class Place:
 
 def restore_failure(frame: Frame) -> Exception:
     """Return the exception that a failure frame carries, with the remote traceback as a note."""
-    wire: dict[str, Any] = unpack(frame.payload)
+    return failure_from(frame.payload)
+
+
+def failure_from(payload: bytes) -> Exception:
+    """Return the exception that a process described."""
+    wire: dict[str, Any] = unpack(payload)
     error = error_from_wire(wire, unknown=HostError)
     trace = wire.get("traceback")
     if trace:

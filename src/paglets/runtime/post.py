@@ -1,20 +1,35 @@
-"""Deliver messages to the paglets of one host, whether they are awake or asleep."""
+"""Deliver messages: to the paglets of this host, awake or asleep, and on to where a paglet went.
+
+What to do with a message is decided by :func:`paglets.protocol.delivery.routing.route`; here it is done.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from paglets.core.context import same_url
-from paglets.core.errors import InvalidAgentError, PagletError
+from paglets.core.errors import (
+    ConnectionLostError,
+    HostUnreachableError,
+    InsufficientStorageError,
+    InvalidAgentError,
+    OverloadedError,
+    PagletError,
+    RemoteTimeoutError,
+)
 from paglets.core.messages import DEACTIVATE, Message
 from paglets.core.policies import DeactivationRequest
-from paglets.runtime.agents import AgentEntry, Delivery, DeliveryDone
+from paglets.core.runtime_values import Durability
+from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
+from paglets.protocol.delivery import routing
+from paglets.runtime.agents import AgentEntry, Delivery, DeliveryDone, Phase
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.place import packed
-from paglets.runtime.pump import delivery_future
+from paglets.runtime.pump import delivery_future, outcome_as_answer
 from paglets.runtime.sleep import Dormitory, not_awake
 from paglets.serialization.values import pack, unpack
 
@@ -30,10 +45,20 @@ class Posting:
     oneway: bool = False
     activate_if_inactive: bool = True
     no_delay: bool = False
+    terms: DeliveryTerms = FIRST_ATTEMPT
+    found: dict[str, str] | None = None
+    """Gets the ``location`` and ``home`` of a paglet that turns out to be on another host, for whoever wants it."""
 
     @classmethod
     def of(
-        cls, message: Message, *, oneway: bool = False, activate_if_inactive: bool = True, no_delay: bool = False
+        cls,
+        message: Message,
+        *,
+        oneway: bool = False,
+        activate_if_inactive: bool = True,
+        no_delay: bool = False,
+        terms: DeliveryTerms = FIRST_ATTEMPT,
+        found: dict[str, str] | None = None,
     ) -> Posting:
         """Pack a message.
 
@@ -47,11 +72,26 @@ class Posting:
             oneway,
             activate_if_inactive,
             no_delay,
+            terms,
+            found,
         )
 
     def message(self) -> Message:
         """Unpack the message."""
         return Message.from_wire(unpack(self.packed))
+
+
+class Forwarder(Protocol):
+    """Know what left this host, and send messages after it."""
+
+    def knowledge(self, agent_id: str) -> Awaitable[routing.Knowledge]:
+        """Return what is known of a paglet that is not here."""
+
+    def forward(self, agent_id: str, posting: Posting, way: routing.Forward) -> Awaitable[Attachment | None]:
+        """Deliver a message elsewhere and return the packed reply.
+
+        :raises PagletError: what the delivery or the handler ended in.
+        """
 
 
 class PostOffice:
@@ -60,14 +100,14 @@ class PostOffice:
     def __init__(self, kernel: Kernel, dormitory: Dormitory) -> None:
         self._kernel = kernel
         self._dormitory = dormitory
-        dormitory.redeliver = self._redeliver
-        # Set by the node: delivers messages to the host their paglet went to.
-        self.forward: Callable[[str, str, Sequence[Delivery]], Awaitable[None]]
+        dormitory.redeliver = self.redeliver
+        # Set by the node.
+        self.forwarder: Forwarder
 
     async def send(self, agent_id: str, posting: Posting) -> Attachment | None:
         """Deliver a message and wait for the packed reply, None for a one-way message.
 
-        :raises InvalidAgentError: no such paglet is here.
+        :raises InvalidAgentError: no such paglet is here, or was.
         :raises PagletInactiveError: it is inactive and the message may neither wake it nor wait.
         :raises PagletError: what the handler raised, or why there is no reply.
         """
@@ -78,30 +118,108 @@ class PostOffice:
     def post(self, agent_id: str, posting: Posting, done: DeliveryDone) -> None:
         """Deliver a message; ``done`` gets the packed reply or the error. Never raises."""
         entry = self._kernel.agents.get(agent_id)
-        if entry is not None and posting.kind != DEACTIVATE:
+        if entry is None or posting.kind == DEACTIVATE:
+            self._kernel.background(self._post_slowly(agent_id, posting, done))
+        elif (
+            posting.terms.attempt == 1
+            and not posting.terms.chain
+            and entry.phase is Phase.ACTIVE
+            and entry.held is None
+            and entry.durability is not Durability.MESSAGE
+            and not entry.repeated
+        ):
             self._hand_over(entry, posting, done)
         else:
-            self._kernel.background(self._post_slowly(agent_id, posting, done))
+            self._post_carefully(entry, posting, done)
+
+    def _post_carefully(self, entry: AgentEntry, posting: Posting, done: DeliveryDone) -> None:
+        """Decide about a message to a paglet that is here.
+
+        To a `MESSAGE` paglet a message id says which message it is. To any other the same message may be sent twice and
+        be meant so, as long as nobody says that it is a repetition; once somebody has, the first attempt may come late.
+        """
+        lost = entry.window_lost_at
+        message_id = posting.message_id
+        if posting.terms.attempt > 1:
+            entry.remember_repeated(message_id)
+        looked_up = entry.durability is Durability.MESSAGE or message_id in entry.repeated
+        decision = routing.route(
+            entry.agent_id,
+            knowledge_of(entry),
+            posting.terms,
+            message_id,
+            window=entry.window if looked_up else None,
+            in_flight=entry.pending if looked_up else (),
+            window_lost_for=None if lost is None else self._kernel.loop.time() - lost,
+        )
+        match decision:
+            case routing.Deliver():
+                self._hand_over(entry, posting, done)
+            case routing.Hold():
+                if entry.held is None:
+                    entry.held = []
+                entry.held.append(lambda: self.post(entry.agent_id, posting, done))
+            case routing.Join():
+                known = entry.pending[posting.message_id]
+                known.joined = [*(known.joined or ()), done]
+            case routing.Repeat(outcome):
+                if posting.oneway:
+                    done(None, None)
+                elif outcome is None:
+                    done(None, routing.lost_reply_error(entry.agent_id))
+                else:
+                    done(*outcome_as_answer(outcome))
+            case routing.Refuse():
+                self._refuse(entry, posting, done, decision)
+            case _:
+                done(None, InvalidAgentError(f"no paglet {entry.agent_id} on {self._kernel.config.name}"))
+
+    def _refuse(self, entry: AgentEntry, posting: Posting, done: DeliveryDone, refusal: routing.Refuse) -> None:
+        error = routing.refusal_error(entry.agent_id, self._kernel.config.name, refusal)
+        self._kernel.emit("message-failed", entry, message_id=posting.message_id, error=str(error))
+        done(None, error)
 
     def _hand_over(self, entry: AgentEntry, posting: Posting, done: DeliveryDone) -> None:
         try:
-            self._kernel.messages.deliver(entry, _delivery(posting, done))
+            self._kernel.messages.deliver(entry, self._delivery(posting, done))
         except PagletError as exc:
             self._kernel.emit("message-failed", entry, message_id=posting.message_id, error=str(exc))
             done(None, exc)
 
+    def _delivery(self, posting: Posting, done: DeliveryDone) -> Delivery:
+        terms = posting.terms
+        attachment = Attachment.of([posting.packed])
+        if terms is FIRST_ATTEMPT:
+            return Delivery(attachment, posting.kind, posting.priority, posting.message_id, posting.oneway, done)
+        deadline = None if terms.timeout is None else self._kernel.loop.time() + terms.timeout
+        return Delivery(
+            attachment,
+            posting.kind,
+            posting.priority,
+            posting.message_id,
+            posting.oneway,
+            done,
+            terms,
+            deadline,
+        )
+
     async def _post_slowly(self, agent_id: str, posting: Posting, done: DeliveryDone) -> None:
+        reply: Attachment | None
         try:
-            reply: dict[str, Any] | None
             if posting.kind == DEACTIVATE:
-                reply = await self._deactivate(agent_id, posting)
+                reply = packed(await self._deactivate(agent_id, posting))
             else:
-                reply = await self._wake_or_queue(agent_id, posting, done)
+                found = await self._wake_queue_or_forward(agent_id, posting, done)
+                if found is None:
+                    return
+                (reply,) = found
         except Exception as exc:
             done(None, exc)
             return
-        if reply is not None:
-            done(None if posting.oneway else packed(reply), None)
+        if posting.oneway and reply is not None:
+            reply.close()
+            reply = None
+        done(reply, None)
 
     async def _deactivate(self, agent_id: str, posting: Posting) -> dict[str, Any]:
         wire = posting.message().args.get("request")
@@ -109,52 +227,156 @@ class PostOffice:
         location = await self._dormitory.deactivate(self._kernel.agents.require(agent_id), request)
         return {"deactivated": True, "proxy": location}
 
-    async def _wake_or_queue(self, agent_id: str, posting: Posting, done: DeliveryDone) -> dict[str, Any] | None:
+    async def _wake_queue_or_forward(
+        self, agent_id: str, posting: Posting, done: DeliveryDone
+    ) -> tuple[Attachment | None] | None:
+        """Deliver a message to a paglet that does not run here; return its reply unless ``done`` will get it."""
         summary = self._dormitory.summary(agent_id)
         if summary is None:
             entry = self._kernel.agents.get(agent_id)
-            if entry is None:
-                raise InvalidAgentError(f"no paglet {agent_id} on {self._kernel.config.name}")
-            self._hand_over(entry, posting, done)
-            return None
-        policy = summary.policy
-        if posting.activate_if_inactive and policy.activate_on_message:
-            location = await self._dormitory.activate(agent_id)
-            entry = self._kernel.agents.get(agent_id)
             if entry is not None:
-                self._hand_over(entry, posting, done)
+                self.post(agent_id, posting, done)
+                return None
+            return (await self._forward(agent_id, posting),)
+        # What was active when the host died comes back whatever its policy says.
+        recovering = self._dormitory.recovering(agent_id)
+        if recovering or (posting.activate_if_inactive and summary.policy.activate_on_message):
+            location = await self._dormitory.activate(agent_id, reason="recovery" if recovering else "activate")
+            if agent_id in self._kernel.agents:
+                self.post(agent_id, posting, done)
                 return None
             if not same_url(location["host_url"], self._kernel.address()):
-                await self._follow(location["host_url"], agent_id, posting, done)
-                return None
+                return (await self._forward(agent_id, posting),)
             if agent_id not in self._dormitory:
                 raise InvalidAgentError(f"paglet {agent_id} ended when it woke")
             # It has gone back to sleep at once: the message waits for the next time.
-        if posting.no_delay or not policy.queue_messages_when_inactive:
+        if posting.no_delay or not summary.policy.queue_messages_when_inactive:
             raise not_awake(agent_id)
         await self._dormitory.enqueue(agent_id, posting.message(), oneway=posting.oneway)
-        return {"queued": True, "message_id": posting.message_id}
+        await self.collect(agent_id)
+        return (packed({"queued": True, "message_id": posting.message_id}),)
 
-    async def _follow(self, host_url: str, agent_id: str, posting: Posting, done: DeliveryDone) -> None:
-        """Deliver a message to where its receiver went when the message woke it."""
-        if posting.oneway:
-            done(None, None)
-        await self.forward(host_url, agent_id, [_delivery(posting, done)])
+    async def _forward(self, agent_id: str, posting: Posting) -> Attachment | None:
+        knowledge = await self.forwarder.knowledge(agent_id)
+        decision = routing.route(agent_id, knowledge, posting.terms, posting.message_id)
+        if not isinstance(decision, routing.Forward):
+            refusal = decision if isinstance(decision, routing.Refuse) else routing.Refuse(routing.RefuseReason.UNKNOWN)
+            raise routing.refusal_error(agent_id, self._kernel.config.name, refusal)
+        return await self.forwarder.forward(agent_id, posting, decision)
 
-    def _redeliver(self, agent_id: str, delivery: Delivery) -> None:
+    # --- what waits on disk -------------------------------------------------------------------------------------------
+
+    async def collect(self, agent_id: str, *, wake: bool = False) -> None:
+        """See to the messages that are stored for a paglet, wherever that is by now.
+
+        :param wake: wake it whatever its policy says.
+        """
+        entry = self._kernel.agents.get(agent_id)
+        if entry is not None:
+            if entry.phase is Phase.ACTIVE:
+                await self._dormitory.collect_mail(entry)
+        elif agent_id not in self._dormitory:
+            await self._send_after(agent_id)
+        elif wake:
+            await self._dormitory.wake_on_time(agent_id)
+
+    async def _send_after(self, agent_id: str) -> None:
+        """Forward what is stored for a paglet that has left; what cannot be is a dead letter."""
+        vault, kernel = self._kernel.vault, self._kernel
+        for message in await kernel.on_disk(vault.waiting, agent_id):
+            if agent_id in kernel.agents or agent_id in self._dormitory:
+                return  # it is back
+            # It may have gone out before this host, or the one that has it, died.
+            posting = Posting.of(message.message, oneway=True, terms=DeliveryTerms(attempt=2))
+            try:
+                await self._forward(agent_id, posting)
+            except PagletError as exc:
+                if not permanent(exc):
+                    kernel.loop.call_later(SEND_AFTER_SECONDS, self._collect_soon, agent_id)
+                    return
+                await vault.bury(agent_id, kernel.address(), message, str(exc))
+                kernel.emit("message-failed", agent_id=agent_id, message_id=message.message.message_id, error=str(exc))
+            else:
+                await vault.dequeue(agent_id, message.message.message_id)
+
+    def _collect_soon(self, agent_id: str) -> None:
+        if not self._kernel.closing:
+            self._kernel.background(self.collect(agent_id))
+
+    def redeliver(self, agent_id: str, delivery: Delivery) -> None:
+        """Post a message again that waited in the mailbox of a paglet that is not active any more."""
+        self.post(agent_id, self._posting_of(delivery), delivery.answer)
+
+    def _posting_of(self, delivery: Delivery) -> Posting:
+        terms = delivery.terms
+        if delivery.deadline is not None:
+            terms = replace(terms, timeout=max(0.0, delivery.deadline - self._kernel.loop.time()))
         posting = Posting(
-            delivery.packed.bytes(), delivery.kind, delivery.priority, delivery.message_id, oneway=delivery.oneway
+            delivery.packed.bytes(),
+            delivery.kind,
+            delivery.priority,
+            delivery.message_id,
+            oneway=delivery.oneway,
+            terms=terms,
         )
         delivery.packed.close()
-        self.post(agent_id, posting, _ignore if delivery.oneway else delivery.done)
+        return posting
+
+    async def send_on(self, agent_id: str, delivery: Delivery) -> None:
+        """Deliver a message that waited in the mailbox of a paglet that has left, and wait for the outcome."""
+        loop = self._kernel.loop
+        answered: asyncio.Future[None] = loop.create_future()
+
+        def done(reply: Attachment | None, error: Exception | None) -> None:
+            delivery.answer(reply, error)
+            if not answered.done():
+                answered.set_result(None)
+
+        self.post(agent_id, self._posting_of(delivery), done)
+        await answered
+
+    async def cancel(self, agent_id: str, message_id: str) -> bool:
+        """Withdraw a message whose handler has not begun; return whether it could be.
+
+        :raises InvalidAgentError: no such paglet is here.
+        """
+        entry = self._kernel.agents.get(agent_id)
+        if entry is not None:
+            return self._kernel.messages.cancel(entry, message_id)
+        if agent_id in self._dormitory:
+            return await self._kernel.vault.dequeue(agent_id, message_id)
+        raise InvalidAgentError(f"no paglet {agent_id} on {self._kernel.config.name}")
 
 
-def _delivery(posting: Posting, done: DeliveryDone) -> Delivery:
-    return Delivery(
-        Attachment.of([posting.packed]), posting.kind, posting.priority, posting.message_id, posting.oneway, done
-    )
+#: How long what is stored for a paglet that left waits for another try when its new host does not answer.
+SEND_AFTER_SECONDS = 1.0
 
 
-def _ignore(reply: Attachment | None, error: Exception | None) -> None:
-    if reply is not None:
-        reply.close()
+def permanent(error: Exception) -> bool:
+    """Tell whether trying again later is pointless: the receiver said no, or there is none."""
+    return isinstance(error, PagletError) and not isinstance(error, _TRANSIENT)
+
+
+def knowledge_of(entry: AgentEntry) -> routing.Knowledge:
+    """Return what this host knows of a paglet in its table."""
+    remembers = entry.durability is Durability.MESSAGE
+    if entry.held is not None:
+        return _DEPARTING
+    match entry.phase:
+        case Phase.CRASHED if not entry.restarting:
+            return routing.Crashed(entry.error or "", remembers)
+        case Phase.GONE:
+            return routing.UNKNOWN
+    return _REMEMBERS if remembers else _LIVE
+
+
+_TRANSIENT = (
+    ConnectionLostError,
+    HostUnreachableError,
+    InsufficientStorageError,
+    OverloadedError,
+    RemoteTimeoutError,
+)
+_LIVE = routing.Live()
+_REMEMBERS = routing.Live(remembers=True)
+_DEPARTING = routing.Departing()

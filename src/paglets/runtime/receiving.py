@@ -1,4 +1,4 @@
-"""Receive the parts of a movement: the state blob and the registered files, checked as they come in."""
+"""Receive the parts of a movement: the state blob, the luggage and the registered files, checked as they come in."""
 
 from __future__ import annotations
 
@@ -18,18 +18,22 @@ MAX_STATE_BYTES = 4 * 1024 * 1024 * 1024
 
 
 class StateSink:
-    """Collect a state blob as it arrives."""
+    """Collect a state blob, or the luggage, as it arrives."""
 
     in_memory = True
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_STATE_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._writer = AttachmentWriter()
         self.attachment = EMPTY
 
     def write(self, piece: memoryview) -> None:
-        """Take the next bytes."""
-        if self._writer.nbytes + len(piece) > MAX_STATE_BYTES:
-            raise TransferError(f"a state of more than {MAX_STATE_BYTES} bytes is refused")
+        """Take the next bytes.
+
+        :raises TransferError: they are too many.
+        """
+        if self._writer.nbytes + len(piece) > self._max_bytes:
+            raise TransferError(f"a state or luggage of more than {self._max_bytes} bytes is refused")
         self._writer.write(piece)
 
     def finish(self) -> None:
@@ -81,6 +85,7 @@ class Incoming:
     recovering: bool
     envelope: PagletEnvelope
     state: StateSink
+    luggage: StateSink
     files: list[Path]
     file_sinks: list[FileSink]
     spool: str = ""
@@ -91,6 +96,7 @@ class Incoming:
         for sink in self.file_sinks:
             sink.close()
         self.state.attachment.close()
+        self.luggage.attachment.close()
         if self.spool:
             desk.drop_incoming(self.spool)
 

@@ -1,78 +1,90 @@
-"""Inactive paglets: storing them, waking them, and what a host does with them when it starts and stops."""
+"""Inactive paglets: storing them, bringing them back, and what a host does with them when it starts and stops."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from paglets.artifacts import PagletFileRef
-from paglets.core.errors import InvalidAgentError, PagletCrashedError, PagletError, PagletInactiveError
+from paglets.core.errors import ConflictError, InvalidAgentError, PagletError, PagletInactiveError
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.persistence.persistency import QueuedMessage
-from paglets.persistence.records import RecordStore, RecordSummary, StoredRecord
-from paglets.runtime.agents import AgentEntry, Delivery
+from paglets.persistence.rows import OutboxRow, RecordSummary, Status, StoredRecord
+from paglets.protocol.mailbox import Queued
+from paglets.runtime import faults
+from paglets.runtime.agents import AgentEntry, Delivery, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.files import FileDesk
 from paglets.runtime.frames import Op
 from paglets.runtime.kernel import Kernel, StartOrder
 from paglets.runtime.place import packed
-from paglets.serialization.values import unpack
+from paglets.runtime.pump import UNQUEUED_RANK
+from paglets.runtime.vault import Aftermath, Awakened, files_of
 
 #: How long one paglet may take to prepare for the host's shutdown.
 SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS = 0.5
-QUEUED_MESSAGES = 10_000
-QUEUED_BYTES = 64 * 1024 * 1024
-STARTUP_CONCURRENCY = 8
-_CLOCK_CHECK_SECONDS = 1.0
+STARTUP_CONCURRENCY = 16
+
+
+class Timers(Protocol):
+    """Wake paglets when their time has come."""
+
+    def wake_at(self, agent_id: str, due: float | None) -> None:
+        """Wake a paglet at a Unix time, None not to."""
+
+    def forget_all(self, agent_id: str) -> None:
+        """Drop every timer of a paglet that has ended."""
 
 
 class Dormitory:
-    """Keep the inactive paglets of one host.
+    """Keep the inactive paglets of one host, and bring paglets back from their rows.
 
-    :param store: where they are on disk.
+    :param timers: is told when a paglet wants to be woken.
     """
 
-    def __init__(self, kernel: Kernel, store: RecordStore, files: FileDesk) -> None:
+    def __init__(self, kernel: Kernel, files: FileDesk, timers: Timers) -> None:
         self._kernel = kernel
-        self._store = store
+        self._vault = kernel.vault
         self._files = files
-        self._sleepers: dict[str, RecordSummary] = {summary.agent_id: summary for summary in store.summaries()}
+        self._timers = timers
+        self._sleepers: dict[str, RecordSummary] = {}
+        self._recovering: set[str] = set()
+        """Those of them that were active when the host died, and are not back yet."""
         self._waking: dict[str, asyncio.Task[dict[str, str]]] = {}
-        self._changed = asyncio.Event()
         # Set by the post office: delivers a message that waited in a mailbox when its paglet was stored.
         self.redeliver: Callable[[str, Delivery], None]
+        # Set by the outbox: sends what a handler left behind.
+        self.post: Callable[[Sequence[OutboxRow]], None]
         kernel.is_stored = self.__contains__
+        kernel.revive = self._revive
 
     def __contains__(self, agent_id: object) -> bool:
         return agent_id in self._sleepers
 
+    def __len__(self) -> int:
+        return len(self._sleepers) - len(self._recovering)
+
     @property
     def agent_ids(self) -> list[str]:
         """Ids of the inactive paglets, in the order in which they were stored."""
-        return list(self._sleepers)
+        return [agent_id for agent_id in self._sleepers if agent_id not in self._recovering]
 
     def summary(self, agent_id: str) -> RecordSummary | None:
         """Return what is known of an inactive paglet without reading its state."""
         return self._sleepers.get(agent_id)
 
-    def summaries(self) -> list[RecordSummary]:
-        """Return what is known of every inactive paglet."""
-        return list(self._sleepers.values())
+    async def record(self, agent_id: str) -> Awakened:
+        """Read everything that is stored of a paglet.
 
-    async def record(self, agent_id: str) -> StoredRecord:
-        """Read one record.
-
-        :raises InvalidAgentError: there is none.
+        :raises InvalidAgentError: there is nothing.
         """
-        record = await self._kernel.on_disk(self._store.get, agent_id)
-        if record is None:
+        found = await self._kernel.on_disk(self._vault.awaken, agent_id)
+        if found is None:
             raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
-        return record
+        return found
 
     # --- going to sleep -----------------------------------------------------------------------------------------------
 
@@ -93,64 +105,82 @@ class Dormitory:
         kernel = self._kernel
         async with kernel.operation(entry, parent=parent, in_handler=in_handler, timeout=timeout) as place:
             event = kernel.event_fields(entry.agent_id, reason=request.reason, request=request.to_wire())
-            answer, blob = await kernel.hook(
+            answer, state = await kernel.hook(
                 place, "on_deactivating", event, cleanup="deactivate", snapshot=True, parent=parent
             )
             policy = DeactivationPolicy.from_wire(answer["policy"])
-            await self._put(entry, blob, policy, request)
             location = kernel.proxy_wire(entry.agent_id)
+            aftermath = Aftermath.of(entry, in_handler, answer, location)
+            stored = [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
+            rows = await self._vault.slept(entry, state, policy, request, stored, aftermath)
+            if faults.ARMED:
+                faults.reached("sleep.stored")
+            for delivery in stored:
+                delivery.stored = True
             waiting = kernel.leave(entry, location, farewell=bool(parent))
+            self._lay_down(entry, policy)
+        self.post(rows)
         kernel.emit("deactivate", entry, data={"reason": request.reason})
         for delivery in waiting:
-            self.redeliver(entry.agent_id, delivery)
+            if delivery.stored:
+                delivery.packed.close()
+            else:
+                self.redeliver(entry.agent_id, delivery)
+        if any(delivery.stored for delivery in waiting):
+            self.look_at_mail(entry.agent_id)
         return location
 
-    async def _put(
-        self, entry: AgentEntry, blob: Attachment, policy: DeactivationPolicy, request: DeactivationRequest
-    ) -> None:
-        await self.store(
-            StoredRecord(
+    def recovering(self, agent_id: str) -> bool:
+        """Tell whether a paglet was active when the host died, and is not back yet."""
+        return agent_id in self._recovering
+
+    async def collect_mail(self, entry: AgentEntry) -> None:
+        """Take in the messages that were stored for an active paglet and are not in its mailbox."""
+        waiting = await self._kernel.on_disk(self._vault.waiting, entry.agent_id)
+        if entry.active:
+            self.take_in(entry, waiting)
+            self._kernel.messages.pump(entry)
+
+    def look_at_mail(self, agent_id: str) -> None:
+        """Wake a paglet for which messages are stored, if its policy lets messages wake it."""
+        summary = self._sleepers.get(agent_id)
+        if summary is not None and summary.policy.activate_on_message:
+            self._kernel.background(self._wake_unasked(agent_id, "message"))
+
+    def _lay_down(self, entry: AgentEntry, policy: DeactivationPolicy) -> None:
+        self.lay_down(
+            RecordSummary(
                 agent_id=entry.agent_id,
                 agent_class_name=entry.class_name,
                 state_class_name=entry.state_class_name,
-                state_blob=blob.bytes(),
-                policy=policy,
-                request=request,
                 deactivated_at=time.time(),
-                metadata={
-                    "epoch": entry.epoch,
-                    "registered_files": [ref.to_wire() for ref in entry.files.values()],
-                },
+                status=Status.INACTIVE,
+                epoch=entry.epoch,
+                policy=policy,
+                queued_message_count=0,
             )
         )
 
-    async def store(self, record: StoredRecord) -> None:
-        """Keep a record on disk.
+    def lay_down(self, summary: RecordSummary) -> None:
+        """Know of a paglet that is stored."""
+        self._sleepers[summary.agent_id] = summary
+        if summary.status is Status.ACTIVE:
+            self._recovering.add(summary.agent_id)
+        if summary.policy.activate_at is not None and summary.status is Status.INACTIVE:
+            self._timers.wake_at(summary.agent_id, summary.policy.activate_at)
 
-        :raises HostError: the disk does not take it.
-        """
-        await self._kernel.on_disk(self._store.put, record)
-        self._sleepers[record.agent_id] = RecordSummary(
-            agent_id=record.agent_id,
-            agent_class_name=record.agent_class_name,
-            state_class_name=record.state_class_name,
-            policy=record.policy,
-            deactivated_at=record.deactivated_at,
-            queued_message_count=0,
-        )
-        self._changed.set()
+    def rise(self, agent_id: str) -> None:
+        """Know of a paglet that is not stored any more, or is active."""
+        self._recovering.discard(agent_id)
+        if self._sleepers.pop(agent_id, None) is not None:
+            self._timers.wake_at(agent_id, None)
 
     async def enqueue(self, agent_id: str, message: Message, *, oneway: bool) -> None:
         """Store a message that waits until its paglet wakes.
 
         :raises OverloadedError: too many wait already.
         """
-        append = partial(self._store.append_message, max_count=QUEUED_MESSAGES, max_bytes=QUEUED_BYTES)
-        await self._kernel.on_disk(append, agent_id, QueuedMessage(message, oneway=oneway))
-
-    async def queued_count(self, agent_id: str) -> int:
-        """Return how many messages wait for an inactive paglet."""
-        return len(await self._kernel.on_disk(self._store.queued, agent_id))
+        await self._vault.enqueue(agent_id, QueuedMessage(message, oneway=oneway))
 
     async def dispose(self, agent_id: str) -> None:
         """Delete an inactive paglet with its work directory; no hook runs.
@@ -160,132 +190,228 @@ class Dormitory:
         summary = self._sleepers.get(agent_id)
         if summary is None or agent_id in self._waking:
             raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
-        del self._sleepers[agent_id]  # first, so that nobody wakes it meanwhile
+        self.rise(agent_id)  # first, so that nobody wakes it meanwhile
         try:
-            await self._kernel.on_disk(self._store.delete, agent_id)
+            found = await self.record(agent_id)
+            await self._vault.ended(agent_id, summary.agent_class_name, summary.epoch, found.record.home, ())
         except BaseException:
-            self._sleepers[agent_id] = summary
+            self.lay_down(summary)
             raise
+        self._timers.forget_all(agent_id)
         await self._kernel.on_disk(self._files.remove_work_dir, agent_id)
         self._kernel.emit("dispose", agent_id=agent_id, class_name=summary.agent_class_name, data={"active": False})
 
     # --- waking up ----------------------------------------------------------------------------------------------------
 
-    async def activate(self, agent_id: str) -> dict[str, str]:
-        """Bring an inactive paglet back; callers that ask at the same time share one awakening.
+    async def activate(
+        self, agent_id: str, *, reason: str = "activate", settle: bool = True, calls: Sequence[SelfCall] = ()
+    ) -> dict[str, str]:
+        """Bring an inactive or crashed paglet back; callers that ask at the same time share one awakening.
 
+        :param reason: of the activation event: ``activate``, or ``recovery``, ``restart``, ``revive`` after a crash.
+        :param calls: lifecycle calls on itself that it has left undone.
         :raises InvalidAgentError: there is none.
-        :raises PagletError: it did not start; it stays inactive.
+        :raises PagletError: it did not start; it stays as it was.
         """
         task = self._waking.get(agent_id)
         if task is None:
-            if agent_id not in self._sleepers:
+            entry = self._kernel.agents.get(agent_id)
+            crashed = entry is not None and entry.crashed
+            if agent_id not in self._sleepers and not crashed:
                 raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
-            task = self._kernel.loop.create_task(self._wake(agent_id))
+            if crashed and reason == "activate":
+                reason = "revive"
+            task = self._kernel.loop.create_task(self._wake(agent_id, reason, settle=settle, calls=calls))
             self._waking[agent_id] = task
             task.add_done_callback(lambda _: self._waking.pop(agent_id, None))
         return await asyncio.shield(task)
 
-    async def _wake(self, agent_id: str) -> dict[str, str]:
-        kernel = self._kernel
-        record = await self.record(agent_id)
-        entry = kernel.reserve(
-            agent_id,
-            record.agent_class_name,
-            record.state_class_name,
-            epoch=int(record.metadata.get("epoch", 1)),
-            from_store=True,
-        )
-        entry.files = {
-            ref.name: ref for ref in map(PagletFileRef.from_wire, record.metadata.get("registered_files", []))
-        }
-        event = kernel.event_fields(
-            agent_id, reason="activate", request=record.request.to_wire(), policy=record.policy.to_wire()
-        )
-        blob = Attachment.of([record.state_blob])
+    async def _revive(self, entry: AgentEntry, reason: str) -> None:
+        """Start a crashed paglet again from its row; it stays crashed if that fails."""
+        await self._kernel.messages.recorded(entry)
+        self._kernel.journal.release(entry.agent_id)
+        if not entry.crashed:
+            return
         try:
-            await kernel.start(entry, StartOrder(blob, "on_activation", event))
-        except BaseException:
-            kernel.abandon(entry)
+            await self.activate(entry.agent_id, reason=reason, settle=False)
+        except PagletError as exc:
+            self._kernel.emit("activation-failed", entry, error=str(exc))
+
+    async def _wake(self, agent_id: str, reason: str, *, settle: bool, calls: Sequence[SelfCall]) -> dict[str, str]:
+        kernel = self._kernel
+        began = kernel.loop.time()
+        entry = kernel.agents.get(agent_id)
+        if entry is None:
+            summary = self._sleepers[agent_id]
+            # Before the row is read: messages that come from now on wait in its mailbox.
+            entry = kernel.reserve(
+                agent_id, summary.agent_class_name, summary.state_class_name, epoch=summary.epoch, from_store=True
+            )
+            entry.window_lost_at = began if reason == "recovery" else None
+            try:
+                found = await self.record(agent_id)
+            except BaseException as exc:
+                self._failed_to_wake(entry, summary.status, exc)
+                raise
+        else:
+            # A crashed entry starts again as it is: its mailbox and its window are still true.
+            entry.place = None
+            entry.phase = Phase.STARTING
+            was_restarting, entry.restarting = entry.restarting, True
+            try:
+                found = await self.record(agent_id)
+            except BaseException as exc:
+                entry.restarting = was_restarting
+                kernel.show_crashed(entry, str(exc))
+                if isinstance(exc, InvalidAgentError):
+                    raise ConflictError(
+                        f"crashed paglet {agent_id} keeps no state to start from (its DURABILITY is "
+                        f"{entry.durability.value!r}); it can only be disposed"
+                    ) from None
+                raise
+        record = found.record
+        entry.home = record.home
+        if record.durability is not None:
+            entry.durability = record.durability
+        entry.files = files_of(record.metadata)
+        event = kernel.event_fields(
+            agent_id, reason=reason, request=record.request.to_wire(), policy=record.policy.to_wire()
+        )
+        try:
+            await kernel.start(entry, StartOrder(found.state, "on_activation", event))
+            if faults.ARMED:
+                faults.reached("wake.started")
+            await self._note_awake(entry, record, found, reason, kernel.loop.time() - began)
+            if faults.ARMED:
+                faults.reached("wake.activated")
+        except BaseException as exc:
+            self._failed_to_wake(entry, record.status, exc)
             raise
-        queued = await kernel.on_disk(self._store.queued, agent_id)
-        handled = [self._push_queued(entry, waiting) for waiting in queued]
-        del self._sleepers[agent_id]
+        if not entry.window:
+            entry.window.restore(found.window)
+        entry.restarting = False
+        entry.error = None
+        entry.exitcode = None
+        handled = self.take_in(entry, found.waiting)
+        self.rise(agent_id)
+        entry.deferred[:0] = calls
         kernel.activate(entry)
-        kernel.emit("activate", entry, data={"queued_message_count": len(queued)})
-        location = await kernel.begin(entry)
-        if handled:
+        data: dict[str, Any] = {"queued_message_count": len(found.waiting)}
+        if reason != "activate":
+            data["reason"] = reason
+        kernel.emit("activate", entry, data=data)
+        location = await kernel.begin(entry, settle=settle)
+        if handled and settle:
             everything: list[asyncio.Future[Any]] = [asyncio.gather(*handled), entry.gone]
             await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
-        # Only now, and only this one: it may have gone to sleep again meanwhile.
-        await kernel.on_disk(partial(self._store.delete, deactivated_at=record.deactivated_at), agent_id)
         return location or (entry.gone.result() if entry.gone.done() else None) or kernel.proxy_wire(agent_id)
 
-    def _push_queued(self, entry: AgentEntry, waiting: QueuedMessage) -> asyncio.Future[bool]:
-        handled: asyncio.Future[bool] = self._kernel.loop.create_future()
+    async def _note_awake(
+        self, entry: AgentEntry, record: StoredRecord, found: Awakened, reason: str, seconds: float
+    ) -> None:
+        touched = entry.last_state if entry.last_state is not found.state else None
+        if record.status is Status.ACTIVE and entry.durable and touched is None and reason == "recovery":
+            return  # the row says so already, and a full disk must not keep what is safe from running
+        ledger = self._kernel.ledger
+        if reason == "activate":
+            row = ledger.woke(entry.agent_id, entry.class_name, entry.epoch, cause=reason, seconds=seconds)
+        else:
+            row = ledger.recovered(entry.agent_id, entry.class_name, entry.epoch, cause=reason)
+        await self._vault.woke(entry, touched, row)
 
-        def done(reply: Attachment | None, error: Exception | None) -> None:
-            if reply is not None:
-                reply.close()
-            if not isinstance(error, PagletCrashedError):
-                self._kernel.background(
-                    self._kernel.on_disk(self._store.remove_message, entry.agent_id, message.message_id)
-                )
-            if not handled.done():
-                handled.set_result(error is None)
+    def _failed_to_wake(self, entry: AgentEntry, status: Status, error: BaseException) -> None:
+        """Leave a paglet that did not start where it was: asleep, or crashed."""
+        kernel = self._kernel
+        if status is Status.INACTIVE and not entry.restarting:
+            kernel.abandon(entry)
+            return
+        if entry.place is not None:
+            entry.place.kill()
+        self.rise(entry.agent_id)
+        kernel.show_crashed(entry, str(error) or type(error).__name__)
+        kernel.background(self._vault.crashed(entry.agent_id, entry.class_name, entry.epoch, str(error)))
 
-        message = waiting.message
-        delivery = Delivery(
-            packed(message.to_wire()), message.kind, message.priority, message.message_id, oneway=False, done=done
-        )
-        self._kernel.messages.deliver(entry, delivery)
+    def take_in(
+        self, entry: AgentEntry, waiting: Sequence[QueuedMessage], *, stored: bool = True
+    ) -> list[asyncio.Future[None]]:
+        """Put accepted messages ahead of those that came while the paglet started.
+
+        :param stored: whether they are on disk; each is removed there when it is handled then.
+        :return: resolved when each has been handled.
+        """
+        handled: list[asyncio.Future[None]] = []
+        deliveries: list[Queued[Delivery]] = []
+        for item in waiting:
+            message = item.message
+            if message.message_id in entry.pending or entry.window.seen(message.message_id):
+                continue  # it waits in the mailbox already, or was handled and is about to be removed here
+            future: asyncio.Future[None] = self._kernel.loop.create_future()
+            delivery = Delivery(
+                packed(message.to_wire()),
+                message.kind,
+                message.priority,
+                message.message_id,
+                oneway=True,
+                done=_nobody,
+                stored=stored,
+                joined=[partial(_handled, future)],
+            )
+            handled.append(future)
+            entry.pending[message.message_id] = delivery
+            deliveries.append(Queued(delivery, message.priority or UNQUEUED_RANK, delivery.packed.nbytes))
+        entry.mailbox.restore(deliveries)
         return handled
 
     # --- the host's own life ------------------------------------------------------------------------------------------
 
-    async def wake_for_startup(self) -> None:
-        """Wake the paglets whose policy asks for it; one that fails stays inactive."""
-        ids = await self._kernel.on_disk(self._store.startup_ids)
+    def load(self, summaries: Iterable[RecordSummary], errors: Mapping[str, str]) -> list[RecordSummary]:
+        """Know of everything that is stored; return the paglets that a starting host brings back.
+
+        :param errors: why the crashed ones did.
+        """
+        wanted: list[RecordSummary] = []
+        for summary in summaries:
+            if summary.status is Status.CRASHED:
+                entry = self._kernel.reserve(
+                    summary.agent_id,
+                    summary.agent_class_name,
+                    summary.state_class_name,
+                    epoch=summary.epoch,
+                    from_store=True,
+                )
+                entry.window_lost_at = self._kernel.loop.time()
+                error = errors.get(summary.agent_id) or "its process died in an earlier run of this host"
+                self._kernel.show_crashed(entry, error)
+            elif summary.status is not Status.DEPARTING:
+                self.lay_down(summary)
+                if summary.status is Status.ACTIVE or summary.policy.activate_on_startup:
+                    wanted.append(summary)
+        return wanted
+
+    async def wake_for_startup(self, wanted: Sequence[RecordSummary]) -> None:
+        """Start what was active when the host died, and what is to be woken by its start.
+
+        One that fails stays as it was: asleep, or crashed.
+        """
         limit = asyncio.Semaphore(STARTUP_CONCURRENCY)
 
-        async def wake(agent_id: str) -> None:
+        async def wake(summary: RecordSummary) -> None:
             async with limit:
-                try:
-                    await self.activate(agent_id)
-                except PagletError as exc:
-                    self._kernel.emit("activation-failed", agent_id=agent_id, error=str(exc))
+                recover = summary.status is Status.ACTIVE
+                if summary.agent_id in self._sleepers:
+                    await self._wake_unasked(summary.agent_id, "recovery" if recover else "activate")
 
-        await asyncio.gather(*map(wake, ids))
+        await asyncio.gather(*map(wake, wanted))
 
-    async def keep_time(self) -> None:
-        """Wake paglets when their time has come, for ever.
+    async def wake_on_time(self, agent_id: str) -> None:
+        """Wake a paglet whose time has come."""
+        await self._wake_unasked(agent_id, "activate")
 
-        The wall clock is looked at every second whatever it said before, so that a clock that jumps is noticed.
-        """
-        while True:
-            due = [
-                summary.agent_id
-                for summary in self._sleepers.values()
-                if summary.policy.activate_at is not None and summary.policy.activate_at <= time.time()
-            ]
-            for agent_id in due:
-                self._kernel.background(self._wake_on_time(agent_id))
-            self._changed.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._until_next()):
-                    await self._changed.wait()
-
-    def _until_next(self) -> float:
-        times = [s.policy.activate_at for s in self._sleepers.values() if s.policy.activate_at is not None]
-        if not times:
-            return _CLOCK_CHECK_SECONDS
-        return min(_CLOCK_CHECK_SECONDS, max(0.05, min(times) - time.time()))
-
-    async def _wake_on_time(self, agent_id: str) -> None:
-        if agent_id not in self._sleepers or agent_id in self._waking:
+    async def _wake_unasked(self, agent_id: str, reason: str) -> None:
+        if agent_id not in self._sleepers:
             return
         try:
-            await self.activate(agent_id)
+            await self.activate(agent_id, reason="activate" if reason == "message" else reason, settle=False)
         except PagletError as exc:
             self._kernel.emit("activation-failed", agent_id=agent_id, error=str(exc))
 
@@ -304,24 +430,37 @@ class Dormitory:
             await self._store_as_is(entry, request, exc)
 
     async def _store_as_is(self, entry: AgentEntry, request: DeactivationRequest, why: Exception) -> None:
-        """Store a paglet that cannot prepare (its handler does not end, a hook fails) as its state is now."""
+        """Let a paglet that cannot prepare (its handler does not end, a hook fails) sleep as its checkpoint is.
+
+        One that keeps no checkpoint is stored as it is now.
+        """
         place = entry.place
+        policy = request.policy or DeactivationPolicy()
         if not entry.active or place is None:
             return
         try:
-            frame = await place.request(Op.STATE, timeout=SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS)
-            entry.resources = unpack(frame.payload)
+            # Between two handlers; one that goes on for longer sleeps as its last checkpoint is.
+            frame = await place.request(Op.CHECKPOINT, b"\x01", timeout=SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS)
             entry.remember_state(frame.attachment)
         except (PagletError, TimeoutError):
-            if entry.last_state is None:
-                return
-        if entry.last_state is not None:
-            await self._put(entry, entry.last_state, request.policy or DeactivationPolicy(), request)
-            self._kernel.emit("deactivate", entry, data={"reason": request.reason, "prepared": False}, error=str(why))
+            if entry.durable:
+                await self._vault.slept_at_checkpoint(entry, policy, request)
+            frame = None
+        if entry.last_state is not None and (frame is not None or not entry.durable):
+            await self._vault.slept(entry, entry.last_state, policy, request, (), Aftermath())
+        self._kernel.emit("deactivate", entry, data={"reason": request.reason, "prepared": False}, error=str(why))
 
-    def close(self) -> None:
-        """Close the store."""
-        self._store.close()
+
+def _nobody(reply: Attachment | None, error: Exception | None) -> None:
+    """Take the outcome of a message whose sender was answered long ago."""
+    if reply is not None:
+        reply.close()
+
+
+def _handled(future: asyncio.Future[None], reply: Attachment | None, error: Exception | None) -> None:
+    _nobody(reply, error)
+    if not future.done():
+        future.set_result(None)
 
 
 def not_awake(agent_id: str) -> PagletInactiveError:

@@ -30,7 +30,9 @@ class Views:
         if sleeper is None:
             raise InvalidAgentError(f"no paglet {agent_id} on {self._kernel.config.name}")
         return self._common(agent_id, sleeper.agent_class_name, sleeper.state_class_name, active=False) | {
-            "deactivated_at": sleeper.deactivated_at
+            "deactivated_at": sleeper.deactivated_at,
+            "deactivation_policy": sleeper.policy.to_wire(),
+            "epoch": sleeper.epoch,
         }
 
     def _common(self, agent_id: str, class_name: str, state_class_name: str, *, active: bool) -> dict[str, Any]:
@@ -52,6 +54,9 @@ class Views:
             "error": entry.error,
             "mailbox": None if entry.crashed else mailbox_counts(entry),
             "resources": dict(entry.resources),
+            "epoch": entry.epoch,
+            "home": entry.home,
+            "durability": entry.durability.value,
         }
 
     async def state_payload(self, agent_id: str) -> dict[str, Any]:
@@ -66,12 +71,14 @@ class Views:
             else:
                 blob = await self._kernel.state_blob(entry)
             return self._active_summary(entry) | {"state": decode_blob_plain(blob.view())}
-        record = await self._dormitory.record(agent_id)
+        found = await self._dormitory.record(agent_id)
+        record = found.record
         common = self._common(agent_id, record.agent_class_name, record.state_class_name, active=False)
         return common | {
-            "state": decode_blob_plain(record.state_blob),
+            "state": decode_blob_plain(found.state.view()),
             "deactivation_policy": record.policy.to_wire(),
-            "queued_message_count": await self._dormitory.queued_count(agent_id),
+            "queued_message_count": len(found.waiting),
+            "epoch": record.epoch,
         }
 
     async def list_agents(

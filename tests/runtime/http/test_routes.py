@@ -182,7 +182,10 @@ def test_summary_counts_every_message(host: Host, talker: PagletProxy) -> None:
 
     pid = summary.pop("pid")
     assert isinstance(pid, int)
+    assert summary.pop("epoch") > 0
     assert summary == {
+        "durability": "checkpoint",
+        "home": host.address,
         "agent_id": talker.agent_id,
         "class_name": TALKER,
         "state_class_name": STATE,
@@ -259,20 +262,22 @@ def test_state_and_summary_of_an_inactive_paglet(host: Host, talker: PagletProxy
         "host": host.name,
         "address": host.address,
         "active": False,
-    }
-    assert payload == {
-        **common,
-        "state": {"count": 0, "data": {"__paglets_binary__": "bytes", "base64": ""}, "begun": "{'why': 'test'}"},
         "deactivation_policy": {
             "activate_on_message": True,
             "queue_messages_when_inactive": True,
             "activate_on_startup": False,
             "activate_at": None,
         },
+    }
+    assert payload.pop("epoch") > 0
+    assert payload == {
+        **common,
+        "state": {"count": 0, "data": {"__paglets_binary__": "bytes", "base64": ""}, "begun": "{'why': 'test'}"},
         "queued_message_count": 1,
     }
     summary = get(host, f"/agents/{talker.agent_id}")
     assert isinstance(summary.pop("deactivated_at"), float)
+    assert summary.pop("epoch") > 0
     assert summary == common
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from paglets.core.messages import NORMAL_PRIORITY, SYNCHRONOUS, Message
 from paglets.core.terms import FIRST_ATTEMPT, MAX_CHAIN, MAX_HOPS, DeliveryTerms
+from paglets.runtime.dead_letters import MAX_LISTED
 
 ShortText = Annotated[str, msgspec.Meta(max_length=4096)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
@@ -152,3 +153,17 @@ class GitUpdateBody(msgspec.Struct, kw_only=True):
     target_hash: ShortText = ""
     source_name: ShortText = ""
     source_url: ShortText = ""
+
+
+class NewsBody(msgspec.Struct, kw_only=True):
+    """Where a paglet is that was created on the host that is told."""
+
+    epoch: Count
+    host_url: Annotated[str, msgspec.Meta(max_length=4096, pattern="^https?://")] | None = None
+
+
+class LettersBody(msgspec.Struct, kw_only=True):
+    """Which dead letters: all, or those to one paglet."""
+
+    agent_id: ShortText | None = None
+    limit: Annotated[int, msgspec.Meta(ge=0, le=MAX_LISTED)] = MAX_LISTED

@@ -25,17 +25,20 @@ async def deliver(node: Node, agent_id: str, data: DeliverBody) -> bytes:
 
     :raises PagletError: what the delivery or the handler ended in.
     """
+    found: dict[str, str] = {}
     posting = Posting.of(
         data.message.message(),
         oneway=data.oneway,
         activate_if_inactive=data.activate_if_inactive,
         no_delay=data.no_delay,
+        terms=data.terms(),
+        found=found,
     )
     reply = await node.post.send(agent_id, posting)
     if reply is None:
-        return _NOTHING
+        return encode_json({"result": None, **found}) if found else _NOTHING
     try:
-        return encode_json({"result": unpack(reply.view())})
+        return encode_json({"result": unpack(reply.view()), **found})
     finally:
         reply.close()
 

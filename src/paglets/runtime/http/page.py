@@ -13,7 +13,9 @@ from litestar.openapi.spec import Components, OpenAPIMediaType, OpenAPIType, Req
 
 from paglets.remote.transport import MOVEMENT_CONTENT_TYPE
 from paglets.runtime.http.answers import on_error
-from paglets.runtime.http.routes import ROUTES, JsonRequest
+from paglets.runtime.http.documented import JsonRequest
+from paglets.runtime.http.followers import Followers
+from paglets.runtime.http.routes import ROUTES
 from paglets.runtime.node import Node
 
 
@@ -66,6 +68,7 @@ def documented_routes(node: Node, *, version: str) -> Litestar:
         debug=False,
     )
     app.state.node = node
+    app.state.followers = Followers(node.kernel.events)
     _describe_movements(app)
     return app
 

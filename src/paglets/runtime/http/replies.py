@@ -77,7 +77,7 @@ class MailboxCounts(msgspec.Struct, kw_only=True):
 
 
 class AgentReply(msgspec.Struct, kw_only=True):
-    """A paglet: an active or crashed one has all fields but the last, an inactive one the first six and the last."""
+    """A paglet; what an inactive one has no use for is missing, and the last two of one that is not."""
 
     agent_id: str
     class_name: str
@@ -85,6 +85,9 @@ class AgentReply(msgspec.Struct, kw_only=True):
     host: str
     address: str
     active: bool
+    epoch: Annotated[int, msgspec.Meta(description="Of the stay here; it grows with every move.")]
+    home: Annotated[str, msgspec.Meta(description="URL of the host that is told of every move.")] = ""
+    durability: str | None = None
     pid: int | None = None
     crashed: bool = False
     exitcode: int | None = None
@@ -92,6 +95,7 @@ class AgentReply(msgspec.Struct, kw_only=True):
     mailbox: MailboxCounts | None = None
     resources: dict[str, bool] = {}
     deactivated_at: float | None = None
+    deactivation_policy: Annotated[dict[str, Any] | None, msgspec.Meta(description="What wakes it.")] = None
 
 
 class AgentsReply(msgspec.Struct, kw_only=True):
@@ -101,10 +105,9 @@ class AgentsReply(msgspec.Struct, kw_only=True):
 
 
 class StateReply(AgentReply, kw_only=True):
-    """A paglet and its state; of an inactive one also what wakes it and how many messages wait."""
+    """A paglet and its state; of an inactive one also how many messages wait."""
 
     state: dict[str, Any]
-    deactivation_policy: dict[str, Any] | None = None
     queued_message_count: Count | None = None
 
 
@@ -202,3 +205,102 @@ class MovementReply(msgspec.Struct, kw_only=True):
     acked: bool | None = None
     location: ProxyRecord | None = None
     settling: bool | None = None
+
+
+class JourneyEntry(msgspec.Struct, kw_only=True):
+    """One thing that happened to a paglet on a host."""
+
+    at: Annotated[float, msgspec.Meta(description="Unix seconds, by the clock of the host.")]
+    event: Annotated[str, msgspec.Meta(description="What: created, cloned, arrived, departed, slept, woke, ...")]
+    epoch: Annotated[int, msgspec.Meta(description="Of the stay; it grows with every move.")]
+    host: str
+    host_url: str
+    peer: Annotated[str, msgspec.Meta(description="URL of the host that it came from or went to, else empty.")]
+    peer_name: str
+    cause: str
+    size_bytes: Annotated[int, msgspec.Meta(ge=0, description="Of state and files, where known.")]
+    seconds: Annotated[float, msgspec.Meta(description="How long it took, where known.")]
+    transfer_id: str
+    class_name: str
+
+
+class JourneyLink(msgspec.Struct, kw_only=True):
+    """A host on a paglet's way, and the epoch that the paglet has there."""
+
+    host_url: str
+    name: str
+    epoch: int
+
+
+class JourneyReply(msgspec.Struct, kw_only=True):
+    """A host's piece of a paglet's journey, oldest first."""
+
+    agent_id: str
+    entries: list[JourneyEntry]
+    previous: JourneyLink | None
+    next: JourneyLink | None
+
+
+class WhereaboutsReply(msgspec.Struct, kw_only=True):
+    """Where a paglet is, as far as a host knows."""
+
+    agent_id: str
+    host_url: Annotated[str | None, msgspec.Meta(description="Null when not known, or when it ended.")]
+    epoch: int | None
+    home: Annotated[str | None, msgspec.Meta(description="URL of the host that is told of every move.")]
+    here: bool
+    ended: bool
+
+
+class CancelledReply(msgspec.Struct, kw_only=True):
+    """Whether the message was withdrawn before its handler began."""
+
+    cancelled: bool
+
+
+class DeadLetterRecord(msgspec.Struct, kw_only=True):
+    """A message that could not be delivered."""
+
+    letter_id: Count
+    died_at: Annotated[float, msgspec.Meta(description="Unix seconds.")]
+    agent_id: str
+    host_url: str
+    message_id: str
+    kind: str
+    reason: str
+    size_bytes: Count
+
+
+class DeadLettersReply(msgspec.Struct, kw_only=True):
+    """Dead letters, oldest first, and how many there are."""
+
+    dead_letters: list[DeadLetterRecord]
+    count: Count
+
+
+class DeadLetterReply(DeadLetterRecord, kw_only=True):
+    """A dead letter with its message."""
+
+    message: dict[str, Any]
+    oneway: bool
+    queued_at: float
+
+
+class RetryFailure(ErrorReply, kw_only=True):
+    """Why a letter was not accepted."""
+
+    letter_id: Count
+
+
+class RetryReply(msgspec.Struct, kw_only=True):
+    """What became of the letters that were to be delivered again."""
+
+    accepted: list[int]
+    failed: list[RetryFailure]
+    untried: Annotated[int, msgspec.Meta(ge=0, description="Left for another time, because these took long.")]
+
+
+class ClearedReply(msgspec.Struct, kw_only=True):
+    """How many dead letters were forgotten."""
+
+    cleared: Count

@@ -2,73 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 import msgspec
-from litestar import Request, get, post
+from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from paglets.core.errors import HostError
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import ArrivalMode, ServiceScope, enum_from_wire
 from paglets.remote.transfer import TransferTicket
-from paglets.runtime.http import bodies, hot, replies
+from paglets.runtime.http import bodies, hot, letters, replies, tracks
 from paglets.runtime.http.answers import Answer, answer, encoded
-from paglets.runtime.http.intake import DECODE_ON_LOOP_BYTES, decode_body
+from paglets.runtime.http.documented import AgentId, JsonRequest, documented, node_of
+from paglets.runtime.http.followers import MAX_WAIT_SECONDS, Followers
 from paglets.runtime.http.movements import import_envelope
-from paglets.runtime.node import Node
 
 MAX_EVENTS = 1000
-
-_ERRORS = {
-    400: "malformed, or refused by the paglet or the host",
-    401: "the bearer key is missing or wrong",
-    403: "not allowed: a class, a page of another site, an unknown host name",
-    404: "no such route or paglet",
-    405: "another method is asked for",
-    408: "the request did not come in time",
-    409: "the id is taken, or another operation is in progress",
-    413: "the body is too large",
-    415: "the body is neither JSON nor a movement",
-    422: "the paglet does not handle this message",
-    429: "the mailbox or the host is full",
-    431: "the headers are too large",
-    500: "the host failed",
-    503: "too many connections",
-}
-
-
-class JsonRequest(Request[Any, Any, Any]):
-    """A request whose body is decoded as strictly as everywhere else in the host."""
-
-    async def json(self) -> Any:
-        """Return the body as the type that the route declares."""
-        body = await self.body()
-        field = self.route_handler.parsed_data_field
-        type_ = Any if field is None else field.raw
-        if len(body) <= DECODE_ON_LOOP_BYTES:
-            return decode_body(body, type_)
-        return await node_of(self).kernel.on_disk(decode_body, body, type_)
-
-
-AgentId = Annotated[str, PathParameter(description="Id of a paglet.", max_length=1024)]
-
-
-def node_of(request: Request[Any, Any, Any]) -> Node:
-    """Return the node that serves a request."""
-    node: Node = request.app.state.node
-    return node
-
-
-def documented(reply: type[msgspec.Struct]) -> dict[int, ResponseSpec]:
-    """Return the description of a route's answers: its own, and the refusals that any route may give."""
-    specs = {
-        status: ResponseSpec(replies.ErrorReply, description=text, generate_examples=False)
-        for status, text in _ERRORS.items()
-    }
-    return {200: ResponseSpec(reply, description=reply.__doc__ or "", generate_examples=False), **specs}
 
 
 # --- the host --------------------------------------------------------------------------------------------------------
@@ -110,10 +62,21 @@ async def events(
     request: JsonRequest,
     since: Annotated[int, QueryParameter(ge=0, le=2**53, description="Only events with a greater id.")] = 0,
     limit: Annotated[int, QueryParameter(ge=0, le=MAX_EVENTS, description="At most so many, oldest first.")] = 100,
+    wait: Annotated[
+        float,
+        QueryParameter(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for an event while there is none."),
+    ] = 0,
 ) -> Answer:
-    """Return events, oldest first."""
-    found = node_of(request).kernel.events.events_since(since, limit=limit)
+    """Return events, oldest first; with ``wait`` as soon as there is one."""
+    followers: Followers = request.app.state.followers
+    found = await followers.events(since, limit=limit, wait=wait, gone=partial(hung_up, request))
     return answer({"events": [event.to_wire() for event in found]})
+
+
+async def hung_up(request: JsonRequest) -> None:
+    """Return when whoever asked has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
 
 
 # --- paglets ---------------------------------------------------------------------------------------------------------
@@ -398,4 +361,6 @@ ROUTES: list[HTTPRouteHandler] = [
     abort,
     settled,
     location,
+    *tracks.ROUTES,
+    *letters.ROUTES,
 ]

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-from paglets.core.context import same_url
-from paglets.core.errors import LifecycleError
 from paglets.core.messages import Message
 from paglets.remote.client import HostClient
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.worker.endpoint import Endpoint
+from paglets.runtime.worker.exchange import Exchange
 from paglets.serialization.values import pack, unpack
 
 
 class WorkerClient(HostClient):
     """Reach this and other hosts by asking the own host.
 
-    :param in_handler: tells whether the caller runs for a handler, and so must not wait for a reply of its own paglet.
+    :param exchange: returns the message on whose behalf the caller runs, None outside of handlers.
     """
 
-    def __init__(self, endpoint: Endpoint, *, agent_id: str, address: str, in_handler: Callable[[], bool]) -> None:
+    def __init__(self, endpoint: Endpoint, *, exchange: Callable[[], Exchange | None]) -> None:
         super().__init__()
         self._endpoint = endpoint
-        self._agent_id = agent_id
-        self._address = address
-        self._in_handler = in_handler
+        self._exchange = exchange
 
     def call(self, method_name: str, /, **arguments: Any) -> Any:
         """Ask the host and return its answer as plain values."""
@@ -56,26 +54,34 @@ class WorkerClient(HostClient):
     ) -> Any:
         """Deliver a message to a paglet on this or another host and return the reply.
 
-        :raises LifecycleError: the paglet would wait for itself for ever.
+        What a handler of a paglet with ``MESSAGE`` durability sends one-way leaves when the handler has ended and its
+        effects are on disk.
+
+        :raises CallCycleError: the reply could never come, because this handler is waited for.
         """
-        if agent_id == self._agent_id and not oneway and self._in_handler() and same_url(host_url, self._address):
-            raise LifecycleError(
-                f"paglet {agent_id} cannot wait for its own reply to {message.kind!r}: it handles one message at a "
-                "time and is handling one now; call the method, or use send_oneway or send_future"
-            )
-        return self.call(
-            "deliver",
-            host_url=host_url,
-            agent_id=agent_id,
-            message=pack(message.to_wire()),
-            kind=message.kind,
-            priority=message.priority,
-            message_id=message.message_id,
-            oneway=oneway,
-            activate_if_inactive=activate_if_inactive,
-            no_delay=no_delay,
-            timeout=self._limit(timeout),
-        )
+        exchange = self._exchange()
+        terms: dict[str, Any] = {}
+        if exchange is not None and not oneway:
+            terms["chain"] = exchange.chain
+            if exchange.durable:
+                message = replace(message, message_id=exchange.call_id())
+        delivery = {
+            "host_url": host_url,
+            "agent_id": agent_id,
+            "message": pack(message.to_wire()),
+            "kind": message.kind,
+            "priority": message.priority,
+            "message_id": message.message_id,
+            "oneway": oneway,
+            "activate_if_inactive": activate_if_inactive,
+            "no_delay": no_delay,
+            "timeout": self._limit(timeout),
+            **terms,
+        }
+        if exchange is not None and oneway and exchange.durable:
+            exchange.post(delivery)
+            return None
+        return self.call("deliver", **delivery)
 
     def operate(
         self,

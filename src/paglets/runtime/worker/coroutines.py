@@ -21,6 +21,11 @@ class CoroutineRunner:
         """Tell whether ``thread`` is the one that runs the paglet's coroutines."""
         return thread is self._thread
 
+    @property
+    def busy(self) -> bool:
+        """Whether a coroutine of the paglet goes on beside its handlers and hooks."""
+        return self._loop is not None and bool(asyncio.all_tasks(self._loop))
+
     def settle(self, value: Any) -> Any:
         """Return ``value``, or what it evaluates to when it is awaitable.
 

@@ -17,8 +17,10 @@ from paglets.persistence.storage import ManagedStorage
 from paglets.remote.mesh import HostRef
 from paglets.remote.proxy import PagletProxy
 from paglets.remote.transfer import TransferTicket
+from paglets.runtime.attachment import Attachment
 from paglets.runtime.worker.client import WorkerClient
 from paglets.runtime.worker.endpoint import Endpoint
+from paglets.runtime.worker.exchange import Exchange
 from paglets.serialization.blob import encode_blob
 from paglets.serialization.names import qualified_name
 from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord
@@ -75,12 +77,14 @@ class WorkerHost:
         name: str,
         address: str,
         in_handler: Callable[[], bool],
+        exchange: Callable[[], Exchange | None],
     ) -> None:
         self._endpoint = endpoint
         self._paglet = paglet
         self.name = name
         self.address = address
         self._in_handler = in_handler
+        self._exchange = exchange
 
     # Made when they are first asked for: every function that an idle paglet never runs saves it some 40 KB of private
     # memory.
@@ -88,12 +92,7 @@ class WorkerHost:
     @cached_property
     def client(self) -> WorkerClient:
         """The client for calls to this and other hosts."""
-        return WorkerClient(
-            self._endpoint,
-            agent_id=self._paglet.agent_id,
-            address=self.address,
-            in_handler=self._in_handler,
-        )
+        return WorkerClient(self._endpoint, exchange=self._exchange)
 
     @cached_property
     def mesh(self) -> WorkerMesh:
@@ -210,6 +209,35 @@ class WorkerHost:
         """End this paglet for good."""
         self._own(agent_id)
         self._lifecycle("dispose")
+
+    def checkpoint(self, agent_id: str) -> None:
+        """Have the present state of this paglet on disk when this returns."""
+        self._own(agent_id)
+        exchange = self._exchange()
+        if exchange is not None and exchange.durable:
+            return  # the end of this handler is the checkpoint; half of its work must not be one
+        with self._paglet.locked():
+            state = Attachment.of(encode_blob(self._paglet.state).segments)
+        self._endpoint.call("checkpoint", state)
+
+    def remind(
+        self,
+        agent_id: str,
+        name: str,
+        *,
+        after: float | None,
+        every: float | None,
+        at: float | None,
+        args: dict[str, Any] | None,
+    ) -> None:
+        """Set a timer of this paglet."""
+        self._own(agent_id)
+        self._call("remind", name=name, after=after, every=every, at=at, args=args or {})
+
+    def forget(self, agent_id: str, name: str) -> bool:
+        """Remove a timer of this paglet."""
+        self._own(agent_id)
+        return bool(self._call("forget", name=name))
 
     def _lifecycle(self, operation: str, **arguments: Any) -> Any:
         # A handler that asks is not waited for; `run` and other threads wait until the running handler has ended.

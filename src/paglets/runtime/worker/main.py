@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import sys
@@ -17,21 +18,24 @@ import setproctitle
 
 from paglets.core.agent import NOT_HANDLED, Paglet, PagletContext
 from paglets.core.error_wire import error_to_wire
-from paglets.core.errors import HostError, NotHandledError, PagletError
+from paglets.core.errors import HostError, NotHandledError, PagletError, PayloadTooLargeError
 from paglets.core.events import CloneEvent, CreationEvent, MobilityEvent, PagletEvent, PersistencyEvent
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.runtime import platform
 from paglets.runtime.attachment import Attachment
-from paglets.runtime.frames import Frame, Op
+from paglets.runtime.frames import IF_TOUCHED, Frame, Op
 from paglets.runtime.worker.coroutines import CoroutineRunner
 from paglets.runtime.worker.endpoint import Endpoint, leave
+from paglets.runtime.worker.exchange import Exchange
 from paglets.runtime.worker.host import WorkerHost
 from paglets.serialization.blob import decode_blob, encode_blob
 from paglets.serialization.names import resolve_qualified_name
 from paglets.serialization.values import pack, unpack
 
 TRACEBACK_BYTES = 16 * 1024
+#: The largest reply of a paglet whose replies are kept on disk.
+MAX_RECORDED_BYTES = 4 * 1024 * 1024
 
 #: The message on whose behalf code runs, in every thread and task that inherits the handler's context.
 _handling: ContextVar[object | None] = ContextVar("paglets-handling", default=None)
@@ -61,7 +65,10 @@ class Worker:
         self._paglet: Paglet[Any] | None = None
         self._told_resources: dict[str, bool] = {}
         self._main_thread = threading.current_thread()
+        self._run_thread: threading.Thread | None = None
         self._handling: object | None = None
+        self._exchange: Exchange | None = None
+        self._told_digest = b""
         self._operations: dict[int, Callable[[Frame], tuple[bytes, Attachment | None]]] = {
             Op.START: self._start,
             Op.RUN: self._run,
@@ -69,6 +76,7 @@ class Worker:
             Op.HOOK: self._hook,
             Op.CLEANUP: self._cleanup,
             Op.STATE: self._state,
+            Op.CHECKPOINT: self._checkpoint,
             Op.RESOURCES: self._resources,
         }
 
@@ -120,17 +128,26 @@ class Worker:
             name=order["host_name"],
             address=order["host_address"],
             in_handler=self._in_handler,
+            exchange=self._own_exchange,
         )
         paglet._attach(PagletContext(host, agent_id))
         self._paglet = paglet
         hook = order["hook"]
         if hook:
             self._call_hook(hook, order["event"])
-        answer = {"pid": os.getpid(), "has_run": _has_run(paglet), "resources": paglet.resources.status()}
-        return msgspec.msgpack.encode(answer), None
+        answer = {
+            "pid": os.getpid(),
+            "has_run": _has_run(paglet),
+            "resources": paglet.resources.status(),
+            "durability": agent_cls.DURABILITY.value,
+            "restart": agent_cls.RESTART.to_wire() if agent_cls.RESTART.restarts else None,
+        }
+        # What no hook has touched is what the host sent.
+        return msgspec.msgpack.encode(answer), self._state_blob() if hook and _overrides(paglet, hook) else None
 
     def _run(self, frame: Frame) -> tuple[bytes, Attachment | None]:
-        threading.Thread(target=self._run_paglet, name="paglet-run", daemon=True).start()
+        self._run_thread = threading.Thread(target=self._run_paglet, name="paglet-run", daemon=True)
+        self._run_thread.start()
         return b"", None
 
     def _run_paglet(self) -> None:
@@ -145,7 +162,25 @@ class Worker:
 
     def _message(self, frame: Frame) -> tuple[bytes, Attachment | None]:
         message = Message.from_wire(unpack(frame.attachment.view()))
+        exchange = Exchange.begin(frame.payload, message.message_id, self._agent.agent_id)
+        if not exchange.durable:
+            reply = self._handle(frame, message, exchange)
+            resources = self._changed_resources()
+            # One-way: nobody waits for what the handler returned.
+            return resources, None if exchange.oneway else Attachment.of([pack(reply)])
+        answer: dict[str, Any] = {}
+        try:
+            answer["reply"] = recordable(pack(self._handle(frame, message, exchange)))
+        except Exception as exc:
+            # A handler that failed is handled too: what it changed and sent counts, with the error as its reply.
+            answer["error"] = _failure(exc)
+        answer["outbox"] = exchange.outbox
+        answer["resources"] = self._agent.resources.status()
+        return pack(answer), self._changed_state()
+
+    def _handle(self, frame: Frame, message: Message, exchange: Exchange) -> Any:
         paglet = self._agent
+        self._exchange = exchange
         self._handling = frame
         handling = _handling.set(frame)
         try:
@@ -153,15 +188,16 @@ class Worker:
         finally:
             _handling.reset(handling)
             self._handling = None
+            self._exchange = None
         if reply is NOT_HANDLED:
             raise NotHandledError(f"{type(paglet).__name__} does not handle message {message.kind!r}")
-        resources = self._changed_resources()
-        if frame.payload:  # one-way: nobody waits for what the handler returned
-            return resources, None
         to_wire = getattr(reply, "to_wire", None)
-        if callable(to_wire):
-            reply = to_wire()
-        return resources, Attachment.of([pack(reply)])
+        return to_wire() if callable(to_wire) else reply
+
+    def _own_exchange(self) -> Exchange | None:
+        """Return the exchange on whose behalf the calling thread runs, None outside of handlers."""
+        exchange = self._exchange
+        return exchange if exchange is not None and self._in_handler() else None
 
     def _in_handler(self) -> bool:
         """Tell whether the calling thread is what the handler that runs waits for: waiting for its end would be for
@@ -190,8 +226,12 @@ class Worker:
         self._call_hook(order["hook"], order["event"])
         if order["cleanup"]:
             self._agent.resources.cleanup(reason=order["cleanup"])
-        attachment = self._state_blob() if order["snapshot"] else None
+        wanted = order["snapshot"] and (order["snapshot"] != IF_TOUCHED or _overrides(self._agent, order["hook"]))
+        attachment = self._state_blob() if wanted else None
         answer["resources"] = self._agent.resources.status()
+        if frame.parent and self._exchange is not None:
+            # The handler that caused this may never return: what it sent goes with its paglet's snapshot.
+            answer["outbox"] = self._exchange.outbox
         return pack(answer), attachment
 
     def _deactivation_policy(self, event: dict[str, Any]) -> DeactivationPolicy:
@@ -221,11 +261,51 @@ class Worker:
             # Copied under the lock: the blob's large buffers are the state's own.
             return Attachment.of(encode_blob(paglet.state).segments)
 
+    def _changed_state(self) -> Attachment | None:
+        """Return the state blob unless the host has this very one."""
+        paglet = self._agent
+        with paglet.locked():
+            segments = encode_blob(paglet.state).segments
+            digest = hashlib.blake2b(digest_size=16)
+            for segment in segments:
+                digest.update(segment)
+            if digest.digest() == self._told_digest:
+                return None
+            self._told_digest = digest.digest()
+            return Attachment.of(segments)
+
+    def _checkpoint(self, frame: Frame) -> tuple[bytes, Attachment | None]:
+        """Answer with the state if it has changed, and with whether something may change it without a message."""
+        if frame.payload:
+            self._told_digest = b""  # what the host was told last is not on its disk
+        return b"\x01" if self._has_own_activity() else b"", self._changed_state()
+
+    def _has_own_activity(self) -> bool:
+        run = self._run_thread
+        if run is not None and run.is_alive():
+            return True
+        return self._coroutines.busy or any(
+            thread is not self._main_thread and not thread.name.startswith("paglet-")
+            for thread in threading.enumerate()
+        )
+
     def _resources(self, frame: Frame) -> tuple[bytes, Attachment | None]:
         remove = unpack(frame.payload)
         if remove is not None:
             self._agent.resources.remove(remove)
         return pack(self._agent.resources.status()), None
+
+
+def recordable(reply: bytes) -> bytes:
+    """Return a reply that can be kept with its message.
+
+    :raises PayloadTooLargeError: it is too large for that.
+    """
+    if len(reply) > MAX_RECORDED_BYTES:
+        raise PayloadTooLargeError(
+            f"a reply of {len(reply)} bytes cannot be recorded with its message; at most {MAX_RECORDED_BYTES} are"
+        )
+    return reply
 
 
 def load_paglet_class(name: str) -> type[Paglet[Any]]:
@@ -266,7 +346,11 @@ def load_state_class(name: str, agent_cls: type[Paglet[Any]]) -> type[Any]:
 
 
 def _has_run(paglet: Paglet[Any]) -> bool:
-    return type(paglet).run is not Paglet.run or "run" in vars(paglet)
+    return _overrides(paglet, "run")
+
+
+def _overrides(paglet: Paglet[Any], name: str) -> bool:
+    return getattr(type(paglet), name) is not getattr(Paglet, name) or name in vars(paglet)
 
 
 _EVENT_TYPES: dict[str, type[PagletEvent]] = {

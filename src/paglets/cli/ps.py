@@ -1,0 +1,155 @@
+"""The `paglets ps` command: which paglets there are, where, and how they do."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from paglets.cli.console import console, err_console, one_line, print_error, print_json, print_whole, table
+from paglets.cli.options import (
+    DEFAULT_TIMEOUT_SECONDS,
+    FAILURE_EXIT,
+    EntryOption,
+    HostOption,
+    JsonOption,
+    KeyOption,
+    TimeoutOption,
+    Where,
+    clock_text,
+    reported,
+)
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from paglets.cli.fleet import Answers, Fleet, Found
+
+EPILOG: Final = """
+Examples:
+
+  paglets ps                      active and crashed paglets of all hosts
+
+  paglets ps --all --host beta    those of one host, sleeping ones included
+
+  paglets ps --watch              renewed every 2 s until Ctrl-C
+
+  paglets ps --all --json | jq -r '.paglets[] | select(.crashed) | .agent_id'
+
+Ids are shortened to what tells them apart; every command takes them so.
+"""
+
+REFRESH_SECONDS: Final = 2.0
+
+
+def ps(
+    context: typer.Context,
+    everyone: Annotated[bool, typer.Option("--all", "-a", help="Sleeping paglets as well.")] = False,
+    inactive: Annotated[bool, typer.Option("--inactive", help="Only sleeping paglets.")] = False,
+    wide: Annotated[bool, typer.Option("--wide", "-w", help="Whole ids and class names, and more columns.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Renew the table until Ctrl-C; needs a terminal.")] = False,
+    json: JsonOption = False,
+    entry: EntryOption = None,
+    host: HostOption = None,
+    timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
+    api_key_env: KeyOption = None,
+) -> None:
+    """List paglets over all hosts of the mesh, or of one host."""
+    command = context.command_path
+    with reported(command):
+        if everyone and inactive:
+            raise ValueError("--all and --inactive exclude each other")
+        if watch and json:
+            raise ValueError("--watch draws a table, --json does not; ask again in a loop instead")
+        if watch and not console.is_terminal:
+            raise ValueError("--watch needs a terminal")
+        # Imported this late, so that help and mistakes need not wait for the clients to load.
+        from paglets.cli.fleet import fleet_of
+
+        with fleet_of(Where(entry, host, timeout, api_key_env)) as fleet:
+            if watch:
+                _watch(fleet, everyone=everyone, inactive=inactive, wide=wide)
+                return
+            found, answers = _look(fleet, everyone=everyone, inactive=inactive)
+            if json:
+                print_json(_payload(fleet, found, answers))
+            else:
+                shown = _table(found, wide=wide)
+                print_whole(shown) if wide else console.print(shown)
+                if fleet.offline:
+                    err_console.print(f"offline, and not asked: {', '.join(fleet.offline)}", soft_wrap=True)
+        for failure in answers.failures:
+            print_error(command, failure)
+        if answers.missing:
+            raise typer.Exit(FAILURE_EXIT)
+
+
+def _look(fleet: Fleet, *, everyone: bool, inactive: bool) -> tuple[list[Found], Answers]:
+    from paglets.cli.fleet import state_text
+
+    found, answers = fleet.paglets()
+    states = {"asleep"} if inactive else {"active", "crashed"} | ({"asleep"} if everyone else set())
+    return [each for each in found if state_text(each.summary) in states], answers
+
+
+def _payload(fleet: Fleet, found: Sequence[Found], answers: Answers) -> dict[str, Any]:
+    return {
+        "paglets": [each.summary for each in found],
+        "offline": fleet.offline,
+        "errors": [{"host": server.name, "error": str(error)} for server, error in answers.missing],
+    }
+
+
+def _table(found: Sequence[Found], *, wide: bool) -> Table:
+    from paglets.cli.fleet import class_text, short_ids, state_text
+
+    short = short_ids([each.agent_id for each in found])
+    rows = []
+    for each in found:
+        summary = each.summary
+        row = [
+            each.agent_id if wide else short[each.agent_id],
+            summary.get("class_name", "?") if wide else class_text(summary),
+            state_text(summary),
+            each.server.name,
+            _mailbox(summary),
+            _remark(summary),
+        ]
+        if wide:
+            row += [summary.get("epoch", "-"), summary.get("pid") or "-", summary["host_url"]]
+        rows.append(row)
+    columns = ["id", "class", "state", "host", "waiting", "remark"]
+    return table("Paglets", columns + (["epoch", "pid", "address"] if wide else []), rows, right={"waiting", "pid"})
+
+
+def _mailbox(summary: dict[str, Any]) -> str:
+    counts = summary.get("mailbox")
+    if counts is None:
+        return str(summary.get("queued_message_count", "-"))
+    return str(counts["queued_count"] + counts["in_flight_count"])
+
+
+def _remark(summary: dict[str, Any]) -> str:
+    if summary.get("error"):
+        return one_line(str(summary["error"]))
+    since = summary.get("deactivated_at")
+    return f"since {clock_text(since)}" if since else ""
+
+
+def _watch(fleet: Fleet, *, everyone: bool, inactive: bool, wide: bool) -> None:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    waiter = threading.Event()
+    try:
+        with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
+            while True:
+                found, answers = _look(fleet, everyone=everyone, inactive=inactive)
+                notes = [Text(one_line(failure), style="red") for failure in answers.failures]
+                live.update(Group(_table(found, wide=wide), *notes), refresh=True)
+                waiter.wait(REFRESH_SECONDS)
+    except KeyboardInterrupt:
+        return  # the way to end it

@@ -1,0 +1,60 @@
+"""Take checkpoints of active paglets in the background.
+
+A checkpoint is due a short time after something may have changed the state: a handler that ended, or, for as long as
+they live, ``run`` and other threads of the paglet. It is taken by the thread that runs the handlers, between two of
+them, so half of a handler's work is never a checkpoint; the process sends nothing when the state is what it sent last.
+"""
+
+from __future__ import annotations
+
+from paglets.core.errors import PagletError
+from paglets.runtime.agents import AgentEntry
+from paglets.runtime.frames import Op
+from paglets.runtime.kernel import Kernel
+from paglets.runtime.place import Place
+
+#: A paglet whose checkpoint takes long gets one less often: at most this part of its time goes there.
+MOST_SHARE = 0.1
+
+
+class Checkpointer:
+    """Keep the rows of the active paglets of one host near to what they are."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._interval = kernel.config.checkpoint_interval
+        kernel.messages.touched = self.touch
+
+    def touch(self, entry: AgentEntry) -> None:
+        """Have a checkpoint taken soon: the state may have changed."""
+        if entry.checkpoint_due is None and entry.durable and entry.active:
+            self._plan(entry, self._interval)
+
+    def _plan(self, entry: AgentEntry, seconds: float) -> None:
+        entry.checkpoint_due = self._kernel.loop.call_later(seconds, self._due, entry)
+
+    def _due(self, entry: AgentEntry) -> None:
+        entry.checkpoint_due = None
+        place = entry.place
+        if entry.active and place is not None and place.alive and not self._kernel.closing:
+            self._kernel.background(self._take(entry, place))
+
+    async def _take(self, entry: AgentEntry, place: Place) -> None:
+        loop = self._kernel.loop
+        try:
+            # However long the handler takes that runs now: there is nothing to keep before it ends.
+            frame = await place.request(Op.CHECKPOINT, b"\x01" if entry.checkpoint_failed else b"")
+        except PagletError:
+            return  # the process has ended, and everybody who needs to know does
+        taken = loop.time()
+        try:
+            if frame.attachment.nbytes and entry.place is place and entry.active:
+                await self._kernel.vault.checkpoint(entry, frame.attachment)
+                entry.remember_state(frame.attachment)
+            entry.checkpoint_failed = False
+        except PagletError as exc:
+            entry.checkpoint_failed = True
+            self._kernel.emit("checkpoint-failed", entry, error=str(exc))
+        if (frame.payload or entry.checkpoint_failed) and entry.checkpoint_due is None and entry.active:
+            spent = loop.time() - taken
+            self._plan(entry, max(self._interval, spent / MOST_SHARE))

@@ -1,0 +1,63 @@
+"""What the modules of documented routes share: their request, their parameters, and the refusals of any route."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import PathParameter
+
+from paglets.runtime.http import replies
+from paglets.runtime.http.intake import DECODE_ON_LOOP_BYTES, decode_body
+from paglets.runtime.node import Node
+
+_ERRORS = {
+    400: "malformed, or refused by the paglet or the host",
+    401: "the bearer key is missing or wrong",
+    403: "not allowed: a class, a page of another site, an unknown host name",
+    404: "no such route or paglet",
+    405: "another method is asked for",
+    408: "the request did not come in time",
+    409: "the id is taken, or another operation is in progress",
+    413: "the body is too large",
+    415: "the body is neither JSON nor a movement",
+    422: "the paglet does not handle this message",
+    429: "the mailbox or the host is full",
+    431: "the headers are too large",
+    500: "the host failed",
+    503: "too many connections",
+    507: "the disk does not take what must be durable",
+}
+
+
+class JsonRequest(Request[Any, Any, Any]):
+    """A request whose body is decoded as strictly as everywhere else in the host."""
+
+    async def json(self) -> Any:
+        """Return the body as the type that the route declares."""
+        body = await self.body()
+        field = self.route_handler.parsed_data_field
+        type_ = Any if field is None else field.raw
+        if len(body) <= DECODE_ON_LOOP_BYTES:
+            return decode_body(body, type_)
+        return await node_of(self).kernel.on_disk(decode_body, body, type_)
+
+
+AgentId = Annotated[str, PathParameter(description="Id of a paglet.", max_length=1024)]
+
+
+def node_of(request: Request[Any, Any, Any]) -> Node:
+    """Return the node that serves a request."""
+    node: Node = request.app.state.node
+    return node
+
+
+def documented(reply: type[msgspec.Struct]) -> dict[int, ResponseSpec]:
+    """Return the description of a route's answers: its own, and the refusals that any route may give."""
+    specs = {
+        status: ResponseSpec(replies.ErrorReply, description=text, generate_examples=False)
+        for status, text in _ERRORS.items()
+    }
+    return {200: ResponseSpec(reply, description=reply.__doc__ or "", generate_examples=False), **specs}

@@ -1,0 +1,168 @@
+"""Messages of paglets with ``MESSAGE`` durability: what is on disk before anybody hears of it.
+
+A one-way message is stored, then acknowledged. What a handler did (state, reply, messages of its own) is stored in one
+unit of work, then the reply and the messages leave; the next handler runs meanwhile. The units of one paglet share a
+key: when one cannot be written, those behind it, which build on it, are not written either, the process is ended,
+because it is ahead of the disk, and started again from the row.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from paglets.core.errors import PagletError
+from paglets.persistence.rows import OutboxRow, StateRef
+from paglets.persistence.tables import handled, paglets, queued
+from paglets.protocol.delivery.window import HANDLED, Outcome
+from paglets.runtime import faults
+from paglets.runtime.agents import AgentEntry, Delivery, Phase
+from paglets.runtime.attachment import Attachment
+from paglets.runtime.kernel import Kernel
+from paglets.runtime.vault import INLINE_BYTES, enqueue, handled_row, post_outbox, queued_message
+
+
+class JournalRecorder:
+    """Implement :class:`paglets.runtime.pump.Recorder` on the journal.
+
+    :param post: sends what a handler left in its outbox, once that is on disk.
+    :param orphaned: takes care of a message that was stored for a paglet that has left or sleeps by now.
+    """
+
+    def __init__(
+        self, kernel: Kernel, *, post: Callable[[Sequence[OutboxRow]], None], orphaned: Callable[[str], None]
+    ) -> None:
+        self._kernel = kernel
+        self._vault = kernel.vault
+        self._journal = kernel.vault.journal
+        self._pump = kernel.messages
+        self._post = post
+        self._orphaned = orphaned
+        self._pump.recorder = self
+
+    # --- accepting ----------------------------------------------------------------------------------------------------
+
+    def accept(self, entry: AgentEntry, delivery: Delivery) -> None:
+        """Store a one-way message, then acknowledge it and let it wait for its turn."""
+        message = queued_message(delivery)
+        entry.pending[delivery.message_id] = delivery
+        accepted = partial(self._accepted, entry, delivery)
+        try:
+            self._journal.submit(lambda connection: enqueue(connection, entry.agent_id, message), accepted)
+        except PagletError as exc:
+            accepted(None, exc)
+
+    def _accepted(self, entry: AgentEntry, delivery: Delivery, position: int | None, error: Exception | None) -> None:
+        del position
+        if error is not None:
+            entry.pending.pop(delivery.message_id, None)
+            delivery.packed.close()
+            delivery.done(None, error)
+            return
+        if faults.ARMED:
+            faults.reached("message.accepted")
+        delivery.stored = True
+        if entry.phase is Phase.GONE or (entry.phase is Phase.CRASHED and not entry.restarting):
+            entry.pending.pop(delivery.message_id, None)
+            delivery.packed.close()
+            self._orphaned(entry.agent_id)
+        else:
+            # It was within bounds when it was stored, and what was stored is never turned away.
+            self._pump.enqueue(entry, delivery, bounded=False)
+        delivery.done(None, None)
+        self._pump.pump(entry)
+
+    # --- recording ----------------------------------------------------------------------------------------------------
+
+    def record(self, entry: AgentEntry, delivery: Delivery, answer: dict[str, Any], state: Attachment) -> None:
+        """Store what a handler did, then let its reply and its own messages go."""
+        if state.nbytes > INLINE_BYTES:
+            # The next message waits: its unit must not be written before this one.
+            self._kernel.background(self._record_large(entry, delivery, answer, state))
+            return
+        ref = self._vault.states.keep(state.bytes()) if state.nbytes else None
+        self._submit(entry, delivery, answer, state, ref)
+
+    async def _record_large(
+        self, entry: AgentEntry, delivery: Delivery, answer: dict[str, Any], state: Attachment
+    ) -> None:
+        try:
+            ref = await self._vault.keep(state)
+        except Exception as exc:
+            state.close()
+            entry.mailbox.done(False)
+            self._not_recorded(entry, delivery, exc)
+            return
+        self._submit(entry, delivery, answer, state, ref)
+
+    def _submit(
+        self, entry: AgentEntry, delivery: Delivery, answer: dict[str, Any], state: Attachment, ref: StateRef | None
+    ) -> None:
+        outcome = Outcome(answer.get("reply"), answer.get("error"))
+        entry.uncommitted += 1
+        entry.mailbox.done(outcome.error is None)
+        if state.nbytes:
+            entry.remember_state(state)
+        kept = HANDLED if delivery.oneway else outcome
+        recorded = partial(self._recorded, entry, delivery, outcome)
+        try:
+            unit = partial(_unit, entry, delivery, kept, ref, answer["outbox"])
+            self._journal.submit(unit, recorded, key=entry.agent_id)
+        except PagletError as exc:
+            recorded(None, exc)
+            return
+        if faults.ARMED:
+            faults.reached("message.handled")
+        self._pump.pump(entry)
+
+    def _recorded(
+        self,
+        entry: AgentEntry,
+        delivery: Delivery,
+        outcome: Outcome,
+        rows: list[OutboxRow] | None,
+        error: Exception | None,
+    ) -> None:
+        entry.uncommitted -= 1
+        if error is not None:
+            self._not_recorded(entry, delivery, error)
+        else:
+            if faults.ARMED:
+                faults.reached("message.recorded")
+            if rows:
+                self._post(rows)
+            self._pump.settle_recorded(entry, delivery, outcome)
+            self._pump.touched(entry)
+        entry.wake_idle_waiters()
+        self._pump.pump(entry)
+
+    def _not_recorded(self, entry: AgentEntry, delivery: Delivery, error: Exception) -> None:
+        self._kernel.emit("message-failed", entry, message_id=delivery.message_id, error=str(error))
+        entry.pending.pop(delivery.message_id, None)
+        delivery.packed.close()
+        delivery.answer(None, error)
+        if entry.active:
+            self._kernel.reload(entry, f"a handled message could not be recorded: {error}")
+
+    def remove(self, entry: AgentEntry, delivery: Delivery) -> None:
+        """Remove a stored message that was handled."""
+        self._kernel.background(self._vault.dequeue(entry.agent_id, delivery.message_id))
+
+
+def _unit(
+    entry: AgentEntry,
+    delivery: Delivery,
+    outcome: Outcome,
+    ref: StateRef | None,
+    outbox: list[dict[str, Any]],
+    connection: sqlite3.Connection,
+) -> list[OutboxRow]:
+    agent_id = entry.agent_id
+    if ref is not None:
+        paglets.update_state(connection, agent_id, entry.epoch, ref)
+    handled.remember(connection, agent_id, handled_row(delivery.message_id, outcome))
+    if delivery.stored:
+        queued.dequeue(connection, agent_id, delivery.message_id)
+    return post_outbox(connection, agent_id, outbox)

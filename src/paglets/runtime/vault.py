@@ -1,0 +1,446 @@
+"""What of the paglets of one host is on disk: each method is one unit of work of the journal.
+
+A paglet that says ``NONE`` has no row while it is active; the methods know that, their callers need not.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from paglets.artifacts import PagletFileRef
+from paglets.core.errors import HostError
+from paglets.core.messages import Message
+from paglets.core.policies import DeactivationPolicy, DeactivationRequest
+from paglets.core.runtime_values import Durability
+from paglets.persistence.journal import Journal
+from paglets.persistence.persistency import QueuedMessage
+from paglets.persistence.rows import (
+    DeadLetter,
+    HandledMessage,
+    HomeRow,
+    LedgerRow,
+    NoticeRow,
+    OutboxRow,
+    RecordSummary,
+    StateRef,
+    Status,
+    StoredRecord,
+)
+from paglets.persistence.tables import dead_letters, handled, ledger, outbox, paglets, places, queued, reminders
+from paglets.protocol.delivery.window import Outcome, Remembered
+from paglets.runtime.agents import AgentEntry, Delivery
+from paglets.runtime.attachment import Attachment
+from paglets.runtime.ledger import Ledger
+from paglets.serialization.values import pack, unpack
+
+T = TypeVar("T")
+
+#: States up to this size are part of their row; larger ones are files beside the journal.
+INLINE_BYTES = 1024 * 1024
+QUEUED_MESSAGES = 10_000
+QUEUED_BYTES = 64 * 1024 * 1024
+
+
+class OnDisk(Protocol):
+    """Run blocking work beside the event loop."""
+
+    def __call__(self, work: Callable[..., T], /, *args: Any) -> Awaitable[T]: ...
+
+
+@dataclass(slots=True)
+class Aftermath:
+    """What is to be on disk of the message whose handler moves, stores or ends its own paglet."""
+
+    message_id: str = ""
+    outcome: Outcome = field(default_factory=Outcome)
+    stored: bool = False
+    outbox: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls, entry: AgentEntry, in_handler: bool, answer: dict[str, Any], location: dict[str, str] | None
+    ) -> Aftermath:
+        """Return the aftermath of the handler that runs, if it is what asks, or an empty one."""
+        delivery = entry.current
+        if not in_handler or delivery is None:
+            return cls()
+        outcome = Outcome() if delivery.oneway else Outcome(pack(location))
+        return cls(delivery.message_id, outcome, delivery.stored, answer.get("outbox") or [])
+
+    def write(self, connection: sqlite3.Connection, entry: AgentEntry) -> list[OutboxRow]:
+        """Add it to a unit of work; return what is to be sent afterwards."""
+        if not self.message_id:
+            return []
+        if entry.durability is Durability.MESSAGE:
+            handled.remember(connection, entry.agent_id, handled_row(self.message_id, self.outcome))
+        if self.stored:
+            queued.dequeue(connection, entry.agent_id, self.message_id)
+        return post_outbox(connection, entry.agent_id, self.outbox)
+
+
+@dataclass(slots=True)
+class Awakened:
+    """What the disk has of a paglet that is to be started."""
+
+    record: StoredRecord
+    state: Attachment
+    waiting: list[QueuedMessage]
+    window: list[Remembered]
+
+
+class Vault:
+    """Write and read the rows of the paglets of one host; on its loop unless a method says that it blocks.
+
+    :param address: returns the host's present base URL.
+    """
+
+    def __init__(self, journal: Journal, book: Ledger, on_disk: OnDisk, address: Callable[[], str]) -> None:
+        self.journal = journal
+        self.states = journal.states
+        self.ledger = book
+        self._on_disk = on_disk
+        self._address = address
+
+    async def keep(self, state: Attachment) -> StateRef:
+        """Return what a row says of a state; a large one is on disk when this returns.
+
+        :raises InsufficientStorageError: the disk is full.
+        """
+        if state.nbytes <= INLINE_BYTES:
+            return self.states.keep(state.bytes())
+        return await self._on_disk(self.states.keep, state.view())
+
+    # --- the life of a paglet -----------------------------------------------------------------------------------------
+
+    async def created(self, entry: AgentEntry, state: Attachment) -> None:
+        """Note that a paglet exists here."""
+        row = self.ledger.created(entry.agent_id, entry.class_name, entry.epoch, size_bytes=state.nbytes)
+        if not entry.durable:
+            await self.journal.write(partial(ledger.add, row=row))
+            return
+        record, ref = record_of(entry, Status.ACTIVE), await self.keep(state)
+
+        def unit(connection: sqlite3.Connection) -> None:
+            paglets.put(connection, record, ref)
+            ledger.add(connection, row)
+
+        await self.journal.write(unit)
+
+    async def checkpoint(self, entry: AgentEntry, state: Attachment) -> None:
+        """Replace the durable state of an active paglet; nothing happens if it has left this host meanwhile."""
+        ref = await self.keep(state)
+        agent_id, epoch = entry.agent_id, entry.epoch
+        await self.journal.write(lambda connection: paglets.update_state(connection, agent_id, epoch, ref))
+
+    async def files_changed(self, entry: AgentEntry) -> None:
+        """Note which files travel with a paglet."""
+        if entry.durable:
+            agent_id, epoch, metadata = entry.agent_id, entry.epoch, metadata_of(entry)
+            await self.journal.write(lambda c: paglets.update_metadata(c, agent_id, epoch, metadata))
+
+    async def slept(
+        self,
+        entry: AgentEntry,
+        state: Attachment,
+        policy: DeactivationPolicy,
+        request: DeactivationRequest,
+        waiting: Sequence[Delivery],
+        aftermath: Aftermath,
+    ) -> list[OutboxRow]:
+        """Note that a paglet sleeps, and the accepted messages that wait for it; return what is to be sent."""
+        ref = await self.keep(state)
+        record = record_of(entry, Status.INACTIVE, policy=policy, request=request)
+        row = self.ledger.slept(
+            entry.agent_id, entry.class_name, entry.epoch, reason=request.reason, size_bytes=state.nbytes
+        )
+        messages = [queued_message(delivery) for delivery in waiting if delivery.oneway and not delivery.stored]
+
+        def unit(connection: sqlite3.Connection) -> list[OutboxRow]:
+            paglets.put(connection, record, ref)
+            for message in messages:
+                enqueue(connection, entry.agent_id, message)
+            ledger.add(connection, row)
+            return aftermath.write(connection, entry)
+
+        return await self.journal.write(unit)
+
+    async def slept_at_checkpoint(
+        self, entry: AgentEntry, policy: DeactivationPolicy, request: DeactivationRequest
+    ) -> bool:
+        """Let a paglet that cannot prepare sleep as its last checkpoint is; return whether there is one."""
+        row = self.ledger.slept(entry.agent_id, entry.class_name, entry.epoch, reason=request.reason)
+
+        def unit(connection: sqlite3.Connection) -> bool:
+            there = paglets.set_status(
+                connection,
+                entry.agent_id,
+                entry.epoch,
+                Status.INACTIVE,
+                at=time.time(),
+                policy=policy,
+                request=request,
+            )
+            if there:
+                ledger.add(connection, row)
+            return there
+
+        return await self.journal.write(unit)
+
+    async def arrived_inactive(
+        self, record: StoredRecord, ref: StateRef, row: LedgerRow, messages: Sequence[QueuedMessage]
+    ) -> None:
+        """Note that a paglet sleeps here that came from elsewhere."""
+
+        def unit(connection: sqlite3.Connection) -> None:
+            paglets.put(connection, record, ref)
+            for message in messages:
+                enqueue(connection, record.agent_id, message)
+            ledger.add(connection, row)
+
+        await self.journal.write(unit)
+
+    def awaken(self, agent_id: str) -> Awakened | None:
+        """Read everything that is needed to start a paglet; blocking.
+
+        :raises HostError: its stored state is damaged.
+        """
+
+        def rows(
+            connection: sqlite3.Connection,
+        ) -> tuple[StoredRecord, StateRef, list[QueuedMessage], list[HandledMessage]] | None:
+            found = paglets.get(connection, agent_id)
+            if found is None:
+                return None
+            waiting = [message for _, message in queued.waiting(connection, agent_id)]
+            return *found, waiting, handled.window(connection, agent_id)
+
+        found = self.journal.read(rows)
+        if found is None:
+            return None
+        record, ref, waiting, window = found
+        state = Attachment.of([self.states.load(ref)])
+        remembered: list[Remembered] = [(row.message_id, Outcome(row.reply, row.error)) for row in window]
+        return Awakened(record, state, waiting, remembered)
+
+    async def woke(self, entry: AgentEntry, state: Attachment | None, row: LedgerRow) -> None:
+        """Note that a stored paglet is active.
+
+        :param state: what its activation hook made of it, None where nothing was touched.
+        """
+        agent_id, epoch = entry.agent_id, entry.epoch
+        ref = None if state is None or not entry.durable else await self.keep(state)
+
+        def unit(connection: sqlite3.Connection) -> None:
+            if not entry.durable:
+                paglets.remove(connection, agent_id, epoch=epoch)
+            elif not paglets.set_status(connection, agent_id, epoch, Status.ACTIVE, at=time.time()):
+                raise HostError(f"the stored paglet {agent_id} has gone while it woke")
+            elif ref is not None:
+                paglets.update_state(connection, agent_id, epoch, ref)
+            ledger.add(connection, row)
+
+        await self.journal.write(unit)
+
+    async def crashed(self, agent_id: str, class_name: str, epoch: int, error: str) -> None:
+        """Note that a paglet's process died and nobody starts it again."""
+        row = self.ledger.crashed(agent_id, class_name, epoch, error=error)
+
+        def unit(connection: sqlite3.Connection) -> None:
+            paglets.set_status(connection, agent_id, epoch, Status.CRASHED, at=time.time(), error=error)
+            ledger.add(connection, row)
+
+        await self.journal.write(unit)
+
+    async def ended(self, agent_id: str, class_name: str, epoch: int, home: str, waiting: Sequence[Delivery]) -> None:
+        """Note that a paglet exists no more; accepted messages that wait for it become dead letters."""
+        row = self.ledger.ended(agent_id, class_name, epoch)
+        here = self._address()
+        lost = [queued_message(delivery) for delivery in waiting if delivery.oneway and not delivery.stored]
+
+        def unit(connection: sqlite3.Connection) -> None:
+            paglets.remove(connection, agent_id)
+            for message in (*lost, *queued.clear(connection, agent_id)):
+                dead_letters.add(connection, dead_letter(agent_id, here, message, "the paglet was disposed"))
+            ledger.add(connection, row)
+            # One more than where it was: this must not be taken for the news that it had arrived.
+            tell_home(connection, agent_id, home, here, epoch + 1, None)
+
+        await self.journal.write(unit)
+
+    async def stopped(self, entries: Sequence[AgentEntry], waiting: dict[str, list[Delivery]]) -> None:
+        """Note that the host was stopped without storing its paglets: those that are still active end with it."""
+        here, reason = self._address(), "the host was stopped"
+        lost = [
+            (agent_id, queued_message(delivery))
+            for agent_id, deliveries in waiting.items()
+            for delivery in deliveries
+            if not delivery.stored
+        ]
+        rows = {
+            entry.agent_id: self.ledger.ended(entry.agent_id, entry.class_name, entry.epoch, cause=reason)
+            for entry in entries
+        }
+
+        def unit(connection: sqlite3.Connection) -> None:
+            for entry in entries:
+                if paglets.remove(connection, entry.agent_id, epoch=entry.epoch, status=Status.ACTIVE):
+                    for message in queued.clear(connection, entry.agent_id):
+                        dead_letters.add(connection, dead_letter(entry.agent_id, here, message, reason))
+                    ledger.add(connection, rows[entry.agent_id])
+                    tell_home(connection, entry.agent_id, entry.home, here, entry.epoch + 1, None)
+            for agent_id, message in lost:
+                dead_letters.add(connection, dead_letter(agent_id, here, message, reason))
+
+        await self.journal.write(unit)
+
+    async def uncreated(self, agent_id: str) -> None:
+        """Remove what was stored of a paglet whose creation failed."""
+        await self.journal.write(lambda connection: paglets.remove(connection, agent_id))
+
+    # --- messages -----------------------------------------------------------------------------------------------------
+
+    async def enqueue(self, agent_id: str, message: QueuedMessage) -> None:
+        """Keep a message for a paglet that sleeps.
+
+        :raises OverloadedError: too many wait already.
+        """
+        await self.journal.write(lambda connection: enqueue(connection, agent_id, message))
+
+    async def dequeue(self, agent_id: str, message_id: str) -> bool:
+        """Remove a message that was handled or withdrawn; return whether it was there."""
+        return await self.journal.write(lambda connection: queued.dequeue(connection, agent_id, message_id))
+
+    async def bury(self, agent_id: str, host_url: str, message: QueuedMessage, reason: str) -> None:
+        """Make an accepted message a dead letter."""
+        letter = dead_letter(agent_id, host_url, message, reason)
+
+        def unit(connection: sqlite3.Connection) -> None:
+            queued.dequeue(connection, agent_id, message.message.message_id)
+            dead_letters.add(connection, letter)
+
+        await self.journal.write(unit)
+
+    def waiting(self, agent_id: str) -> list[QueuedMessage]:
+        """Read the messages that wait for a paglet; blocking."""
+        return [message for _, message in self.journal.read(lambda c: queued.waiting(c, agent_id))]
+
+    def count_waiting(self, agent_id: str) -> int:
+        """Count the messages that wait for a paglet; blocking."""
+        return self.journal.read(lambda connection: queued.count(connection, agent_id))
+
+    def receivers(self) -> list[str]:
+        """Read the ids of the paglets for which messages are stored; blocking."""
+        return self.journal.read(queued.receivers)
+
+    def timers(self) -> list[tuple[str, str, float]]:
+        """Read paglet, name and time of every reminder; blocking."""
+        return self.journal.read(reminders.all_due)
+
+    def summaries(self) -> list[RecordSummary]:
+        """Read what there is of every paglet; blocking."""
+        return self.journal.read(paglets.summaries)
+
+    def crash_errors(self, agent_ids: Iterable[str]) -> dict[str, str]:
+        """Read why paglets crashed; blocking."""
+
+        def read(connection: sqlite3.Connection) -> dict[str, str]:
+            found = {agent_id: paglets.get(connection, agent_id) for agent_id in agent_ids}
+            return {agent_id: row[0].error for agent_id, row in found.items() if row is not None}
+
+        return self.journal.read(read)
+
+
+# --- parts of units ---------------------------------------------------------------------------------------------------
+
+
+def record_of(
+    entry: AgentEntry,
+    status: Status,
+    *,
+    policy: DeactivationPolicy | None = None,
+    request: DeactivationRequest | None = None,
+) -> StoredRecord:
+    """Return a paglet's row, without its state."""
+    return StoredRecord(
+        agent_id=entry.agent_id,
+        agent_class_name=entry.class_name,
+        state_class_name=entry.state_class_name,
+        state_blob=b"",
+        policy=policy or DeactivationPolicy(),
+        request=request or DeactivationRequest(),
+        deactivated_at=time.time(),
+        metadata=metadata_of(entry),
+        status=status,
+        epoch=entry.epoch,
+        home=entry.home,
+        durability=entry.durability,
+    )
+
+
+def metadata_of(entry: AgentEntry) -> dict[str, Any]:
+    """Return what a row says beside its columns."""
+    return {"registered_files": [ref.to_wire() for ref in entry.files.values()]}
+
+
+def files_of(metadata: dict[str, Any]) -> dict[str, PagletFileRef]:
+    """Return the registered files that a row names."""
+    return {ref.name: ref for ref in map(PagletFileRef.from_wire, metadata.get("registered_files", ()))}
+
+
+def enqueue(connection: sqlite3.Connection, agent_id: str, message: QueuedMessage) -> int:
+    """Store a message that waits."""
+    return queued.enqueue(connection, agent_id, message, max_count=QUEUED_MESSAGES, max_bytes=QUEUED_BYTES)
+
+
+def queued_message(delivery: Delivery) -> QueuedMessage:
+    """Return a message that waits in a mailbox as it is stored."""
+    return QueuedMessage(Message.from_wire(unpack(delivery.packed.view())), oneway=delivery.oneway)
+
+
+def handled_row(message_id: str, outcome: Outcome) -> HandledMessage:
+    """Return what is kept of a handled message."""
+    return HandledMessage(message_id, time.time(), outcome.reply, outcome.error)
+
+
+def post_outbox(
+    connection: sqlite3.Connection, sender_id: str, deliveries: Iterable[dict[str, Any]]
+) -> list[OutboxRow]:
+    """Store the one-way messages of a handler; return their rows."""
+    rows = []
+    for delivery in deliveries:
+        host_url, agent_id, body = delivery["host_url"], delivery["agent_id"], pack(delivery)
+        position = outbox.add(connection, sender_id, host_url, agent_id, body)
+        rows.append(OutboxRow(position, sender_id, host_url, agent_id, body, 0))
+    return rows
+
+
+def dead_letter(agent_id: str, host_url: str, message: QueuedMessage, reason: str) -> DeadLetter:
+    """Return a message that cannot be delivered."""
+    return DeadLetter(
+        letter_id=0,  # given by the table
+        died_at=time.time(),
+        agent_id=agent_id,
+        host_url=host_url,
+        message_id=message.message.message_id,
+        kind=message.message.kind,
+        reason=reason,
+        body=pack(message.to_wire()),
+    )
+
+
+def tell_home(
+    connection: sqlite3.Connection, agent_id: str, home: str, here: str, epoch: int, host_url: str | None
+) -> None:
+    """Have the home host of a paglet learn where it is, None for nowhere."""
+    if not home:
+        return
+    if home != here:
+        places.notice_put(connection, NoticeRow(agent_id, home, epoch, host_url))
+    elif host_url not in (None, here) or places.home_get(connection, agent_id) is not None:
+        # Of a paglet that has never left there is nothing to remember.
+        places.home_put(connection, HomeRow(agent_id, epoch, host_url, time.time()))

@@ -1,0 +1,255 @@
+"""Ask every host what became of the paglets and messages, and say what is wrong with it.
+
+The verdict rests on what senders were told (:mod:`tests.faults.workload`) and on what the books of the paglets
+(:mod:`tests.agents.ledger_agent`) say once nothing moves any more:
+
+- *one owner*: every paglet is on exactly one host, awake or asleep;
+- *nothing lost*: what was acknowledged is in the book, and not in the dead letters, which are for receivers that are
+  gone: no receiver ends in these tests;
+- *nothing doubled*: no book names a message twice;
+- *nothing made up*: no book names what nobody sent;
+- *nothing stale*: the count that a sender was told is the place of its message in the book, so no reply was computed
+  from a state that was rolled back afterwards;
+- *in order*: each book names the messages of one sender in the order in which they were sent.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from paglets.core.errors import PagletError
+from tests.faults.cluster import Cluster, HostProcess
+from tests.faults.workload import Notes, Told
+
+QUIET_SECONDS = 60.0
+#: Tables of the journal that are empty, or hold only finished rows, when nothing is under way.
+_BUSY = {
+    "queued": "SELECT count(*) FROM queued WHERE agent_id NOT IN (SELECT agent_id FROM paglets WHERE status = 0)",
+    "outbox": "SELECT count(*) FROM outbox",
+    "transfers": "SELECT count(*) FROM transfers WHERE role != 'activated'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One paglet as one host describes it."""
+
+    host: str
+    active: bool
+    crashed: bool
+    state: dict[str, Any]
+    busy: int
+    """Messages that it has not handled yet."""
+
+    @property
+    def entries(self) -> list[str]:
+        """What its book says."""
+        return list(self.state.get("entries", ()))
+
+
+@dataclass
+class Verdict:
+    """What is wrong; nothing, where the list is empty."""
+
+    problems: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        shown = self.problems[:40]
+        more = [f"… and {len(self.problems) - len(shown)} more"] if len(self.problems) > len(shown) else []
+        return "\n".join([f"{len(self.problems)} problems:", *shown, *more])
+
+    def say(self, problem: str) -> None:
+        """Note a problem."""
+        self.problems.append(problem)
+
+
+def paglets_of(cluster: Cluster, host: HostProcess) -> dict[str, Found]:
+    """Return what a host says of its paglets.
+
+    :raises PagletError: it cannot be asked.
+    """
+    reply = cluster.client.get_json(f"{host.direct_url}/agents?state=all&include_state=1")
+    return {
+        item["agent_id"]: Found(
+            host.name,
+            bool(item.get("active")),
+            bool(item.get("crashed")),
+            item.get("state") or {},
+            sum(int(item.get("mailbox", {}).get(key, 0)) for key in ("queued_count", "in_flight_count"))
+            + int(item.get("queued_message_count", 0) or 0),
+        )
+        for item in reply["agents"]
+    }
+
+
+def quiet(cluster: Cluster, *, wake: bool = True) -> dict[str, list[Found]]:
+    """Wait until every host runs and nothing is under way; return where each paglet was found.
+
+    :param wake: wake sleepers for whom messages wait.
+    """
+    last: list[str] = []
+    calm: dict[str, list[Found]] = {}
+
+    def look() -> bool:
+        nonlocal last, calm
+        try:
+            last, calm = _look_around(cluster)
+        except PagletError as exc:
+            last = [str(exc)]
+        return not last
+
+    try:
+        # Twice in a row, since what left one host may not have reached the other when that was asked.
+        cluster.until(lambda: look() and look(), "everything to come to rest", QUIET_SECONDS)
+    except AssertionError as exc:
+        raise AssertionError(f"{exc}; still under way: {'; '.join(last)}") from None
+    return calm
+
+
+def _look_around(cluster: Cluster) -> tuple[list[str], dict[str, list[Found]]]:
+    under_way: list[str] = []
+    found: dict[str, list[Found]] = {}
+    for host in cluster.hosts.values():
+        for table, count in journal_counts(host.directory).items():
+            if count:
+                under_way.append(f"{count} rows in {table} of {host.name}")
+        for agent_id, item in paglets_of(cluster, host).items():
+            found.setdefault(agent_id, []).append(item)
+            if item.busy:
+                under_way.append(f"{item.busy} messages of {agent_id} on {host.name}")
+    return under_way, found
+
+
+def journal_counts(directory: Path) -> dict[str, int]:
+    """Return how many rows that say that something is under way are in a host's journal, by table."""
+    path = directory / "journal.db"
+    if not path.exists():
+        return {}
+    counts = {}
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for table, query in _BUSY.items():
+            if table in tables and (table != "queued" or "paglets" in tables):
+                counts[table] = int(connection.execute(query).fetchone()[0])
+    return counts
+
+
+def stored_state(directory: Path, agent_id: str) -> bytes:
+    """Return the state of a paglet that its host would bring back, as it lies in the journal."""
+    with closing(sqlite3.connect(f"file:{directory / 'journal.db'}?mode=ro", uri=True)) as connection:
+        row = connection.execute("SELECT * FROM states WHERE agent_id = ?", (agent_id,)).fetchone()
+    return b"".join(value for value in row or () if isinstance(value, bytes))
+
+
+def dead_letters(directory: Path) -> list[tuple[str, str]]:
+    """Return receiver and entry of every dead letter of a host."""
+    path = directory / "journal.db"
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "dead_letters" not in tables:
+            return []
+        rows = connection.execute("SELECT agent_id, body FROM dead_letters").fetchall()
+    return [(agent_id, _entry_of(msgspec.msgpack.decode(body))) for agent_id, body in rows]
+
+
+def _entry_of(wire: Any) -> str:
+    """Return the entry that a message would have made, however deep it is wrapped."""
+    while isinstance(wire, dict):
+        args = wire.get("args")
+        if isinstance(args, dict) and "sender" in args:
+            return f"{args['sender']}:{args['number']}"
+        wire = wire.get("message")
+    return ""
+
+
+def judge(
+    cluster: Cluster, notes: Notes, agent_ids: Collection[str], found: dict[str, list[Found]] | None = None
+) -> Verdict:
+    """Judge a cluster in which nothing is under way any more.
+
+    :param agent_ids: the paglets that must exist.
+    :param found: what :func:`quiet` returned; it is called where this is missing.
+    """
+    verdict = Verdict()
+    found = quiet(cluster) if found is None else found
+    dead = Counter(letter for host in cluster.hosts.values() for letter in dead_letters(host.directory))
+    for text in notes.given_up:
+        verdict.say(f"never acknowledged: {text}")
+    books: dict[str, list[str]] = {}
+    for agent_id in agent_ids:
+        places = found.get(agent_id, [])
+        if len(places) != 1:
+            where = ", ".join(f"{place.host} ({'active' if place.active else 'inactive'})" for place in places)
+            verdict.say(f"paglet {agent_id} is on {len(places)} hosts: {where or 'none'}")
+        for place in places:
+            if place.crashed:
+                verdict.say(f"paglet {agent_id} lies crashed on {place.host}")
+        if places:
+            books[agent_id] = places[0].entries
+    for agent_id, book in books.items():
+        judge_book(verdict, agent_id, book, notes.told, {entry for receiver, entry in dead if receiver == agent_id})
+    return verdict
+
+
+def judge_book(
+    verdict: Verdict, agent_id: str, book: Sequence[str], told: Iterable[Told], dead: Collection[str]
+) -> None:
+    """Compare the book of one paglet with what senders were told."""
+    expected: dict[str, Told | None] = {}
+    begun: set[str] = set()
+    for item in told:
+        begun.add(item.sender)
+        if item.agent_id == agent_id:
+            expected[item.entry] = item
+            if item.kind == "alarm":
+                begun.add(f"{item.sender}!")
+                expected[f"{item.sender}!:{item.number}"] = None
+        if item.relayed_to == agent_id:
+            begun.add(f"{item.sender}>")
+            expected[item.relayed_entry] = None
+    counts = Counter(book)
+    for entry, count in counts.items():
+        if count > 1:
+            verdict.say(f"doubled: {entry} is {count} times in the book of {agent_id}")
+        if entry in dead:
+            verdict.say(f"doubled: {entry} is in the book of {agent_id} and in the dead letters")
+        if entry not in expected and entry.rpartition(":")[0] not in begun:
+            verdict.say(f"made up: {entry} in the book of {agent_id}")
+    for entry, expectation in expected.items():
+        if entry in counts:
+            _judge_reply(verdict, agent_id, book.index(entry) + 1, expectation)
+        elif entry in dead:
+            verdict.say(
+                f"dead: {entry} for {agent_id} is in the dead letters, although nothing kept it from its receiver"
+            )
+        else:
+            how = "passed on" if expectation is None else "one-way" if expectation.oneway else "answered"
+            verdict.say(f"lost: {entry} ({how}) is not in the book of {agent_id}")
+    latest: dict[str, int] = {}
+    for entry in dict.fromkeys(book):
+        sender, _, number = entry.rpartition(":")
+        # What is passed on by several paglets comes over several ways.
+        if latest.get(sender, 0) > int(number) and not sender.endswith(">"):
+            verdict.say(f"out of order: {entry} after {sender}:{latest[sender]} in the book of {agent_id}")
+        latest[sender] = max(latest.get(sender, 0), int(number))
+
+
+def _judge_reply(verdict: Verdict, agent_id: str, place: int, told: Told | None) -> None:
+    """Compare the count that a sender was told with the place of its message in the book."""
+    if told is None or told.oneway or type(told.reply) is not int:
+        return
+    if place != told.reply:
+        verdict.say(f"stale: {told.entry} was told {told.reply} and is number {place} in the book of {agent_id}")
