@@ -86,8 +86,8 @@ def paglets_of(cluster: Cluster, host: HostProcess) -> dict[str, Found]:
             bool(item.get("active")),
             bool(item.get("crashed")),
             item.get("state") or {},
-            sum(int(item.get("mailbox", {}).get(key, 0)) for key in ("queued_count", "in_flight_count"))
-            + int(item.get("queued_message_count", 0) or 0),
+            sum(int((item.get("mailbox") or {}).get(key, 0)) for key in ("queued_count", "in_flight_count"))
+            + int(item.get("queued_message_count") or 0),
         )
         for item in reply["agents"]
     }

@@ -17,7 +17,7 @@ from tests.faults.small_disk import CannotMountError, SmallDisk, small_disk
 from tests.faults.workload import Call, load
 from tests.support import eventually
 
-DISK_BYTES = 12_000_000
+DISK_BYTES = 40_000_000
 #: More than fits into what a journal has in reserve when the disk is full.
 LARGE = 6_000_000
 
@@ -43,8 +43,8 @@ def cramped(disk: SmallDisk, cluster: Cluster) -> Iterator[HostProcess]:
 def too_large_for(cluster: Cluster, host: HostProcess, agent_id: str) -> dict[str, Callable[[], object]]:
     """Return pieces of durable work that need more room than a full disk has, by name."""
     proxy = cluster.proxy(host, agent_id)
-    state = {"ballast": b"b" * LARGE}
-    body = {"agent_class_name": "tests.agents.ledger_agent:Ledger", "state": state}
+    # One that writes no files of its own: what its hooks raise is its own affair.
+    body = {"agent_class_name": "tests.agents.actor:Actor", "state": {"blob": b"b" * LARGE}}
     padded = Message("add", {"sender": "lost", "number": 1, "padding": "p" * LARGE})
     return {
         "create": lambda: cluster.client.post_json(f"{host.url}/agents", body),

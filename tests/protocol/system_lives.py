@@ -128,8 +128,12 @@ class Lives:
         proc.phase = "waking"
         if not row.durable and row.status == "crashed":
             self.host.lost_window(proc)
+        late = self.host.world.bug == "late-window"
         # At once: what is stored has to be recognised, and to be ahead of what comes while the row is written.
-        self.load_queue(proc)
+        if late:
+            proc.window = DedupWindow()
+        else:
+            self.load_queue(proc)
         proc.pending += self.host.queueing[agent]
 
         def apply(disk: Disk) -> None:
@@ -137,6 +141,9 @@ class Lives:
 
         def awake() -> None:
             proc.phase = "live"
+            if late:
+                proc.window.restore(self.host.disk.handled.get(agent, DedupWindow()).export())
+                self.load_queue(proc)
 
         self.host.persist(apply, awake)
 

@@ -33,6 +33,7 @@ Bug: TypeAlias = Literal[
     "window-stays",
     "no-hold",
     "no-wait",
+    "late-window",
 ]
 BUGS: tuple[Bug, ...] = (
     "ack-before-sync",
@@ -42,6 +43,7 @@ BUGS: tuple[Bug, ...] = (
     "window-stays",
     "no-hold",
     "no-wait",
+    "late-window",
 )
 #: Seconds after which a message to a paglet that is not durable is not handled any more (its `timeout` says so).
 LIFETIME = 50.0

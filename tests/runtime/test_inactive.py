@@ -221,7 +221,7 @@ def test_a_shutdown_stores_what_runs_and_the_next_start_wakes_it(hosts: HostFact
     assert stored(again) == [one.agent_id]
 
 
-def test_a_paglet_that_cannot_prepare_for_shutdown_is_stored_as_its_last_checkpoint_is(
+def test_a_paglet_that_cannot_prepare_for_shutdown_sleeps_as_its_last_checkpoint_is(
     hosts: HostFactory, gate: Gate
 ) -> None:
     host = hosts()

@@ -178,7 +178,7 @@ def test_a_reply_that_does_not_come_in_time_is_a_timeout(hosts: HostFactory, gat
     proxy.send(hear("next"))
     # Who stopped waiting may have sent it again: a message is not begun that nobody waits for any more. The last one's
     # time may be over for its sender and not yet for the host.
-    assert heard(host, proxy) in (["next"], ["late", "next"])
+    assert heard(host, proxy)[1:] in (["next"], ["late", "next"])
 
 
 # --- order and bounds --------------------------------------------------------------------------------------------

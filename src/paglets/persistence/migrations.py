@@ -273,6 +273,7 @@ _SECOND: Final[tuple[MigrationStep, ...]] = (
     )
     """,
     "CREATE INDEX ledger_agent ON ledger (agent_id)",
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 
 # One entry per schema version, in order. A released entry is never edited; a change is a new entry at the end.

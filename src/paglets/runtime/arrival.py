@@ -459,7 +459,7 @@ class ArrivalDesk:
         envelope = arrival.incoming.envelope if arrival.incoming is not None else None
         names = {
             "source_host_name": envelope.source_host_name if envelope is not None else "",
-            "source_host_address": plan.source,
+            "source_host_address": (envelope.source_host_address if envelope is not None else "") or plan.source,
             "target_host_name": self._kernel.config.name,
             "target_host_address": self._kernel.address(),
         }
@@ -554,8 +554,6 @@ class ArrivalDesk:
             data = {"source_agent_id": plan.origin_id}
         kernel.emit("clone" if plan.kind is TransferKind.CLONE else "arrival", entry, data=data)
         entry.release_held()
-        if not place.alive:
-            kernel.crashed_unseen(entry)
         arrival.settled = kernel.loop.create_task(self._settle(arrival, entry))
         kernel.keep(arrival.settled)
         if place.run_ended is None and not deferred:

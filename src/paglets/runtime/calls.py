@@ -19,10 +19,11 @@ from paglets.remote import requests
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.agents import AgentEntry, Phase, SelfCall
 from paglets.runtime.attachment import EMPTY, Attachment
+from paglets.runtime.checkpoints import check_keeps_checkpoints
 from paglets.runtime.frames import Frame
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.local_client import as_over_http
-from paglets.runtime.node import Node, check_keeps_checkpoints, new_agent_id, proxy_of
+from paglets.runtime.node import Node, new_agent_id, proxy_of
 from paglets.runtime.place import Place, packed
 from paglets.runtime.post import Posting
 from paglets.runtime.views import mailbox_counts

@@ -7,7 +7,7 @@ them, so half of a handler's work is never a checkpoint; the process sends nothi
 
 from __future__ import annotations
 
-from paglets.core.errors import PagletError
+from paglets.core.errors import LifecycleError, PagletError
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.frames import Op
 from paglets.runtime.kernel import Kernel
@@ -39,22 +39,47 @@ class Checkpointer:
         if entry.active and place is not None and place.alive and not self._kernel.closing:
             self._kernel.background(self._take(entry, place))
 
+    async def take(self, entry: AgentEntry) -> None:
+        """Take a checkpoint of an active paglet now, after the handler that runs.
+
+        :raises LifecycleError: its class keeps none.
+        :raises InsufficientStorageError: the disk is full; the last checkpoint stays.
+        """
+        check_keeps_checkpoints(entry)
+        await self._checkpoint(entry, entry.live_place())
+
     async def _take(self, entry: AgentEntry, place: Place) -> None:
         loop = self._kernel.loop
+        began = loop.time()
+        goes_on = entry.checkpoint_failed
         try:
-            # However long the handler takes that runs now: there is nothing to keep before it ends.
-            frame = await place.request(Op.CHECKPOINT, b"\x01" if entry.checkpoint_failed else b"")
-        except PagletError:
-            return  # the process has ended, and everybody who needs to know does
-        taken = loop.time()
-        try:
-            if frame.attachment.nbytes and entry.place is place and entry.active:
-                await self._kernel.vault.checkpoint(entry, frame.attachment)
-                entry.remember_state(frame.attachment)
-            entry.checkpoint_failed = False
+            goes_on = await self._checkpoint(entry, place)
         except PagletError as exc:
-            entry.checkpoint_failed = True
+            if not place.alive:
+                return  # the process has ended, and everybody who needs to know does
+            goes_on = True
             self._kernel.emit("checkpoint-failed", entry, error=str(exc))
-        if (frame.payload or entry.checkpoint_failed) and entry.checkpoint_due is None and entry.active:
-            spent = loop.time() - taken
-            self._plan(entry, max(self._interval, spent / MOST_SHARE))
+        if goes_on and entry.checkpoint_due is None and entry.active:
+            self._plan(entry, max(self._interval, (loop.time() - began) / MOST_SHARE))
+
+    async def _checkpoint(self, entry: AgentEntry, place: Place) -> bool:
+        """Take a checkpoint; return whether something may change the state without a message."""
+        # However long the handler takes that runs now: there is nothing to keep before it ends.
+        frame = await place.request(Op.CHECKPOINT, b"\x01" if entry.checkpoint_failed else b"")
+        if frame.attachment.nbytes and entry.place is place and entry.active:
+            entry.checkpoint_failed = True
+            await self._kernel.vault.checkpoint(entry, frame.attachment)
+            entry.remember_state(frame.attachment)
+        entry.checkpoint_failed = False
+        return bool(frame.payload)
+
+
+def check_keeps_checkpoints(entry: AgentEntry) -> None:
+    """Refuse a checkpoint of a paglet that keeps none.
+
+    :raises LifecycleError: its ``DURABILITY`` is ``none``.
+    """
+    if not entry.durable:
+        raise LifecycleError(
+            f"{entry.class_name} keeps no checkpoints: its DURABILITY is 'none'; say 'checkpoint' or 'message'"
+        )

@@ -73,6 +73,11 @@ class FileDesk:
         if path.exists():
             _remove_tree(path)
 
+    def note_stay(self, agent_id: str, epoch: int) -> None:
+        """Know that a paglet is here in this epoch, so that the end of an earlier stay leaves its files alone."""
+        with self._lock:
+            self._epochs[agent_id] = epoch
+
     def make_room(self, agent_id: str, epoch: int) -> None:
         """Have a paglet that arrives find no work directory of an earlier stay, whose end may still be under way."""
         with self._lock:

@@ -35,6 +35,8 @@ from paglets.core.policies import RestartPolicy
 from paglets.core.runtime_values import Durability
 from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.journal import Journal
+from paglets.persistence.rows import OutboxRow
+from paglets.protocol.delivery.window import DedupWindow
 from paglets.protocol.supervision import InHand, Restart
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, AgentTable, Delivery, Phase, SelfCall
@@ -44,7 +46,7 @@ from paglets.runtime.launch.base import Launcher
 from paglets.runtime.ledger import Ledger
 from paglets.runtime.place import Place, describe_exit
 from paglets.runtime.pump import MessagePump
-from paglets.runtime.vault import Vault
+from paglets.runtime.vault import Aftermath, Vault
 from paglets.serialization.names import ClassPolicy, validate_qualified_name
 from paglets.serialization.values import pack, unpack
 
@@ -129,6 +131,7 @@ class Kernel:
         self.call_handler: Callable[[AgentEntry, Place, Frame], None]
         self.self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
         self.is_stored: Callable[[str], bool] = lambda _: False
+        self.post: Callable[[Sequence[OutboxRow]], None]
         self.revive: Callable[[AgentEntry, str], Coroutine[Any, Any, None]]
 
     # --- helpers ------------------------------------------------------------------------------------------------------
@@ -295,6 +298,8 @@ class Kernel:
         answer = unpack(frame.payload)
         entry.resources = answer["resources"]
         try:
+            if answer["durability"] == Durability.MESSAGE and entry.durability is not Durability.MESSAGE:
+                entry.window = DedupWindow()  # with room for as many as are on disk
             entry.durability = Durability(answer["durability"])
             entry.restart = RestartPolicy.from_wire(answer["restart"])
         except ValueError as exc:
@@ -316,6 +321,8 @@ class Kernel:
     def activate(self, entry: AgentEntry) -> None:
         """Let an entry be seen as active; its messages wait until :meth:`begin`."""
         entry.phase = Phase.ACTIVE
+        if entry.place is not None and entry.place.ended.done():
+            self._crash(entry, "process ended before the paglet was active")
 
     def open_mailbox(self, entry: AgentEntry) -> None:
         """Let an entry's messages be delivered, unless an operation on it holds them back."""
@@ -519,7 +526,7 @@ class Kernel:
             async with entry.lock:
                 if not entry.crashed:
                     raise ConflictError(f"paglet {entry.agent_id} has been started again meanwhile")
-                await self.vault.ended(entry.agent_id, entry.class_name, entry.epoch, entry.home, ())
+                await self.vault.disposed(entry, (), Aftermath())
                 entry.restarting = False
                 entry.phase = Phase.GONE
                 self.agents.remove(entry)
@@ -529,12 +536,14 @@ class Kernel:
             return
         async with self.operation(entry, parent=parent, in_handler=in_handler) as place:
             event = self.event_fields(entry.agent_id, reason="dispose")
-            await self.hook(place, "on_disposing", event, cleanup="dispose", parent=parent)
+            answer, _ = await self.hook(place, "on_disposing", event, cleanup="dispose", parent=parent)
             waiting = [queued.item for queued in entry.mailbox.waiting()]
-            await self.vault.ended(entry.agent_id, entry.class_name, entry.epoch, entry.home, waiting)
+            aftermath = Aftermath.of(entry, in_handler, answer, None)
+            rows = await self.vault.disposed(entry, waiting, aftermath)
             for delivery in waiting:
                 delivery.stored = True  # as a dead letter
             waiting = self.leave(entry, None, farewell=bool(parent))
+        self.post(rows)
         self.emit("dispose", entry, data={"active": True})
         gone = InvalidAgentError(f"paglet {entry.agent_id} was disposed")
         for delivery in waiting:
@@ -549,10 +558,6 @@ class Kernel:
             return  # whoever starts it gets the error of its request
         code = place.exitcode
         self._crash(entry, describe_exit(code) if code is not None else "process ended")
-
-    def crashed_unseen(self, entry: AgentEntry) -> None:
-        """Note that the process of a paglet ended after it had voted for its arrival and before it was active."""
-        self._crash(entry, "process ended before the paglet was active")
 
     def reload(self, entry: AgentEntry, why: str) -> None:
         """End the process of a paglet that is ahead of its row, and start it again from that."""
@@ -569,6 +574,8 @@ class Kernel:
 
     def _crash(self, entry: AgentEntry, error: str) -> None:
         """Note a death that nobody asked for, and do as the paglet's restart policy says."""
+        if entry.crashed:
+            return
         delivery = entry.current
         in_hand = None if delivery is None else InHand(delivery.message_id, delivery.oneway)
         entry.deaths, verdict = entry.deaths.died(self.loop.time(), entry.restart, entry.durability, in_hand)

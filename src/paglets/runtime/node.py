@@ -19,7 +19,6 @@ from paglets.core.errors import (
     ConflictError,
     ForbiddenError,
     HostError,
-    LifecycleError,
     RemoteHostError,
     TransferError,
 )
@@ -89,7 +88,7 @@ class Node:
         self.whereabouts = Whereabouts(kernel, self.dormitory, ports.words)
         self.post.forwarder = self.whereabouts
         self.outbox = Outbox(kernel, self.post)
-        self.dormitory.post = self.outbox.send
+        kernel.post = self.outbox.send
         self.checkpoints = Checkpointer(kernel)
         JournalRecorder(kernel, post=self.outbox.send, orphaned=self._orphaned)
         kernel.messages.buried = self._bury
@@ -122,12 +121,21 @@ class Node:
         :raises HostError: it cannot be read.
         """
         kernel = self.kernel
+        await kernel.vault.settle_in()
         summaries = await kernel.on_disk(kernel.vault.summaries)
         crashed = [summary.agent_id for summary in summaries if summary.status is Status.CRASHED]
         wanted = self.dormitory.load(summaries, await kernel.on_disk(kernel.vault.crash_errors, crashed))
         self.timers.load(await kernel.on_disk(kernel.vault.timers))
-        await kernel.on_disk(self.files.clear, {summary.agent_id for summary in summaries})
         found = await kernel.on_disk(self._log.load)
+        stay = {summary.agent_id: summary.epoch for summary in summaries if summary.status is not Status.DEPARTING}
+        stay.update({record.plan.agent_id: record.plan.epoch for record, _ in found.prepared})
+        known = stay.keys() | {summary.agent_id for summary in summaries}
+        await kernel.on_disk(self.files.clear, known)
+        for commit in found.commits:
+            agent_id = commit.record.plan.agent_id
+            if agent_id in stay:
+                # It is back: what its earlier departure still has to remove must not be what it has now.
+                self.files.note_stay(agent_id, stay[agent_id])
         for text in found.unreadable:
             kernel.emit("transfer-fault", error=f"a record of a transfer cannot be read: {text}")
         self.arrivals.restore(found.prepared, found.activated)
@@ -145,7 +153,11 @@ class Node:
                 kernel.background(self.post.collect(agent_id))
 
     def _orphaned(self, agent_id: str) -> None:
-        self.kernel.background(self.post.collect(agent_id))
+        """See to a message that was stored for a paglet that sleeps or has left by now."""
+        if agent_id in self.dormitory:
+            self.dormitory.look_at_mail(agent_id)
+        else:
+            self.kernel.background(self.post.collect(agent_id))
 
     async def _collect_and_wake(self, agent_id: str) -> None:
         await self.post.collect(agent_id, wake=True)
@@ -218,7 +230,7 @@ class Node:
             ),
             agent_id=envelope.agent_id,
             epoch=0 if envelope.kind is EnvelopeKind.CLONE else first_epoch(),
-            source=envelope.source_host_address or "import",
+            source=self.kernel.address(),  # whoever asks after a crash what became of it hears that it came to nothing
             target=self.kernel.address(),
             origin_id=envelope.clone_of or "",
         )
@@ -330,9 +342,7 @@ class Node:
 
         :raises LifecycleError: its class keeps none.
         """
-        entry = self.kernel.agents.require(agent_id)
-        check_keeps_checkpoints(entry)
-        await self.kernel.vault.checkpoint(entry, await self.kernel.state_blob(entry))
+        await self.checkpoints.take(self.kernel.agents.require(agent_id))
 
     async def remind(
         self,
@@ -484,17 +494,6 @@ class Node:
         entry = self.kernel.agents.require(agent_id)
         if entry.files.pop(name, None) is not None:
             await self.kernel.vault.files_changed(entry)
-
-
-def check_keeps_checkpoints(entry: AgentEntry) -> None:
-    """Refuse a checkpoint of a paglet that keeps none.
-
-    :raises LifecycleError: its ``DURABILITY`` is ``none``.
-    """
-    if not entry.durable:
-        raise LifecycleError(
-            f"{entry.class_name} keeps no checkpoints: its DURABILITY is 'none'; say 'checkpoint' or 'message'"
-        )
 
 
 def ticket_of(payload: dict[str, Any], *, required: bool = False) -> TransferTicket:

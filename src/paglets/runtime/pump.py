@@ -142,8 +142,12 @@ class MessagePump:
         if frame is not None and frame.type != FrameType.FAILURE and entry.durability is Durability.MESSAGE:
             answer = unpack(frame.payload)
             entry.resources = answer["resources"]
-            if entry.place is place and place.left_for is None and entry.phase is Phase.ACTIVE:
-                self.recorder.record(entry, delivery, answer, frame.attachment)
+            if place.left_for is None and not place.detached:
+                if entry.phase is Phase.ACTIVE:
+                    self.recorder.record(entry, delivery, answer, frame.attachment)
+                else:
+                    # Its process is being ended, and what this handler did with it.
+                    self._died(entry, place, delivery)
                 return
             # The handler moved or stored its own paglet; what is to be known of it went along.
             reply, error = outcome_as_answer(Outcome(answer.get("reply"), answer.get("error")))

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from paglets.core.errors import ConflictError, InvalidAgentError, PagletError, PagletInactiveError
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
+from paglets.core.runtime_values import Durability
 from paglets.persistence.persistency import QueuedMessage
-from paglets.persistence.rows import OutboxRow, RecordSummary, Status, StoredRecord
+from paglets.persistence.rows import RecordSummary, Status, StoredRecord
 from paglets.protocol.mailbox import Queued
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, Delivery, Phase, SelfCall
@@ -56,8 +57,6 @@ class Dormitory:
         self._waking: dict[str, asyncio.Task[dict[str, str]]] = {}
         # Set by the post office: delivers a message that waited in a mailbox when its paglet was stored.
         self.redeliver: Callable[[str, Delivery], None]
-        # Set by the outbox: sends what a handler left behind.
-        self.post: Callable[[Sequence[OutboxRow]], None]
         kernel.is_stored = self.__contains__
         kernel.revive = self._revive
 
@@ -119,7 +118,7 @@ class Dormitory:
                 delivery.stored = True
             waiting = kernel.leave(entry, location, farewell=bool(parent))
             self._lay_down(entry, policy)
-        self.post(rows)
+        kernel.post(rows)
         kernel.emit("deactivate", entry, data={"reason": request.reason})
         for delivery in waiting:
             if delivery.stored:
@@ -144,7 +143,7 @@ class Dormitory:
     def look_at_mail(self, agent_id: str) -> None:
         """Wake a paglet for which messages are stored, if its policy lets messages wake it."""
         summary = self._sleepers.get(agent_id)
-        if summary is not None and summary.policy.activate_on_message:
+        if summary is not None and summary.policy.activate_on_message and not self._kernel.closing:
             self._kernel.background(self._wake_unasked(agent_id, "message"))
 
     def _lay_down(self, entry: AgentEntry, policy: DeactivationPolicy) -> None:
@@ -192,8 +191,7 @@ class Dormitory:
             raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
         self.rise(agent_id)  # first, so that nobody wakes it meanwhile
         try:
-            found = await self.record(agent_id)
-            await self._vault.ended(agent_id, summary.agent_class_name, summary.epoch, found.record.home, ())
+            await self._vault.disposed_asleep(summary)
         except BaseException:
             self.lay_down(summary)
             raise
@@ -289,6 +287,8 @@ class Dormitory:
             raise
         if not entry.window:
             entry.window.restore(found.window)
+        if entry.durability is Durability.MESSAGE:
+            entry.window_lost_at = None
         entry.restarting = False
         entry.error = None
         entry.exitcode = None

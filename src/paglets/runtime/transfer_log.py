@@ -205,7 +205,7 @@ class TransferLog:
         """
         plan, envelope, luggage = record.plan, cargo.envelope, cargo.luggage
         here = self._address()
-        home = here if plan.kind is TransferKind.CLONE else luggage.home
+        home = here if plan.kind is TransferKind.CLONE else luggage.home or here
         request = DeactivationRequest()
         if not plan.activate:
             request = DeactivationRequest(

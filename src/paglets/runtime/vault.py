@@ -256,11 +256,36 @@ class Vault:
 
         await self.journal.write(unit)
 
-    async def ended(self, agent_id: str, class_name: str, epoch: int, home: str, waiting: Sequence[Delivery]) -> None:
-        """Note that a paglet exists no more; accepted messages that wait for it become dead letters."""
+    async def disposed(self, entry: AgentEntry, waiting: Sequence[Delivery], aftermath: Aftermath) -> list[OutboxRow]:
+        """Note that a paglet exists no more, and what its last handler did; return what is to be sent.
+
+        Accepted messages that wait for it become dead letters.
+        """
+        lost = [queued_message(delivery) for delivery in waiting if delivery.oneway and not delivery.stored]
+        unit = self._end(entry.agent_id, entry.class_name, entry.epoch, entry.home, lost)
+
+        def disposed(connection: sqlite3.Connection) -> list[OutboxRow]:
+            rows = aftermath.write(connection, entry)
+            unit(connection)
+            return rows
+
+        return await self.journal.write(disposed)
+
+    async def disposed_asleep(self, summary: RecordSummary) -> None:
+        """Note that a sleeping paglet exists no more."""
+
+        def unit(connection: sqlite3.Connection) -> None:
+            found = paglets.get(connection, summary.agent_id)
+            home = "" if found is None else found[0].home
+            self._end(summary.agent_id, summary.agent_class_name, summary.epoch, home, [])(connection)
+
+        await self.journal.write(unit)
+
+    def _end(
+        self, agent_id: str, class_name: str, epoch: int, home: str, lost: Sequence[QueuedMessage]
+    ) -> Callable[[sqlite3.Connection], None]:
         row = self.ledger.ended(agent_id, class_name, epoch)
         here = self._address()
-        lost = [queued_message(delivery) for delivery in waiting if delivery.oneway and not delivery.stored]
 
         def unit(connection: sqlite3.Connection) -> None:
             paglets.remove(connection, agent_id)
@@ -270,7 +295,7 @@ class Vault:
             # One more than where it was: this must not be taken for the news that it had arrived.
             tell_home(connection, agent_id, home, here, epoch + 1, None)
 
-        await self.journal.write(unit)
+        return unit
 
     async def stopped(self, entries: Sequence[AgentEntry], waiting: dict[str, list[Delivery]]) -> None:
         """Note that the host was stopped without storing its paglets: those that are still active end with it."""
@@ -344,6 +369,11 @@ class Vault:
     def summaries(self) -> list[RecordSummary]:
         """Read what there is of every paglet; blocking."""
         return self.journal.read(paglets.summaries)
+
+    async def settle_in(self) -> None:
+        """Note the address of this host; have everyone know it if it was another in its former life."""
+        here = self._address()
+        await self.journal.write(lambda connection: places.settle_in(connection, here))
 
     def crash_errors(self, agent_ids: Iterable[str]) -> dict[str, str]:
         """Read why paglets crashed; blocking."""

@@ -116,3 +116,28 @@ def _trim_ended(c: sqlite3.Connection, agent_id: str) -> None:
             "(SELECT told_at FROM homes WHERE host_url IS NULL ORDER BY told_at DESC LIMIT 1 OFFSET ?)",
             (MOST_ENDED - 1,),
         )
+
+
+def settle_in(c: sqlite3.Connection, here: str) -> str | None:
+    """Note the address of this host; where it was another before, return that one.
+
+    What is kept under the former address is kept under this one from now on, and the home hosts of all paglets here
+    are to be told.
+    """
+    row = c.execute("SELECT value FROM facts WHERE name = 'address'").fetchone()
+    former = None if row is None else str(row[0])
+    if former == here:
+        return None
+    c.execute("INSERT OR REPLACE INTO facts (name, value) VALUES ('address', ?)", (here,))
+    if former is None:
+        return None
+    for table in ("paglets", "departed"):
+        c.execute(f"UPDATE {table} SET home = ? WHERE home = ?", (here, former))  # noqa: S608 - two names from above
+    c.execute("UPDATE homes SET host_url = ? WHERE host_url = ?", (here, former))
+    c.execute("DELETE FROM notices WHERE home = ?", (here,))
+    c.execute(
+        "INSERT OR REPLACE INTO notices (agent_id, home, epoch, host_url) "
+        "SELECT agent_id, home, epoch, ? FROM paglets WHERE home NOT IN ('', ?) AND status <> 3",
+        (here, here),
+    )
+    return former

@@ -46,7 +46,24 @@ what it knows. `hops` bounds what a lying host can do.
 
 *Ambiguity is named.* `CHECKPOINT` and `NONE` lose the window with the process. For a minute after that a repeated
 message is refused, because it may have been handled by the process that died. After that minute its senders have given
-up, and it is taken for a new one.
+up, and it is taken for a new one. An outbox does not give up, so it has to take this refusal as final: a dead letter.
+
+What the shell has to see to
+----------------------------
+
+Each of these was a way to lose, double or reorder a message; `tests/protocol/simulate_system.py` finds them.
+
+- Window and queue are read before a mailbox takes anything, when a paglet wakes, too. Until then: `Hold`.
+- A message that is being written for a sleeper (`Queue`) while another one wakes it belongs to the process from the
+  moment its unit is on disk, and to the luggage: nothing departs or sleeps before every unit about it is settled.
+- The snapshot of a departing paglet is taken when its handler has ended *and* what it did is on disk. Deliveries are
+  held back from before that moment until the transfer is decided.
+- The window travels, sleeps and wakes with the paglet, and so does when it was last lost.
+- A message that was answered "queued" is accepted, synchronous or not: it travels, and is never dropped silently.
+- A unit that failed may be on disk all the same. What a handler did is looked up in the window that is read again;
+  whether a message was accepted, in the queue. The repair of such a unit must not be repeated after a later unit about
+  the same paglet.
+- A paglet whose arrival is being written (or written again) is `Arriving`, whatever its row says: nobody wakes it.
 
 Sources: P. Helland, "Life beyond Distributed Transactions", CIDR 2007; R. Fowler, "The Complexity of Using Forwarding
 Addresses for Decentralized Object Finding", PODC 1986 (forwarders that are compressed by the answers); A. Birrell,
