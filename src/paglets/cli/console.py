@@ -20,12 +20,14 @@ __all__ = [
     "duration_text",
     "err_console",
     "fail",
+    "note",
     "one_line",
     "print_error",
     "print_json",
     "print_table",
     "print_whole",
     "printable",
+    "say",
     "table",
 ]
 
@@ -64,6 +66,16 @@ def fail(command: str, exc: BaseException | str, *, code: int = 2) -> NoReturn:
     """Write an error and end the command with an exit code."""
     print_error(command, exc)
     raise typer.Exit(code)
+
+
+def say(text: str) -> None:
+    """Write one line to standard output as it is: no markup, not folded, and nothing a terminal would obey."""
+    console.print(printable(text), markup=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Write one line that is no error to standard error."""
+    err_console.print(one_line(text), markup=False, soft_wrap=True)
 
 
 def one_line(text: str) -> str:

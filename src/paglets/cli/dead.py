@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from paglets.cli.console import bytes_text, console, print_error, print_json, print_table
+from paglets.cli.console import bytes_text, note, print_error, print_json, print_table, say
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
     FAILURE_EXIT,
@@ -111,6 +111,9 @@ def list_letters(
                 for each in letters
             ]
             print_table("Dead letters", ["letter", "time", "to", "kind", "reason"], rows)
+            for server, given in answers.given:
+                if len(given) == limit:
+                    note(f"these are the oldest {limit} of {server.name}; --limit shows more")
         for failure in answers.failures:
             print_error(command, failure)
         if answers.missing:
@@ -215,7 +218,7 @@ def clear(
                 if json:
                     print_json({"cleared": count, "failed": failed})
                 else:
-                    console.print(f"{count} cleared")
+                    say(f"{count} cleared")
                 _fail_if(command, failed)
                 return
         _report(command, "cleared", "cleared", done, failed, json=json)
@@ -290,9 +293,9 @@ def _report(
         print_json({key: list(done), "failed": list(failed)})
     else:
         for label in done:
-            console.print(f"{label} {words}", soft_wrap=True, markup=False)
+            say(f"{label} {words}")
         if not done and not failed:
-            console.print("there are no dead letters")
+            say("there are no dead letters")
     _fail_if(command, failed)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from paglets.cli.console import console, err_console, one_line, print_error, print_json
+from paglets.cli.console import note, one_line, print_error, print_json, say
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
     FAILURE_EXIT,
@@ -149,12 +149,12 @@ class Printer:
             if self._json:
                 sys.stdout.write(json_module.dumps(event.to_wire(), default=str) + "\n")
             else:
-                console.print(line_of(event), markup=False, soft_wrap=True)
+                say(line_of(event))
         sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """Say something about the events to whoever watches."""
-        err_console.print(one_line(text), markup=False, soft_wrap=True)
+        note(text)
 
 
 def line_of(event: ContextEvent) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,11 +60,20 @@ class Answers:
 class Fleet:
     """Some hosts and a client to reach them.
 
-    :param offline: hosts of the mesh that are known and not asked.
+    :param offline: names of hosts of the mesh that are known and not asked.
+    :param entry: the host through which the others were found; None where only certain ones are meant.
     """
 
-    def __init__(self, client: HostClient, servers: Sequence[ServerRef], offline: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        client: HostClient,
+        servers: Sequence[ServerRef],
+        offline: Sequence[str] = (),
+        *,
+        entry: ServerRef | None = None,
+    ) -> None:
         self.client = client
+        self.entry = entry
         self.servers = list(servers)
         self.offline = list(offline)
         self.admin = PagletsAdminClient(self.servers, client=client)
@@ -79,10 +88,10 @@ class Fleet:
             return cls(client, [_entry(client, where.host, where.timeout)])
         entry = _entry(client, where.entry, where.timeout)
         refs = PagletsAdminClient([entry], client=client).list_hosts(entry)
-        known = [_server(ref, entry) for ref in refs if ref.online or ref.name == entry.name] or [entry]
+        known = servers_of(refs, entry)
         offline = [ref.name for ref in refs if not ref.online and ref.name != entry.name]
         if where.host is None:
-            return cls(client, known, offline)
+            return cls(client, known, offline, entry=entry)
         named = [server for server in known if server.name == where.host]
         if not named:
             state = "is offline" if where.host in offline else "is not known"
@@ -159,14 +168,17 @@ def fleet_of(where: Where) -> Iterator[Fleet]:
 
 def _entry(client: HostClient, name: str | None, timeout: float) -> ServerRef:
     try:
-        return select_reachable_entry_server(entry_name=name, client=client, timeout=timeout)
+        found = select_reachable_entry_server(entry_name=name, client=client, timeout=timeout)
     except ValueError as exc:
         raise RemoteHostError(f"{exc}. Start a host with 'paglets host', or name one with --entry URL") from exc
+    # Whatever a host says of itself, it is reached as it was found.
+    return ServerRef(found.name, normalize_server_url(name)) if name and "://" in name else found
 
 
-def _server(ref: HostRef, entry: ServerRef) -> ServerRef:
-    # The entry host is reached as it was found, whatever it says of itself.
-    return entry if ref.name == entry.name else ServerRef(ref.name, ref.url)
+def servers_of(refs: Iterable[HostRef], entry: ServerRef) -> list[ServerRef]:
+    """Return the hosts to ask out of those that the entry host knows: itself, and all that are online."""
+    online = [ref for ref in refs if ref.online or ref.name == entry.name]
+    return [entry if ref.name == entry.name else ServerRef(ref.name, ref.url) for ref in online] or [entry]
 
 
 def _listed(labels: Sequence[str]) -> str:

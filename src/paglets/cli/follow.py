@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from paglets.cli.console import print_error
+from paglets.cli.fleet import servers_of
 from paglets.core.context_events import ContextEvent
 from paglets.core.errors import AuthenticationError, PagletError
+from paglets.protocol.membership import HostRef
 from paglets.remote.admin import ServerRef
 from paglets.remote.aio import AsyncHostClient
 
@@ -23,6 +25,7 @@ PAGE: Final = 1000
 PACE_SECONDS: Final = 0.1
 FIRST_RETRY_SECONDS: Final = 0.5
 LONGEST_RETRY_SECONDS: Final = 15.0
+NEW_HOSTS_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -63,9 +66,27 @@ async def _follow_all(fleet: Fleet, chosen: Selection, printer: Printer, *, late
         AsyncHostClient(fleet.client.timeout, api_key=fleet.client.api_key) as client,
         asyncio.TaskGroup() as followers,
     ):
-        for server in fleet.servers:
-            follower = Follower(client, server, chosen, printer, command)
-            followers.create_task(follower.run(from_now=latest is not None))
+        followed: set[str] = set()
+        servers, from_now = fleet.servers, latest is not None
+        while True:
+            for server in servers:
+                if server.name not in followed:
+                    followed.add(server.name)
+                    follower = Follower(client, server, chosen, printer, command)
+                    followers.create_task(follower.run(from_now=from_now))
+            if fleet.entry is None:
+                return
+            await asyncio.sleep(NEW_HOSTS_SECONDS)
+            # What a host did before it was found belongs to what happens.
+            servers, from_now = await _servers(client, fleet.entry), False
+
+
+async def _servers(client: AsyncHostClient, entry: ServerRef) -> list[ServerRef]:
+    try:
+        reply = await client.get_json(f"{entry.url.rstrip('/')}/hosts")
+        return servers_of([HostRef.from_wire(wire) for wire in reply["hosts"]], entry)
+    except (PagletError, KeyError, TypeError):
+        return []  # its own follower says that it does not answer
 
 
 class Follower:

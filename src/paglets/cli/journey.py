@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from paglets.cli.console import bytes_text, console, duration_text, one_line, print_error, print_json, print_table
+from paglets.cli.console import bytes_text, duration_text, one_line, print_error, print_json, print_table, say
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
     FAILURE_EXIT,
@@ -98,9 +98,9 @@ def _print(found: Journey) -> None:
     last = found.stages[-1]
     if where is not None:
         name = (last.peer_name if last.event == "departed" else last.host) or "another host"
-        console.print(f"It is on {name}, {where}.", markup=False, soft_wrap=True)
+        say(f"It is on {name}, {where}.")
     elif last.event == "ended":
-        console.print("It has ended.", markup=False)
+        say("It has ended.")
 
 
 def _took(seconds: float) -> str:

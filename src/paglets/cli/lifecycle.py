@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from paglets.cli.console import console, print_error, print_json
+from paglets.cli.console import print_error, print_json, say
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
     FAILURE_EXIT,
@@ -96,7 +96,7 @@ def move(
             print_json({"agent_id": found.agent_id, "from": found.server.url, "host_url": location})
         else:
             where = names.get(location.rstrip("/"), location)
-            console.print(f"{found.agent_id} moved from {found.server.name} to {where}", soft_wrap=True, markup=False)
+            say(f"{found.agent_id} moved from {found.server.name} to {where}")
 
 
 def _target(fleet: Fleet, target: str) -> str:
@@ -149,7 +149,7 @@ def sleep(
             wire = None if agreed is None else agreed.to_wire()
             print_json({"agent_id": found.agent_id, "host_url": found.server.url, "policy": wire})
         else:
-            console.print(f"{found.agent_id} sleeps on {found.server.name}{_terms(agreed)}", soft_wrap=True)
+            say(f"{found.agent_id} sleeps on {found.server.name}{_terms(agreed)}")
 
 
 def _wake_at(duration: str | None, until: str | None) -> float | None:
@@ -206,7 +206,7 @@ def wake(
         if json:
             print_json({"agent_id": found.agent_id, "host_url": location})
         else:
-            console.print(f"{found.agent_id} is awake on {found.server.name}", soft_wrap=True)
+            say(f"{found.agent_id} is awake on {found.server.name}")
 
 
 def rm(
@@ -243,7 +243,7 @@ def rm(
                     print_error(command, f"{found.agent_id}: {exc}")
                 else:
                     if not json:
-                        console.print(f"{found.agent_id} ended on {found.server.name}", soft_wrap=True)
+                        say(f"{found.agent_id} ended on {found.server.name}")
         if json:
             lost = {each["agent_id"] for each in failed}
             print_json({"removed": [each for each in meant if each not in lost], "failed": failed})
@@ -253,6 +253,6 @@ def rm(
 
 def _confirm(found: list[Found]) -> None:
     for each in found:
-        console.print(each.label, soft_wrap=True, markup=False)
+        say(each.label)
     if not typer.confirm(f"End {'this paglet' if len(found) == 1 else f'these {len(found)} paglets'} for good?"):
         raise typer.Exit(FAILURE_EXIT)

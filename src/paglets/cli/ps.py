@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from paglets.cli.console import console, err_console, one_line, print_error, print_json, print_whole, table
+from paglets.cli.console import console, note, one_line, print_error, print_json, print_whole, table
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
     FAILURE_EXIT,
@@ -77,9 +77,12 @@ def ps(
                 print_json(_payload(fleet, found, answers))
             else:
                 shown = _table(found, wide=wide)
-                print_whole(shown) if wide else console.print(shown)
+                if wide:
+                    print_whole(shown)
+                else:
+                    console.print(shown)
                 if fleet.offline:
-                    err_console.print(f"offline, and not asked: {', '.join(fleet.offline)}", soft_wrap=True)
+                    note(f"offline, and not asked: {', '.join(fleet.offline)}")
         for failure in answers.failures:
             print_error(command, failure)
         if answers.missing:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from paglets.cli.console import console, print_json, printable
+from paglets.cli.console import console, print_json, printable, say
 from paglets.cli.options import (
     AgentArgument,
     EntryOption,
@@ -94,7 +94,7 @@ def send(
                 }
             )
         elif oneway:
-            console.print(f"sent {message.message_id}", soft_wrap=True)
+            say(f"sent {message.message_id}")
         elif isinstance(plain, str):
             console.print(_text(plain), markup=False, soft_wrap=True)
         else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from paglets.core.errors import ConflictError, InvalidAgentError, PagletCrashedError
+from paglets.core.errors import ConflictError, HostError, InvalidAgentError, PagletCrashedError
 from paglets.core.policies import RestartPolicy
 from paglets.core.runtime_values import Durability
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
@@ -26,6 +26,9 @@ MAILBOX_MESSAGES = 10_000
 MAILBOX_BYTES = 256 * 1024 * 1024
 #: Repeated messages of one paglet that are remembered.
 MOST_REPEATED = 1_000
+#: What is remembered in memory of the messages that a paglet handled, unless that is on disk as well.
+MOST_REMEMBERED = 256
+MOST_REMEMBERED_BYTES = 256 * 1024
 
 
 class Phase(Enum):
@@ -70,6 +73,15 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldPosting:
+    """A message that came while it was undecided whether its paglet is here."""
+
+    again: Callable[[], None]
+    """Posts it again."""
+    done: DeliveryDone
+
+
+@dataclass(frozen=True, slots=True)
 class SelfCall:
     """A lifecycle call that a paglet made on itself before it was active; it takes effect afterwards."""
 
@@ -95,7 +107,7 @@ class AgentEntry:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     home: str = ""
     """Base URL of the host it was created on, which always learns where it is."""
-    window: DedupWindow = field(default_factory=DedupWindow)
+    window: DedupWindow = field(default_factory=lambda: DedupWindow(MOST_REMEMBERED, MOST_REMEMBERED_BYTES))
     """What became of the newest messages, for those that are sent again."""
     repeated: dict[str, None] = field(default_factory=dict)
     """Ids of messages that somebody sent again, the newest last."""
@@ -113,7 +125,7 @@ class AgentEntry:
     deaths: Supervisor = field(default_factory=Supervisor)
     verdict: MessageVerdict | None = None
     """What is to become of the message that was being handled when its process died."""
-    held: list[Callable[[], None]] | None = None
+    held: list[HeldPosting] | None = None
     """While a transfer is undecided: what came meanwhile, to be posted again. None at all other times."""
     restarting: bool = False
     """Whether a crashed paglet is about to be started again, so that its messages wait."""
@@ -182,8 +194,15 @@ class AgentEntry:
     def release_held(self) -> None:
         """Post again what came while a transfer was undecided."""
         held, self.held = self.held, None
-        for post in held or ():
-            post()
+        for posting in held or ():
+            posting.again()
+
+    def fail_held(self, error: BaseException) -> None:
+        """Answer what came meanwhile with an error."""
+        held, self.held = self.held, None
+        failure = error if isinstance(error, Exception) else HostError(f"paglet {self.agent_id} did not start")
+        for posting in held or ():
+            posting.done(None, failure)
 
     def remember_state(self, blob: Attachment) -> None:
         """Keep the newest state blob."""

@@ -540,6 +540,8 @@ class ArrivalDesk:
         elif cargo is not None and plan.kind is not TransferKind.LOCAL:
             entry.home = cargo.luggage.home
             entry.window.restore(cargo.luggage.window)
+            lost = cargo.luggage.window_lost
+            entry.window_lost_at = None if lost is None else kernel.loop.time() - lost
             self._dormitory.take_in(entry, cargo.luggage.mailbox, stored=entry.durability is Durability.MESSAGE)
         if plan.kind is TransferKind.LOCAL:
             if entry.place is not None:

@@ -23,7 +23,9 @@ from paglets.serialization.values import unpack
 T = TypeVar("T")
 
 MAX_LISTED: Final = 1000
-"""Letters that one answer lists, and that one request retries."""
+"""Letters that one answer lists."""
+MAX_RETRIED: Final = dead_letters.MOST_LETTERS
+"""Letters that one request retries: all there can be."""
 RETRY_SECONDS: Final = 20.0
 """How long one request may begin deliveries."""
 
@@ -81,7 +83,8 @@ class DeadLetterDesk:
         :param limit: at most so many, and at most `MAX_LISTED`.
         :param agent_id: only those to this paglet.
         """
-        return [described(letter) for letter in await self._read(since, limit, agent_id)]
+        found = await self._headings(since, min(limit, MAX_LISTED), agent_id)
+        return [described(letter, size) for letter, size in found]
 
     async def get(self, letter_id: int) -> dict[str, Any]:
         """Return a letter as plain values, with its message.
@@ -90,7 +93,7 @@ class DeadLetterDesk:
         """
         letter = await self._letter(letter_id)
         queued = message_of(letter)
-        return described(letter) | {
+        return described(letter, len(letter.body)) | {
             "message": queued.message.to_wire(),
             "oneway": queued.oneway,
             "queued_at": queued.queued_at,
@@ -118,7 +121,7 @@ class DeadLetterDesk:
             self._in_progress.discard(letter_id)
 
     async def retry_all(
-        self, *, agent_id: str | None = None, limit: int = MAX_LISTED, seconds: float = RETRY_SECONDS
+        self, *, agent_id: str | None = None, limit: int = MAX_RETRIED, seconds: float = RETRY_SECONDS
     ) -> RetryReport:
         """Deliver letters again, one after the other in their order, and say what became of each.
 
@@ -126,32 +129,39 @@ class DeadLetterDesk:
         overtakes it, and after a host that cannot be reached all others to it; they are reported with the same error.
 
         :param agent_id: only those to this paglet.
-        :param limit: at most so many, the oldest, and at most `MAX_LISTED`.
+        :param limit: at most so many, the oldest.
         :param seconds: after which no further one is begun.
         """
         report = RetryReport()
         failures: dict[str, dict[str, str]] = {}
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        for letter in await self._read(0, limit, agent_id):
-            failure = failures.get(letter.agent_id) or failures.get(letter.host_url)
-            if failure is None and loop.time() >= deadline:
-                report.untried += 1
-                continue
-            if failure is None:
-                try:
-                    await self.retry(letter.letter_id)
-                except NotFoundError:
-                    continue  # cleared, or accepted on behalf of somebody else, meanwhile
-                except (PagletError, OSError) as exc:
-                    failure = failures[letter.agent_id] = error_to_wire(exc, table=HTTP_ERRORS)
-                    if isinstance(exc, RemoteHostError | OSError):
-                        failures[letter.host_url] = failure
-                else:
-                    report.accepted.append(letter.letter_id)
-                    continue
-            report.failed.append({"letter_id": letter.letter_id, **failure})
+        deadline = asyncio.get_running_loop().time() + seconds
+        since, left = 0, limit
+        while page := await self._headings(since, min(left, MAX_LISTED), agent_id):
+            for letter, _ in page:
+                await self._retry_unless_hopeless(letter, report, failures, deadline)
+            since, left = page[-1][0].letter_id, left - len(page)
         return report
+
+    async def _retry_unless_hopeless(
+        self, letter: DeadLetter, report: RetryReport, failures: dict[str, dict[str, str]], deadline: float
+    ) -> None:
+        failure = failures.get(letter.agent_id) or failures.get(letter.host_url)
+        if failure is None and asyncio.get_running_loop().time() >= deadline:
+            report.untried += 1
+            return
+        if failure is None:
+            try:
+                await self.retry(letter.letter_id)
+            except NotFoundError:
+                return  # cleared, or accepted on behalf of somebody else, meanwhile
+            except (PagletError, OSError) as exc:
+                failure = failures[letter.agent_id] = error_to_wire(exc, table=HTTP_ERRORS)
+                if isinstance(exc, RemoteHostError | OSError):
+                    failures[letter.host_url] = failure
+            else:
+                report.accepted.append(letter.letter_id)
+                return
+        report.failed.append({"letter_id": letter.letter_id, **failure})
 
     async def clear(self, letter_id: int) -> None:
         """Forget a letter.
@@ -173,11 +183,12 @@ class DeadLetterDesk:
             raise _unknown(letter_id)
         return letter
 
-    async def _read(self, since: int, limit: int, agent_id: str | None) -> list[DeadLetter]:
-        most = max(0, min(limit, MAX_LISTED))
+    async def _headings(self, since: int, limit: int, agent_id: str | None) -> list[tuple[DeadLetter, int]]:
         return await self._on_disk(
             self._journal.read,
-            lambda connection: dead_letters.listing(connection, since=since, limit=most, agent_id=agent_id or None),
+            lambda connection: dead_letters.headings(
+                connection, since=since, limit=max(0, limit), agent_id=agent_id or None
+            ),
         )
 
 
@@ -190,8 +201,8 @@ def message_of(letter: DeadLetter) -> QueuedMessage:
     return QueuedMessage.from_wire(unpack(letter.body))
 
 
-def described(letter: DeadLetter) -> dict[str, Any]:
-    """Return a letter as plain values, without its message."""
+def described(letter: DeadLetter, size: int) -> dict[str, Any]:
+    """Return a letter as plain values, without its message, which has so many bytes."""
     return {
         "letter_id": letter.letter_id,
         "died_at": letter.died_at,
@@ -200,5 +211,5 @@ def described(letter: DeadLetter) -> dict[str, Any]:
         "message_id": letter.message_id,
         "kind": letter.kind,
         "reason": letter.reason,
-        "size_bytes": len(letter.body),
+        "size_bytes": size,
     }

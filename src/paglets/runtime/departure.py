@@ -405,6 +405,8 @@ class DepartureDesk:
             luggage.home = entry.home
             luggage.mailbox = [queued_message(delivery) for delivery in departure.travelling]
             luggage.window = entry.window.export()
+            lost = entry.window_lost_at
+            luggage.window_lost = None if lost is None else self._kernel.loop.time() - lost
             aftermath = self._aftermath(departure)
             if aftermath.message_id:
                 luggage.window.append((aftermath.message_id, aftermath.outcome))

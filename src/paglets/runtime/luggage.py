@@ -28,6 +28,8 @@ class Luggage:
     mailbox: list[QueuedMessage] = field(default_factory=list)
     """Accepted one-way messages, in the order of their delivery."""
     window: list[Remembered] = field(default_factory=list)
+    window_lost: float | None = None
+    """Seconds since the paglet came back from a crash without its window, None where it did not."""
     reminders: list[ReminderRow] = field(default_factory=list)
 
     def pack(self) -> bytes:
@@ -41,6 +43,7 @@ class Luggage:
                     [message_id, None if outcome is None else [outcome.reply, outcome.error]]
                     for message_id, outcome in self.window
                 ],
+                "window_lost": self.window_lost,
                 "reminders": rows_to_wire(self.reminders),
             }
         )
@@ -56,15 +59,18 @@ class Luggage:
             return cls()
         try:
             wire = unpack(packed)
-            durability = wire["durability"]
+            durability, window_lost = wire["durability"], wire.get("window_lost")
             reminders = rows_from_wire(wire["reminders"], agent_id)
             if len(reminders) > MAX_REMINDERS or not isinstance(wire["home"], str):
                 raise ValueError("out of bounds")
+            if not isinstance(window_lost, float | None):
+                raise TypeError("window_lost is a number of seconds")
             return cls(
                 wire["home"],
                 None if durability is None else Durability(durability),
                 [QueuedMessage.from_wire(item) for item in wire["mailbox"]],
                 _window(wire["window"]),
+                window_lost,
                 reminders,
             )
         except (TypeError, ValueError, KeyError) as exc:

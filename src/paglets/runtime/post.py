@@ -25,7 +25,7 @@ from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.protocol.delivery import routing
-from paglets.runtime.agents import AgentEntry, Delivery, DeliveryDone, Phase
+from paglets.runtime.agents import AgentEntry, Delivery, DeliveryDone, HeldPosting, Phase
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.place import packed
@@ -158,7 +158,7 @@ class PostOffice:
             case routing.Hold():
                 if entry.held is None:
                     entry.held = []
-                entry.held.append(lambda: self.post(entry.agent_id, posting, done))
+                entry.held.append(HeldPosting(lambda: self.post(entry.agent_id, posting, done), done))
             case routing.Join():
                 known = entry.pending[posting.message_id]
                 known.joined = [*(known.joined or ()), done]

@@ -14,6 +14,8 @@ from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.rows import RecordSummary, Status, StoredRecord
+from paglets.protocol.delivery.routing import AMBIGUOUS_SECONDS
+from paglets.protocol.delivery.window import DedupWindow
 from paglets.protocol.mailbox import Queued
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, Delivery, Phase, SelfCall
@@ -28,6 +30,8 @@ from paglets.runtime.vault import Aftermath, Awakened, files_of
 #: How long one paglet may take to prepare for the host's shutdown.
 SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS = 0.5
 STARTUP_CONCURRENCY = 16
+#: Sleepers whose handled messages are remembered in memory.
+MOST_WINDOWS = 4_096
 
 
 class Timers(Protocol):
@@ -54,6 +58,8 @@ class Dormitory:
         self._sleepers: dict[str, RecordSummary] = {}
         self._recovering: set[str] = set()
         """Those of them that were active when the host died, and are not back yet."""
+        self._windows: dict[str, DedupWindow] = {}
+        """What the newest sleepers remembered, of those that have no such thing on disk."""
         self._waking: dict[str, asyncio.Task[dict[str, str]]] = {}
         # Set by the post office: delivers a message that waited in a mailbox when its paglet was stored.
         self.redeliver: Callable[[str, Delivery], None]
@@ -118,6 +124,7 @@ class Dormitory:
                 delivery.stored = True
             waiting = kernel.leave(entry, location, farewell=bool(parent))
             self._lay_down(entry, policy)
+            self._keep_window(entry)
         kernel.post(rows)
         kernel.emit("deactivate", entry, data={"reason": request.reason})
         for delivery in waiting:
@@ -145,6 +152,24 @@ class Dormitory:
         summary = self._sleepers.get(agent_id)
         if summary is not None and summary.policy.activate_on_message and not self._kernel.closing:
             self._kernel.background(self._wake_unasked(agent_id, "message"))
+
+    def _keep_window(self, entry: AgentEntry) -> None:
+        if entry.durability is not Durability.MESSAGE:
+            self._windows[entry.agent_id] = entry.window
+            if len(self._windows) > MOST_WINDOWS:
+                del self._windows[next(iter(self._windows))]
+
+    def _recall_window(self, entry: AgentEntry, found: Awakened) -> None:
+        """Have a paglet that comes back know which messages it has handled, as far as that is known."""
+        if entry.durability is Durability.MESSAGE:
+            entry.window.restore(found.window)
+            entry.window_lost_at = None
+            return
+        window = self._windows.pop(entry.agent_id, None)
+        if window is not None:
+            entry.window = window
+        elif time.time() - found.record.deactivated_at < AMBIGUOUS_SECONDS:
+            entry.window_lost_at = self._kernel.loop.time()
 
     def _lay_down(self, entry: AgentEntry, policy: DeactivationPolicy) -> None:
         self.lay_down(
@@ -245,6 +270,7 @@ class Dormitory:
             entry = kernel.reserve(
                 agent_id, summary.agent_class_name, summary.state_class_name, epoch=summary.epoch, from_store=True
             )
+            entry.held = []  # until its window and what waits on disk are in place
             entry.window_lost_at = began if reason == "recovery" else None
             try:
                 found = await self.record(agent_id)
@@ -254,6 +280,7 @@ class Dormitory:
         else:
             # A crashed entry starts again as it is: its mailbox and its window are still true.
             entry.place = None
+            entry.held = []
             entry.phase = Phase.STARTING
             was_restarting, entry.restarting = entry.restarting, True
             try:
@@ -261,6 +288,7 @@ class Dormitory:
             except BaseException as exc:
                 entry.restarting = was_restarting
                 kernel.show_crashed(entry, str(exc))
+                entry.release_held()
                 if isinstance(exc, InvalidAgentError):
                     raise ConflictError(
                         f"crashed paglet {agent_id} keeps no state to start from (its DURABILITY is "
@@ -286,9 +314,7 @@ class Dormitory:
             self._failed_to_wake(entry, record.status, exc)
             raise
         if not entry.window:
-            entry.window.restore(found.window)
-        if entry.durability is Durability.MESSAGE:
-            entry.window_lost_at = None
+            self._recall_window(entry, found)
         entry.restarting = False
         entry.error = None
         entry.exitcode = None
@@ -296,6 +322,7 @@ class Dormitory:
         self.rise(agent_id)
         entry.deferred[:0] = calls
         kernel.activate(entry)
+        entry.release_held()
         data: dict[str, Any] = {"queued_message_count": len(found.waiting)}
         if reason != "activate":
             data["reason"] = reason
@@ -323,12 +350,14 @@ class Dormitory:
         """Leave a paglet that did not start where it was: asleep, or crashed."""
         kernel = self._kernel
         if status is Status.INACTIVE and not entry.restarting:
-            kernel.abandon(entry)
+            kernel.abandon(entry, error if isinstance(error, PagletError) else None)
+            entry.fail_held(error)
             return
         if entry.place is not None:
             entry.place.kill()
         self.rise(entry.agent_id)
         kernel.show_crashed(entry, str(error) or type(error).__name__)
+        entry.release_held()
         kernel.background(self._vault.crashed(entry.agent_id, entry.class_name, entry.epoch, str(error)))
 
     def take_in(

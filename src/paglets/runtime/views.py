@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from paglets.core.errors import InvalidAgentError, PagletError
+from paglets.persistence.tables import queued
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.sleep import Dormitory
@@ -84,11 +85,17 @@ class Views:
     async def list_agents(
         self, *, active: bool = True, inactive: bool = False, include_state: bool = False
     ) -> list[dict[str, Any]]:
-        """Return summaries: the active (and crashed) paglets in order of creation, then the inactive ones."""
+        """Return summaries: the active (and crashed) paglets in order of creation, then the inactive ones, which have
+        `queued_message_count` as well."""
+        kernel = self._kernel
+        # First, since the rest must see one moment.
+        waiting = await kernel.on_disk(kernel.journal.read, queued.counts) if inactive else {}
         found = [self._active_summary(entry) for entry in self._kernel.agents.visible()] if active else []
         if inactive:
             found += [
-                self.summary(agent_id) for agent_id in self._dormitory.agent_ids if agent_id not in self._kernel.agents
+                self.summary(agent_id) | {"queued_message_count": waiting.get(agent_id, 0)}
+                for agent_id in self._dormitory.agent_ids
+                if agent_id not in kernel.agents
             ]
         if include_state:
             for summary in found:

@@ -18,6 +18,14 @@ _LISTING_OF_PAGLET = """
     SELECT letter_id, died_at, agent_id, host_url, message_id, kind, reason, body FROM dead_letters
     WHERE agent_id = ? AND letter_id > ? ORDER BY letter_id LIMIT ?
 """
+_HEADINGS = """
+    SELECT letter_id, died_at, agent_id, host_url, message_id, kind, reason, length(body) FROM dead_letters
+    WHERE letter_id > ? ORDER BY letter_id LIMIT ?
+"""
+_HEADINGS_OF_PAGLET = """
+    SELECT letter_id, died_at, agent_id, host_url, message_id, kind, reason, length(body) FROM dead_letters
+    WHERE agent_id = ? AND letter_id > ? ORDER BY letter_id LIMIT ?
+"""
 _GET = """
     SELECT letter_id, died_at, agent_id, host_url, message_id, kind, reason, body FROM dead_letters
     WHERE letter_id = ?
@@ -58,6 +66,18 @@ def listing(
         else c.execute(_LISTING_OF_PAGLET, (agent_id, since, limit))
     )
     return [DeadLetter(*row) for row in rows]
+
+
+def headings(
+    c: sqlite3.Connection, *, since: int = 0, limit: int = 100, agent_id: str | None = None
+) -> list[tuple[DeadLetter, int]]:
+    """Return letters as `listing` does, but in place of their bodies, which may be large, the sizes of these."""
+    rows = (
+        c.execute(_HEADINGS, (since, limit))
+        if agent_id is None
+        else c.execute(_HEADINGS_OF_PAGLET, (agent_id, since, limit))
+    )
+    return [(DeadLetter(*heading, b""), size) for *heading, size in rows]
 
 
 def get(c: sqlite3.Connection, letter_id: int) -> DeadLetter | None:

@@ -70,6 +70,11 @@ def count(c: sqlite3.Connection, agent_id: str) -> int:
     return _size(c, agent_id)[0]
 
 
+def counts(c: sqlite3.Connection) -> dict[str, int]:
+    """Return how many messages wait for each paglet that has any."""
+    return dict(c.execute("SELECT agent_id, count FROM queue_sizes").fetchall())
+
+
 def receivers(c: sqlite3.Connection) -> list[str]:
     """Return the ids of the paglets for which messages wait."""
     return [agent_id for (agent_id,) in c.execute("SELECT agent_id FROM queue_sizes ORDER BY agent_id")]

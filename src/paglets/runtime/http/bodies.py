@@ -10,7 +10,7 @@ import msgspec
 
 from paglets.core.messages import NORMAL_PRIORITY, SYNCHRONOUS, Message
 from paglets.core.terms import FIRST_ATTEMPT, MAX_CHAIN, MAX_HOPS, DeliveryTerms
-from paglets.runtime.dead_letters import MAX_LISTED
+from paglets.runtime.dead_letters import MAX_RETRIED
 
 ShortText = Annotated[str, msgspec.Meta(max_length=4096)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
@@ -166,4 +166,4 @@ class LettersBody(msgspec.Struct, kw_only=True):
     """Which dead letters: all, or those to one paglet."""
 
     agent_id: ShortText | None = None
-    limit: Annotated[int, msgspec.Meta(ge=0, le=MAX_LISTED)] = MAX_LISTED
+    limit: Annotated[int, msgspec.Meta(ge=0, le=MAX_RETRIED)] = MAX_RETRIED

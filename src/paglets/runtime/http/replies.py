@@ -77,7 +77,7 @@ class MailboxCounts(msgspec.Struct, kw_only=True):
 
 
 class AgentReply(msgspec.Struct, kw_only=True):
-    """A paglet; what an inactive one has no use for is missing, and the last two of one that is not."""
+    """A paglet; what an inactive one has no use for is missing, and the last three of one that is not."""
 
     agent_id: str
     class_name: str
@@ -96,6 +96,9 @@ class AgentReply(msgspec.Struct, kw_only=True):
     resources: dict[str, bool] = {}
     deactivated_at: float | None = None
     deactivation_policy: Annotated[dict[str, Any] | None, msgspec.Meta(description="What wakes it.")] = None
+    queued_message_count: Annotated[
+        int | None, msgspec.Meta(description="Messages that wait for it, in a listing and with its state.")
+    ] = None
 
 
 class AgentsReply(msgspec.Struct, kw_only=True):
@@ -105,10 +108,9 @@ class AgentsReply(msgspec.Struct, kw_only=True):
 
 
 class StateReply(AgentReply, kw_only=True):
-    """A paglet and its state; of an inactive one also how many messages wait."""
+    """A paglet and its state."""
 
     state: dict[str, Any]
-    queued_message_count: Count | None = None
 
 
 class ProxyRecord(msgspec.Struct, kw_only=True):
