@@ -8,6 +8,7 @@ from typing import Any
 
 from paglets.core.agent import Paglet, PagletState, handler
 from paglets.core.messages import Message
+from paglets.core.runtime_values import Durability
 from paglets.remote.references import PagletProxyRef
 
 
@@ -44,6 +45,19 @@ class Caller(Paglet[EchoState]):
             proxy.send(Message("echo", {"a": 1}))
             seconds.append(time.perf_counter() - start)
         return seconds
+
+
+class Recorded(Paglet[EchoState]):
+    """Count, with every message on disk."""
+
+    State = EchoState
+    DURABILITY = Durability.MESSAGE
+
+    @handler
+    def add(self) -> int:
+        """Count one more."""
+        self.state.count += 1
+        return self.state.count
 
 
 class Spinner(Paglet[EchoState]):

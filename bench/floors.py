@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import http.client
 import os
+import queue
 import socket
 import sqlite3
 import statistics
@@ -248,6 +249,45 @@ def sqlite_commit(rounds: int = 60) -> float:
             return statistics.median(timed(once, rounds)) * 1e3
         finally:
             connection.close()
+
+
+def grouped_commits(threads: int = 16, each: int = 200) -> float:
+    """Return the transactions per second of threads that wait for one writer, which commits all that wait together."""
+    waiting: queue.SimpleQueue[threading.Lock | None] = queue.SimpleQueue()
+
+    def write(path: Path) -> None:
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("CREATE TABLE t (k INTEGER PRIMARY KEY, v BLOB)")
+        while (first := waiting.get()) is not None:
+            group = [first]
+            while not waiting.empty():
+                another = waiting.get()
+                if another is not None:
+                    group.append(another)
+            connection.execute("BEGIN IMMEDIATE")
+            for _ in group:
+                connection.execute("INSERT INTO t (v) VALUES (?)", (b"x" * 500,))
+            connection.execute("COMMIT")
+            for lock in group:
+                lock.release()
+        connection.close()
+
+    def work(_: int) -> None:
+        lock = threading.Lock()
+        lock.acquire()
+        for _ in range(each):
+            waiting.put(lock)
+            lock.acquire()
+
+    with tempfile.TemporaryDirectory() as directory:
+        writer = threading.Thread(target=write, args=(Path(directory) / "x.db",))
+        writer.start()
+        seconds = run_threads(threads, work)
+        waiting.put(None)
+        writer.join()
+    return threads * each / seconds
 
 
 def sha256_rate() -> float:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import psutil
 
-from bench import floors
+from bench import durable, floors
 from bench.agents import Caller, Echo, EchoState, Spinner
 from bench.measure import Row, milliseconds, timed
 from paglets.core.messages import Message
@@ -144,7 +144,7 @@ def messages(quick: bool) -> Iterator[Row]:
 
 def moves(quick: bool) -> Iterator[Row]:
     """Move between hosts in different processes."""
-    small_floor = floors.in_small_process("fork_to_ready") + 3 * floors.http_round_trip(200)
+    small_floor = floors.in_small_process("fork_to_ready") + 3 * (floors.http_round_trip(200) + floors.sqlite_commit())
     large_floor = floors.loopback_transfer()
     with local_host() as host, peer_host() as peer:
 
@@ -166,7 +166,7 @@ def moves(quick: bool) -> Iterator[Row]:
             floor=small_floor,
             aim=10.0,
             reference=149.0,
-            note="not durable yet; floor: fork + 3 requests",
+            note="durable; floor: fork, 3 requests, 3 commits",
         )
         large = host.create(Echo, EchoState(content=os.urandom(64 * MEGABYTE)))
         seconds = timed(there_and_back(large), 6 if quick else 20, warm_up=2)
@@ -226,5 +226,8 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "messages": messages,
     "moves": moves,
     "sleeping": sleeping,
+    "recorded": durable.recorded,
+    "recovery": durable.recovery,
+    "sleepers": durable.sleepers,
     "load": under_load,
 }

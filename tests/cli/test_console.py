@@ -117,3 +117,17 @@ def test_a_wrong_command_line_is_one_line_and_2(argv: list[str], capsys: pytest.
     assert captured.err.count("\n") == 1
     assert captured.err.startswith("paglets")
     assert "--help" in captured.err
+
+
+def test_a_line_is_said_as_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    text = "[red]" + "x" * 30
+    console.say(f"{text}\x1b[2J")
+    console.note(f"{text}\nmore")
+    assert capsys.readouterr() == (f"{text}\\x1b[2J\n", f"{text} more\n")
+
+
+def test_a_whole_table_is_not_folded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    console.print_whole(console.table("T", ["a", "b"], [["x" * 30, "y" * 30]]))
+    assert f"{'x' * 30}   {'y' * 30}" in capsys.readouterr().out

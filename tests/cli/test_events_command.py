@@ -181,6 +181,17 @@ def test_a_host_that_is_started_again_is_followed_on(hosts: HostFactory, follow:
     assert [line.rpartition("; ")[2] for line in program.err] == ["trying on", "followed answers again"]
 
 
+def test_a_host_that_joins_later_is_followed_from_its_start(hosts: HostFactory, follow: Callable[..., Program]) -> None:
+    first = hosts("first", mesh=True)
+    program = follow("--json", "--kind", "context-start", entry=first.address)
+    eventually(lambda: first.events._signals, "a request that waits for the next event")
+    hosts("second", mesh=True, peers=[first.address])
+    told = program.json_line()
+    assert (told["kind"], told["host_name"]) == ("context-start", "second")
+    program.process.send_signal(signal.SIGINT)
+    assert program.wait() == 0
+
+
 def test_following_ends_when_the_key_is_refused(hosts: HostFactory, follow: Callable[..., Program]) -> None:
     host = hosts("locked", api_key="secret")
     program = follow("--host", host.address)

@@ -299,6 +299,17 @@ def test_named_arguments() -> None:
     assert named_arguments(["a=", "b:=1.5", "c=:=", 'd:="=="']) == {"a": "", "b": 1.5, "c": ":=", "d": "=="}
 
 
+def test_ps_counts_the_messages_that_wait_for_a_sleeper(pair: Pair, run: Run) -> None:
+    pair.create("alpha", "sleeper")
+    pair.create("alpha", "dreamer")
+    for agent_id in ("sleeper", "dreamer"):
+        run("sleep", agent_id, "--messages-wait")
+    for _ in range(2):
+        run("send", "sleeper", "count", "--oneway")
+    waiting = {line.split()[0]: line.split()[4] for line in run("ps", "--inactive")[1].splitlines() if "Talker" in line}
+    assert waiting == {"sleeper": "2", "dreamer": "0"}
+
+
 # --- move, sleep, wake ------------------------------------------------------------------------------------------------
 
 
@@ -360,6 +371,14 @@ def test_a_sleeper_wakes_in_time(pair: Pair, run: Run) -> None:
     pair.create("alpha", "sleeper")
     assert run("sleep", "sleeper", "--for", "0.2s")[0] == 0
     eventually(lambda: pair.client.agent_info(pair.alpha, "sleeper")["active"], "the paglet awake")
+
+
+def test_a_crashed_paglet_is_woken(pair: Pair, run: Run) -> None:
+    pair.create("beta", "crasher")
+    pair.send("beta", "crasher", "count", by=3)
+    run("send", "crasher", "leave", "code:=3")
+    assert run("wake", "crasher") == (0, "crasher is awake on beta\n", "")
+    assert pair.client.agent_info(pair.beta, "crasher")["active"] is True
 
 
 @pytest.mark.parametrize(

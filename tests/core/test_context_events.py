@@ -50,6 +50,37 @@ def test_ids_count_from_one_and_events_are_listed_at_once(log: ContextEventLog) 
     assert (first.service_name, first.data, first.error) == ("s", {"x": 1}, "e")
 
 
+def test_a_signal_is_given_after_every_event_on_the_thread_that_emits(log: ContextEventLog) -> None:
+    seen: list[tuple[int, threading.Thread]] = []
+
+    def signal() -> None:
+        # The event is there already.
+        seen.append((log.events_since()[-1].event_id, threading.current_thread()))
+
+    log.add_signal(signal)
+    emit(log)
+    other = threading.Thread(target=emit, args=(log,))
+    other.start()
+    other.join(LONG)
+    log.remove_signal(signal)
+    log.remove_signal(signal)
+    emit(log)
+    assert seen == [(1, threading.current_thread()), (2, other)]
+
+
+def test_a_failing_listener_is_signalled_as_well(log: ContextEventLog) -> None:
+    reported = threading.Event()
+
+    def fail(event: ContextEvent) -> None:
+        log.add_signal(reported.set)
+        raise RuntimeError("no")
+
+    log.add_listener(fail)
+    emit(log)
+    assert reported.wait(LONG)
+    assert [event.kind for event in log.events_since()] == ["create", "event-listener-failed"]
+
+
 def test_the_log_keeps_a_copy_of_the_data(log: ContextEventLog) -> None:
     data = {"x": 1}
     emit(log, data=data)

@@ -12,15 +12,17 @@ import pytest
 
 from paglets.core import errors
 from paglets.core.messages import Message
+from paglets.core.policies import DeactivationPolicy
 from paglets.core.runtime_values import ServiceScope
 from paglets.remote.admin import AgentRecord, PagletsAdminClient, ServerRef, select_reachable_entry_server
 from paglets.remote.client import HostClient
+from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
 from paglets.serialization.codec import qualified_name
 from tests.agents.actor import Actor, ActorState
 from tests.agents.services import CONTRACT, Painter, PainterState
 from tests.remote.scripted import Answer, ScriptedHost, reply, response
-from tests.support import HostFactory, free_port, where
+from tests.support import HostFactory, eventually, free_port, where
 
 ACTOR = qualified_name(Actor)
 ACTOR_STATE = qualified_name(ActorState)
@@ -93,6 +95,45 @@ def test_only_enabled_hosts_are_asked(alpha: Host, beta: Host) -> None:
     admin.set_servers([off])
     assert (admin.health_all(), admin.list_agents_all()) == ([], [])
     assert admin.health(off).reachable
+
+
+def test_where_a_paglet_was_and_is(alpha: Host, beta: Host) -> None:
+    admin = admin_of(alpha, beta)
+    agent = only_agent_of(admin, alpha.create(Actor))
+    admin.dispatch(agent, beta.address)
+    journey = admin.journey(agent)
+    assert [(stage.host, stage.event) for stage in journey.stages] == [
+        ("alpha", "created"),
+        ("alpha", "departed"),
+        ("beta", "arrived"),
+    ]
+    assert admin.locate(agent)["host_url"] == beta.address
+
+
+def only_agent_of(admin: PagletsAdminClient, proxy: PagletProxy) -> AgentRecord:
+    (record,) = [record for record in admin.list_agents_all() if record.agent_id == proxy.agent_id]
+    return record
+
+
+def test_dead_letters_are_listed_retried_and_cleared(alpha: Host) -> None:
+    admin, server = admin_of(alpha), server_of(alpha)
+    for _ in range(2):
+        sleeper = alpha.create(Actor, agent_id="sleeper")
+        sleeper.deactivate(policy=DeactivationPolicy(activate_on_message=False))
+        sleeper.send_oneway(Message("do", {"steps": "count 1"}))
+        alpha.dispose("sleeper")
+    first, second = eventually(
+        lambda: found if len(found := admin.list_dead_letters(server)) == 2 else None, "both letters"
+    )
+    assert admin.list_dead_letters(server, since=first["letter_id"], limit=5, agent_id="sleeper") == [second]
+    admin.clear_dead_letter(server, second["letter_id"])
+    with pytest.raises(errors.InvalidAgentError):
+        admin.retry_dead_letter(server, first["letter_id"])
+    back = alpha.create(Actor, agent_id="sleeper")
+    admin.retry_dead_letter(server, first["letter_id"])
+    eventually(lambda: alpha.get_state("sleeper", ActorState).count == 1, "the message handled")
+    assert admin.list_dead_letters(server) == []
+    back.dispose()
 
 
 def test_a_host_without_mesh_knows_itself(alpha: Host) -> None:

@@ -196,6 +196,31 @@ def test_only_the_letters_of_one_paglet_are_retried_or_cleared(tmp_path: Path) -
     play(tmp_path, story)
 
 
+def test_more_than_a_page_of_letters_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paglets.runtime.dead_letters.MAX_LISTED", 2)
+
+    async def story(scene: Scene) -> None:
+        scene.post.refuse["gone"] = InvalidAgentError("no paglet gone")
+        ids = [await scene.die(agent_id) for agent_id in ("gone", "a", "gone", "a", "a", "a")]
+        report = await scene.desk.retry_all(limit=5)
+        assert report.accepted == [ids[1], ids[3], ids[4]]
+        assert [failure["letter_id"] for failure in report.failed] == [ids[0], ids[2]]
+        assert await scene.left() == [ids[0], ids[2]]  # two are listed at once
+        assert await scene.desk.count() == 3
+
+    play(tmp_path, story)
+
+
+def test_a_listing_has_the_size_of_what_it_does_not_read(tmp_path: Path) -> None:
+    async def story(scene: Scene) -> None:
+        small, large = await scene.die("a"), await scene.die("a", args={"data": b"x" * 100_000})
+        sizes = [letter["size_bytes"] for letter in await scene.desk.listing()]
+        assert sizes == [(await scene.desk.get(each))["size_bytes"] for each in (small, large)]
+        assert sizes[1] - sizes[0] > 99_000
+
+    play(tmp_path, story)
+
+
 def test_a_retry_of_all_ends_in_time(tmp_path: Path) -> None:
     async def story(scene: Scene) -> None:
         ids = [await scene.die(agent_id) for agent_id in ("a", "b")]

@@ -24,6 +24,7 @@ from paglets.core.errors import (
     RemoteHostError,
     RemoteTimeoutError,
 )
+from paglets.core.terms import MAX_HOPS
 from paglets.persistence.rows import DepartedRow, HomeRow, NoticeRow
 from paglets.persistence.tables import places
 from paglets.protocol.delivery import forwarding, routing
@@ -32,7 +33,7 @@ from paglets.remote.aio import AsyncHostClient
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.place import packed
-from paglets.runtime.post import Posting
+from paglets.runtime.post import Posting, permanent
 from paglets.runtime.sleep import Dormitory
 
 #: How long a forwarded message may take to be handled where its sender named no limit.
@@ -147,7 +148,7 @@ class Whereabouts:
                         state, action = state.broken()
                     except InvalidAgentError as exc:
                         error = exc
-                        state, action = state.unknown()
+                        state, action = await self._stranger(state, url, agent_id, end - loop.time())
                     except PagletError as exc:
                         error = exc
                         state, action = state.answered()
@@ -156,7 +157,7 @@ class Whereabouts:
                         state, action = state.answered(str(answer.get("location") or ""))
                 case forwarding.AskHome(url):
                     try:
-                        knowledge = await self._ask_home(url, agent_id, min(ASK_SECONDS, end - loop.time()))
+                        knowledge = await self._ask(url, agent_id, min(ASK_SECONDS, end - loop.time()))
                     except (PagletError, OSError):
                         state, action = state.home_unreachable()
                     else:
@@ -179,7 +180,29 @@ class Whereabouts:
         parcel = requests.Parcel(posting.message(), posting.oneway, posting.activate_if_inactive, posting.no_delay)
         return await self._words.deliver_at(url, agent_id, parcel, terms, seconds)
 
-    async def _ask_home(self, url: str, agent_id: str, seconds: float) -> routing.Knowledge:
+    async def _stranger(
+        self, state: forwarding.Forwarding, url: str, agent_id: str, seconds: float
+    ) -> tuple[forwarding.Forwarding, forwarding.ForwardAction]:
+        """Go on from a host that does not know the paglet, unless its handler raised the error that says so."""
+        epoch = -1
+        for _ in range(MAX_HOPS):
+            try:
+                knowledge = await self._ask(url, agent_id, min(ASK_SECONDS, max(0.1, seconds)))
+            except (PagletError, OSError):
+                break
+            match knowledge:
+                case routing.Live():
+                    return state.answered(url)
+                case routing.Elsewhere(newer, there) if newer > epoch:
+                    # It was passed on from there, so it may have been handled.
+                    state = replace(state, attempt=max(2, state.attempt))
+                    epoch, url = newer, there
+                case _:
+                    break
+        return state.unknown()
+
+    async def _ask(self, url: str, agent_id: str, seconds: float) -> routing.Knowledge:
+        """Ask a host where a paglet is."""
         try:
             answer = await self._words.get_json(requests.agent_url(url, agent_id, "location"), timeout=seconds)
         except InvalidAgentError:
@@ -233,9 +256,11 @@ class Whereabouts:
         url = f"{notice.home.rstrip('/')}/homes/{requests.agent_url('', notice.agent_id).rpartition('/')[2]}"
         try:
             await self._words.post_json(url, body, timeout=ASK_SECONDS)
-        except (HostUnreachableError, ConnectionLostError, RemoteTimeoutError, OSError):
+        except OSError:
             return False
         except PagletError as exc:
+            if not permanent(exc):
+                return False
             # It answers and does not want to know: telling it again changes nothing.
             self._kernel.emit("home-refused", agent_id=notice.agent_id, data={"home": notice.home}, error=str(exc))
         return True

@@ -19,11 +19,11 @@ _LISTING_OF_PAGLET = """
     WHERE agent_id = ? AND letter_id > ? ORDER BY letter_id LIMIT ?
 """
 _HEADINGS = """
-    SELECT letter_id, died_at, agent_id, host_url, message_id, kind, reason, length(body) FROM dead_letters
+    SELECT letter_id, died_at, agent_id, host_url, message_id, kind, reason, x'', length(body) FROM dead_letters
     WHERE letter_id > ? ORDER BY letter_id LIMIT ?
 """
 _HEADINGS_OF_PAGLET = """
-    SELECT letter_id, died_at, agent_id, host_url, message_id, kind, reason, length(body) FROM dead_letters
+    SELECT letter_id, died_at, agent_id, host_url, message_id, kind, reason, x'', length(body) FROM dead_letters
     WHERE agent_id = ? AND letter_id > ? ORDER BY letter_id LIMIT ?
 """
 _GET = """
@@ -77,7 +77,7 @@ def headings(
         if agent_id is None
         else c.execute(_HEADINGS_OF_PAGLET, (agent_id, since, limit))
     )
-    return [(DeadLetter(*heading, b""), size) for *heading, size in rows]
+    return [(DeadLetter(*row[:-1]), row[-1]) for row in rows]
 
 
 def get(c: sqlite3.Connection, letter_id: int) -> DeadLetter | None:
