@@ -12,7 +12,7 @@ from typing import Any
 
 from paglets.protocol.delivery import DedupWindow, Remembered
 from paglets.protocol.reminders import Reminder
-from paglets.protocol.transfer import MemoryJournal
+from tests.protocol.memory_journal import MemoryJournal
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from paglets.protocol.transfer import (
     ActivatedRecord,
     Hook,
     LifecycleCall,
-    MemoryJournal,
     Outcome,
     ParticipantPhase,
     PreparedRecord,
@@ -62,6 +61,7 @@ from paglets.protocol.transfer.events import (
 )
 from paglets.protocol.transfer.model import CommitRecord
 from paglets.protocol.transfer.participant import MOST_DEFERRED_CALLS
+from tests.protocol.memory_journal import MemoryJournal
 from tests.protocol.transfer_script import CLONE, LOCAL, PLAN, prepare, target, target_actions, to_active, to_prepared
 
 P = ParticipantPhase

@@ -17,7 +17,6 @@ from paglets.protocol.transfer import (
     CommitRecord,
     CoordinatorPhase,
     CoordinatorState,
-    MemoryJournal,
     Outcome,
     ParticipantPhase,
     ParticipantState,
@@ -32,6 +31,7 @@ from paglets.protocol.transfer import (
     judge_epoch,
     participant,
 )
+from tests.protocol.memory_journal import MemoryJournal
 
 P = ParticipantPhase
 Bug: TypeAlias = Literal[

@@ -55,10 +55,17 @@ _SHARED["ResourceCleanupError"] = errors.LifecycleError
 PROCESS_ERRORS = ErrorTable(MappingProxyType({**_SHARED, "ValueError": ValueError}), foreign="HostError")
 """Between a host and the processes of its paglets."""
 
-# Over HTTP it says that the host asked could not pass a message on. Between processes it is left out: a handler that
-# cannot reach a host of its own choice says nothing about the way to its paglet.
+# Over HTTP they say that the host asked could not pass a message on, or does not know whether it did. Between processes
+# they are left out: a handler that cannot reach a host of its own choice says nothing about the way to its paglet.
 HTTP_ERRORS = ErrorTable(
-    MappingProxyType({**_SHARED, "HostUnreachableError": errors.HostUnreachableError}), foreign="RemoteHostError"
+    MappingProxyType(
+        {
+            **_SHARED,
+            "ConnectionLostError": errors.ConnectionLostError,
+            "HostUnreachableError": errors.HostUnreachableError,
+        }
+    ),
+    foreign="RemoteHostError",
 )
 """Between a host and whoever talks to it over HTTP or a link."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from paglets.core.errors import ConflictError, HostError, InvalidAgentError, PagletCrashedError
+from paglets.core.errors import ConflictError, HostError, InvalidAgentError, OverloadedError, PagletCrashedError
 from paglets.core.policies import RestartPolicy
 from paglets.core.runtime_values import Durability
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Bounds of one mailbox.
 MAILBOX_MESSAGES = 10_000
 MAILBOX_BYTES = 256 * 1024 * 1024
+#: Bounds of what is held while it is undecided whether a paglet is here.
+HELD_MESSAGES = 10_000
+HELD_BYTES = 64 * 1024 * 1024
 #: Repeated messages of one paglet that are remembered.
 MOST_REPEATED = 1_000
 #: What is remembered in memory of the messages that a paglet handled, unless that is on disk as well.
@@ -60,6 +63,8 @@ class Delivery:
     """Whether the message is in the journal's queue, to be removed there when it is handled."""
     joined: list[DeliveryDone] | None = None
     """Senders who repeated the message while it was under way, and get the same reply."""
+    accepted: list[DeliveryDone] | None = None
+    """Senders who repeated a one-way message while it was being stored, and are told when it is."""
 
     def answer(self, reply: Attachment | None, error: Exception | None) -> None:
         """Tell everyone who waits what became of the message; who sent it one-way has been told already."""
@@ -71,6 +76,13 @@ class Delivery:
         elif reply is not None:
             reply.close()
 
+    def tell_accepted(self, error: Exception | None) -> None:
+        """Tell whoever sent a one-way message that it was accepted, or why not."""
+        self.done(None, error)
+        repeated, self.accepted = self.accepted, None
+        for done in repeated or ():
+            done(None, error)
+
 
 @dataclass(frozen=True, slots=True)
 class HeldPosting:
@@ -79,6 +91,8 @@ class HeldPosting:
     again: Callable[[], None]
     """Posts it again."""
     done: DeliveryDone
+    message_id: str = ""
+    nbytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +133,10 @@ class AgentEntry:
     """The message whose handler runs."""
     uncommitted: int = 0
     """Handled messages whose effects are on their way to the disk."""
+    accepting: int = 0
+    """One-way messages on their way to the disk, which are acknowledged when they are there."""
+    removing: set[str] = field(default_factory=set)
+    """Ids of messages that were handled, or withdrawn, and are about to be removed from the disk."""
     checkpoint_due: asyncio.TimerHandle | None = None
     checkpoint_failed: bool = False
     """Whether the newest checkpoint did not get to the disk, so that an unchanged state must be sent once more."""
@@ -127,6 +145,7 @@ class AgentEntry:
     """What is to become of the message that was being handled when its process died."""
     held: list[HeldPosting] | None = None
     """While a transfer is undecided: what came meanwhile, to be posted again. None at all other times."""
+    held_bytes: int = 0
     restarting: bool = False
     """Whether a crashed paglet is about to be started again, so that its messages wait."""
     phase: Phase = Phase.STARTING
@@ -191,15 +210,38 @@ class AgentEntry:
         if len(self.repeated) > MOST_REPEATED:
             del self.repeated[next(iter(self.repeated))]
 
+    def hold_back(self, posting: HeldPosting) -> None:
+        """Hold a message until it is decided whether the paglet is here; it is not accepted yet.
+
+        :raises OverloadedError: too much is held already.
+        """
+        held = self.held = [] if self.held is None else self.held
+        if len(held) >= HELD_MESSAGES or self.held_bytes + posting.nbytes > HELD_BYTES:
+            raise OverloadedError(
+                f"{len(held)} messages of {self.held_bytes} bytes wait for paglet {self.agent_id}, which is on its way; "
+                f"send this one again later"
+            )
+        held.append(posting)
+        self.held_bytes += posting.nbytes
+
+    def take_held(self, message_id: str) -> DeliveryDone | None:
+        """Take out a message that is held; return who waits for its outcome."""
+        for posting in self.held or ():
+            if posting.message_id == message_id:
+                (self.held or []).remove(posting)
+                self.held_bytes -= posting.nbytes
+                return posting.done
+        return None
+
     def release_held(self) -> None:
         """Post again what came while a transfer was undecided."""
-        held, self.held = self.held, None
+        held, self.held, self.held_bytes = self.held, None, 0
         for posting in held or ():
             posting.again()
 
     def fail_held(self, error: BaseException) -> None:
         """Answer what came meanwhile with an error."""
-        held, self.held = self.held, None
+        held, self.held, self.held_bytes = self.held, None, 0
         failure = error if isinstance(error, Exception) else HostError(f"paglet {self.agent_id} did not start")
         for posting in held or ():
             posting.done(None, failure)

@@ -116,9 +116,8 @@ class MessagePump:
             if delivery.deadline is None or delivery.oneway or self._loop.time() < delivery.deadline:
                 break
             entry.mailbox.done(False)
-            self._settle(
-                entry, delivery, None, RemoteTimeoutError("nobody waits for the reply to this message any more")
-            )
+            late = RemoteTimeoutError("nobody waits for the reply to this message any more")
+            self._settle(entry, delivery, None, late, handled=False)
         if delivery is None:
             return
         entry.current = delivery
@@ -187,7 +186,9 @@ class MessagePump:
                 entry.mailbox.done(False)
             if isinstance(verdict, DeadLetter) or (delivery.oneway and not delivery.stored):
                 self.buried(entry, delivery, str(error))
-            self._settle(entry, delivery, None, error)
+            # Of a `MESSAGE` paglet nothing that the handler did is left, so a repeated message may be handled. Of any
+            # other it may be, in a checkpoint or in the world.
+            self._settle(entry, delivery, None, error, handled=entry.durability is not Durability.MESSAGE)
         self.wake_idle_waiters(entry)
         self.pump(entry)
 
@@ -203,6 +204,8 @@ class MessagePump:
         reply: Attachment | None,
         error: Exception | None,
         outcome: Outcome | None = None,
+        *,
+        handled: bool = True,
     ) -> None:
         delivery.packed.close()
         if entry.pending.get(delivery.message_id) is delivery:
@@ -211,7 +214,7 @@ class MessagePump:
             self._emit("message-delivered", entry, message_id=delivery.message_id)
         else:
             self._emit("message-failed", entry, message_id=delivery.message_id, error=str(error))
-        if not isinstance(error, PagletCrashedError | MessageCancelledError | RemoteTimeoutError):
+        if handled:
             entry.window.remember(delivery.message_id, outcome or answer_as_outcome(reply, error))
         delivery.answer(reply, error)
 
@@ -220,7 +223,7 @@ class MessagePump:
         delivery = entry.pending.get(message_id)
         if delivery is None or delivery is entry.current or not entry.mailbox.withdraw(delivery):
             return False
-        self._settle(entry, delivery, None, MessageCancelledError(f"message {message_id} was withdrawn by its sender"))
+        self._settle(entry, delivery, None, withdrawn(message_id), handled=False)
         if delivery.stored:
             self.recorder.remove(entry, delivery)
         return True
@@ -246,8 +249,9 @@ class MessagePump:
             ) from None
 
     async def recorded(self, entry: AgentEntry) -> None:
-        """Wait until what the handled messages of a paglet did is on disk, or has failed to get there."""
-        while entry.uncommitted:
+        """Wait until what the handled messages of a paglet did, and those that are being accepted, are on disk, or have
+        failed to get there."""
+        while entry.uncommitted or entry.accepting:
             waiter: asyncio.Future[None] = self._loop.create_future()
             entry.idle_waiters.append(waiter)
             await waiter
@@ -264,6 +268,11 @@ class MessagePump:
         entry.pending.pop(delivery.message_id, None)
         delivery.packed.close()
         delivery.answer(None, error)
+
+
+def withdrawn(message_id: str) -> MessageCancelledError:
+    """Return the error that whoever waits for the reply to a withdrawn message gets."""
+    return MessageCancelledError(f"message {message_id} was withdrawn by its sender")
 
 
 def message_header(entry: AgentEntry, delivery: Delivery) -> bytes:

@@ -48,6 +48,7 @@ class JournalRecorder:
         """Store a one-way message, then acknowledge it and let it wait for its turn."""
         message = queued_message(delivery)
         entry.pending[delivery.message_id] = delivery
+        entry.accepting += 1
         accepted = partial(self._accepted, entry, delivery)
         try:
             self._journal.submit(lambda connection: enqueue(connection, entry.agent_id, message), accepted)
@@ -56,10 +57,12 @@ class JournalRecorder:
 
     def _accepted(self, entry: AgentEntry, delivery: Delivery, position: int | None, error: Exception | None) -> None:
         del position
+        entry.accepting -= 1
+        entry.wake_idle_waiters()
         if error is not None:
             entry.pending.pop(delivery.message_id, None)
             delivery.packed.close()
-            delivery.done(None, error)
+            delivery.tell_accepted(error)
             return
         if faults.ARMED:
             faults.reached("message.accepted")
@@ -71,7 +74,7 @@ class JournalRecorder:
         else:
             # It was within bounds when it was stored, and what was stored is never turned away.
             self._pump.enqueue(entry, delivery, bounded=False)
-        delivery.done(None, None)
+        delivery.tell_accepted(None)
         self._pump.pump(entry)
 
     # --- recording ----------------------------------------------------------------------------------------------------
@@ -148,7 +151,13 @@ class JournalRecorder:
 
     def remove(self, entry: AgentEntry, delivery: Delivery) -> None:
         """Remove a stored message that was handled."""
-        self._kernel.background(self._vault.dequeue(entry.agent_id, delivery.message_id))
+        entry.removing.add(delivery.message_id)
+        self._kernel.background(self._remove(entry, delivery.message_id))
+
+    async def _remove(self, entry: AgentEntry, message_id: str) -> None:
+        await self._vault.dequeue(entry.agent_id, message_id)
+        # One that could not be removed is never taken in again as long as the paglet is here.
+        entry.removing.discard(message_id)
 
 
 def _unit(

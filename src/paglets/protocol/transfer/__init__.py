@@ -103,7 +103,7 @@ System", ACM TODS 11(4), 1986 (presumed abort: what must be forced to disk, and 
 
 from . import actions, coordinator, events, participant
 from .coordinator import CoordinatorPhase, CoordinatorState
-from .journal import JournalContents, MemoryJournal, TransferJournal
+from .journal import JournalContents, TransferJournal
 from .model import (
     ActivatedRecord,
     CommitRecord,
@@ -128,7 +128,6 @@ __all__ = [
     "Hook",
     "JournalContents",
     "LifecycleCall",
-    "MemoryJournal",
     "Outcome",
     "ParticipantPhase",
     "ParticipantState",
