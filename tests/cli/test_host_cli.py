@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from paglets.cli import host_run
 from paglets.cli.app import main
 from paglets.cli.host_log import describe, level_of
 from paglets.cli.host_options import HostOptions, properties_of, size_or_none
@@ -21,6 +22,7 @@ from paglets.config.env import DEFAULT_API_KEY_ENV
 from paglets.core.context_events import ContextEvent
 from paglets.persistence.directory import DirectoryLock
 from paglets.remote.client import HostClient
+from paglets.runtime.host import Host
 from paglets.tooling import cli as older
 from tests.cli.processes import Program, all_gone
 
@@ -185,6 +187,9 @@ def test_a_broken_launch_config_is_one_line_and_1(refused: Callable[..., str], t
         (["--bind-public", "192.0.2.7"], ["192.0.2.7", "without an API key"]),
         (["--bind-public", "--insecure"], ["--bind-public needs an address", "--insecure"]),
         (["--port", "70000"], ["--port", "70000"]),
+        (["--checkpoint-interval", "0"], ["--checkpoint-interval", "above 0", "not 0"]),
+        (["--checkpoint-interval", "inf"], ["--checkpoint-interval", "above 0", "not inf"]),
+        (["--checkpoint-interval", "nan"], ["--checkpoint-interval", "above 0", "not nan"]),
         (["--persistent-storage-quota", "lots"], ["--persistent-storage-quota", "'lots'"]),
         (["--allow", "not a pattern"], ["not a pattern"]),
         (["--connect-to", "http://x"], ["--connect-to is not available in this version"]),
@@ -204,6 +209,22 @@ def test_a_wrong_option_is_one_line_and_2(
     assert captured.err.startswith("paglets host: ")
     for word in words:
         assert word in captured.err
+
+
+@pytest.mark.usefixtures("no_key")
+@pytest.mark.parametrize(("options", "seconds"), [([], 1.0), (["--checkpoint-interval", "0.25"], 0.25)])
+def test_the_checkpoint_interval_reaches_the_host(
+    options: list[str], seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hosts: list[Host] = []
+
+    def serve(_: HostOptions, arguments: dict[str, Any], command: str) -> int:
+        hosts.append(Host(**arguments))
+        return 0
+
+    monkeypatch.setattr(host_run, "serve", serve)
+    assert main(["host", "--name", "alpha", *options]) == 0
+    assert [host.checkpoint_interval for host in hosts] == [seconds]
 
 
 @pytest.mark.usefixtures("no_key")

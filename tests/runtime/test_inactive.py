@@ -370,7 +370,7 @@ def test_a_message_follows_the_paglet_that_it_woke_and_that_left_at_once(hosts: 
 @pytest.mark.parametrize("step", ["deactivate", "dispose"])
 def test_a_message_to_a_paglet_that_will_not_stay_awake_is_kept_or_refused(hosts: HostFactory, step: str) -> None:
     host = hosts()
-    proxy = host.create(Actor, ActorState(plan={"activation": [step]}))
+    proxy = host.create(Actor, ActorState(plan={"activation": [step] * MOST_AWAKENINGS}))
     proxy.deactivate()
     if step == "dispose":
         with pytest.raises(InvalidAgentError):

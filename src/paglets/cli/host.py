@@ -153,6 +153,15 @@ def host(
             rich_help_panel=_STORAGE,
         ),
     ] = None,
+    checkpoint_interval: Annotated[
+        float,
+        typer.Option(
+            "--checkpoint-interval",
+            metavar="SECONDS",
+            help="How old the state on disk of a paglet that keeps checkpoints may be.",
+            rich_help_panel=_STORAGE,
+        ),
+    ] = 1.0,
     persistent_storage_quota: Annotated[
         str,
         typer.Option(
@@ -257,6 +266,7 @@ def host(
         allow=allow or (),
         preload=preload or (),
         persistence_dir=persistence_dir,
+        checkpoint_interval=checkpoint_interval,
         persistent_storage_quota=persistent_storage_quota,
         artifact_max_size=artifact_max_size,
         artifact_storage_quota=artifact_storage_quota,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,7 @@ class HostOptions:
     allow: Sequence[str] = ()
     preload: Sequence[str] = ()
     persistence_dir: Path | None = None
+    checkpoint_interval: float = 1.0
     persistent_storage_quota: str = "10M"
     artifact_max_size: str = "1G"
     artifact_storage_quota: str = "10G"
@@ -80,6 +82,10 @@ class HostOptions:
         for address in self.bind_public:
             if address.startswith("-"):
                 raise ValueError(f"--bind-public needs an address, or auto, before {address}")
+        if not 0 < self.checkpoint_interval < math.inf:
+            raise ValueError(
+                f"--checkpoint-interval must be a number of seconds above 0, not {self.checkpoint_interval:g}"
+            )
         addresses = list(self.bind_public) or self.host
         binding = Binding.of(addresses)
         key = resolve_api_key(self.api_key_env)
@@ -104,6 +110,7 @@ class HostOptions:
             "mesh_lan_discovery": self.mesh_lan_discovery,
             "mesh_version": self.mesh_version,
             "persistence_dir": self.persistence_dir,
+            "checkpoint_interval": self.checkpoint_interval,
             "persistent_storage_quota_bytes": size_or_none(self.persistent_storage_quota, "--persistent-storage-quota"),
             "artifact_max_bytes": size_or_none(self.artifact_max_size, "--artifact-max-size"),
             "artifact_storage_quota_bytes": size_or_none(self.artifact_storage_quota, "--artifact-storage-quota"),

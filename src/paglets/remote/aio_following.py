@@ -154,15 +154,19 @@ class AsyncFollowing(AsyncInquiries):
     async def withdraw(self, host_url: str, agent_id: str, message_id: str) -> bool:
         """Withdraw a message that waits for its handler; see `HostClient.withdraw`."""
         place, _ = self.routes.best(agent_id, host_url)
-        seconds = min(self.timeout, _WITHDRAWAL_SECONDS)
+        end = time.monotonic() + min(self.timeout, _WITHDRAWAL_SECONDS)
+        asked: set[str] = set()
         try:
-            with suppress(InvalidAgentError):
-                if await self.cancel_message(place, agent_id, message_id, timeout=seconds):
-                    return True
-            there = place_in(await self.locate(place, agent_id, timeout=seconds), "host_url")
-            return there not in ("", place) and await self.cancel_message(there, agent_id, message_id, timeout=seconds)
+            while place and place not in asked and (seconds := end - time.monotonic()) > 0:
+                asked.add(place)
+                with suppress(InvalidAgentError):
+                    if await self.cancel_message(place, agent_id, message_id, timeout=seconds):
+                        return True
+                # It may have been passed on to where the paglet went.
+                place = place_in(await self.locate(place, agent_id, timeout=seconds), "host_url")
         except PagletError:
             return False
+        return False
 
     def _withdraw_soon(self, host_url: str, agent_id: str, message_id: str) -> None:
         if not self._open or len(self._withdrawals) >= _MAX_WITHDRAWALS:

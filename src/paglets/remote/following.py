@@ -150,15 +150,19 @@ class Following(Inquiries):
         if resting is not None and resting.withdraw():
             return True
         place, _ = self.routes.best(agent_id, host_url)
-        seconds = min(self.timeout, _WITHDRAWAL_SECONDS)
+        end = time.monotonic() + min(self.timeout, _WITHDRAWAL_SECONDS)
+        asked: set[str] = set()
         try:
-            with suppress(InvalidAgentError):
-                if self.cancel_message(place, agent_id, message_id, timeout=seconds):
-                    return True
-            there = place_in(self.locate(place, agent_id, timeout=seconds), "host_url")
-            return there not in ("", place) and self.cancel_message(there, agent_id, message_id, timeout=seconds)
+            while place and place not in asked and (seconds := end - time.monotonic()) > 0:
+                asked.add(place)
+                with suppress(InvalidAgentError):
+                    if self.cancel_message(place, agent_id, message_id, timeout=seconds):
+                        return True
+                # It may have been passed on to where the paglet went.
+                place = place_in(self.locate(place, agent_id, timeout=seconds), "host_url")
         except PagletError:
             return False
+        return False
 
     def operate(
         self, host_url: str, agent_id: str, operation: str, payload: dict[str, Any], *, timeout: float | None = None

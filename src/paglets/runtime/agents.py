@@ -138,6 +138,8 @@ class AgentEntry:
     removing: set[str] = field(default_factory=set)
     """Ids of messages that were handled, or withdrawn, and are about to be removed from the disk."""
     checkpoint_due: asyncio.TimerHandle | None = None
+    checkpointing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a checkpoint is written."""
     checkpoint_failed: bool = False
     """Whether the newest checkpoint did not get to the disk, so that an unchanged state must be sent once more."""
     deaths: Supervisor = field(default_factory=Supervisor)
@@ -218,8 +220,8 @@ class AgentEntry:
         held = self.held = [] if self.held is None else self.held
         if len(held) >= HELD_MESSAGES or self.held_bytes + posting.nbytes > HELD_BYTES:
             raise OverloadedError(
-                f"{len(held)} messages of {self.held_bytes} bytes wait for paglet {self.agent_id}, which is on its way; "
-                f"send this one again later"
+                f"{len(held)} messages of {self.held_bytes} bytes wait for paglet {self.agent_id}, which is on its "
+                f"way; send this one again later"
             )
         held.append(posting)
         self.held_bytes += posting.nbytes

@@ -89,6 +89,8 @@ class Arrival:
     timer: asyncio.TimerHandle | None = None
     inbox: deque[events.ParticipantEvent] = field(default_factory=deque)
     running: bool = False
+    decided: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the paglet is here, or is not."""
 
     @property
     def plan(self) -> TransferPlan:
@@ -241,6 +243,17 @@ class ArrivalDesk:
         """Tell whether a paglet's transfer to this host is not decided yet."""
         arrival = self._starting.get(entry.agent_id)
         return arrival is not None and arrival.entry is entry
+
+    def undecided(self, agent_id: str) -> Coroutine[Any, Any, object] | None:
+        """Return what ends when it is decided whether an arriving paglet is here; None where none arrives."""
+        arrival = self._starting.get(agent_id)
+        return None if arrival is None else arrival.decided.wait()
+
+    def _decide(self, arrival: Arrival) -> None:
+        agent_id = arrival.plan.agent_id
+        if self._starting.get(agent_id) is arrival:
+            del self._starting[agent_id]
+        arrival.decided.set()
 
     def defer(self, entry: AgentEntry, call: SelfCall) -> bool:
         """Keep a call that an arriving paglet made on itself until its transfer is decided; False if none is under
@@ -528,7 +541,7 @@ class ArrivalDesk:
 
     async def _activate(self, arrival: Arrival, cold: bool, deferred: tuple[LifecycleCall, ...]) -> None:
         entry, place, plan, kernel = arrival.entry, arrival.place, arrival.plan, self._kernel
-        self._starting.pop(plan.agent_id, None)
+        self._decide(arrival)
         calls = [SelfCall(call.operation, msgspec.json.decode(call.argument)) for call in deferred]
         if cold or entry is None or place is None:
             await self._activate_from_row(arrival, calls)
@@ -580,7 +593,7 @@ class ArrivalDesk:
     def _lay_down(self, arrival: Arrival) -> None:
         """Know of a paglet that is stored here, to sleep or to be brought back."""
         plan, cargo, kernel = arrival.plan, arrival.cargo, self._kernel
-        self._starting.pop(plan.agent_id, None)
+        self._decide(arrival)
         if cargo is None:
             raise HostError("nothing is stored of an arrived paglet")
         self._dormitory.lay_down(
@@ -603,8 +616,7 @@ class ArrivalDesk:
 
     async def _discard(self, arrival: Arrival, delete_files: bool) -> None:
         kernel, plan = self._kernel, arrival.plan
-        if self._starting.get(plan.agent_id) is arrival:
-            del self._starting[plan.agent_id]
+        self._decide(arrival)
         entry, arrival.entry = arrival.entry, None
         place, arrival.place = arrival.place, None
         if place is not None:

@@ -58,12 +58,13 @@ class CallDesk:
         try:
             if place.left_for is not None or entry.phase in (Phase.GONE, Phase.CRASHED):
                 raise HostError("this paglet has left; its old process can ask for nothing any more")
-            if method == "checkpoint":
-                self._kernel.background(self._checkpoint(entry, place, frame, frame.attachment))
+            if method.startswith("checkpoint:"):
+                number = int(method.partition(":")[2])
+                self._kernel.background(self._checkpoint(entry, place, frame, number, frame.attachment))
                 frame.attachment = EMPTY
                 return
             arguments = unpack(frame.attachment.view())
-            if method == "deliver" and same_url(arguments["host_url"], self._kernel.address()):
+            if method == "deliver" and self._is_near(arguments):
                 # The most frequent call by far, and one that needs no task of its own.
                 waiting = _LocalDelivery(self._kernel.loop, place, frame, arguments)
                 self._node.post.post(arguments["agent_id"], _posting(arguments), waiting.done)
@@ -77,6 +78,12 @@ class CallDesk:
             _fail(place, frame, OverloadedError(f"paglet {entry.agent_id} waits for {entry.calls_in_progress} calls"))
             return
         self._kernel.background(self._answer(entry, place, frame, method, arguments))
+
+    def _is_near(self, arguments: Arguments) -> bool:
+        """Tell whether a message is for a paglet that is here; one that is not is followed by the client."""
+        agent_id = arguments["agent_id"]
+        here = agent_id in self._kernel.agents or agent_id in self._node.dormitory
+        return here and same_url(arguments["host_url"], self._kernel.address())
 
     async def _answer(self, entry: AgentEntry, place: Place, frame: Frame, method: str, arguments: Arguments) -> None:
         entry.calls_in_progress += 1
@@ -98,14 +105,15 @@ class CallDesk:
         place.channel.reply(frame, b"", attachment)
         attachment.close()
 
-    async def _checkpoint(self, entry: AgentEntry, place: Place, frame: Frame, state: Attachment) -> None:
+    async def _checkpoint(self, entry: AgentEntry, place: Place, frame: Frame, number: int, state: Attachment) -> None:
         """Have the state that a paglet sends on disk."""
         try:
             check_keeps_checkpoints(entry)
             # Of a paglet that still starts the state is stored when its hook has ended, before anybody hears of it.
-            if entry.phase is Phase.ACTIVE:
-                await self._kernel.vault.checkpoint(entry, state)
-                entry.remember_state(state)
+            if entry.phase is Phase.ACTIVE and entry.place is place:
+                await self._node.checkpoints.keep(entry, place, number, state)
+            else:
+                state.close()
             place.channel.reply(frame, b"", _NOTHING)
         except Exception as exc:
             _fail(place, frame, exc)
@@ -322,7 +330,13 @@ class CallDesk:
         if entry.files.pop(arguments["name"], None) is not None:
             await self._kernel.vault.files_changed(entry)
 
-    # --- timers -------------------------------------------------------------------------------------------------------
+    # --- checkpoints and timers ---------------------------------------------------------------------------------------
+
+    async def call_checkpoint_between_handlers(self, entry: AgentEntry, arguments: Arguments) -> None:
+        """Have the state on disk as it is when no handler runs."""
+        del arguments
+        if entry.phase is Phase.ACTIVE:
+            await self._node.checkpoints.take(entry)
 
     async def call_remind(self, entry: AgentEntry, arguments: Arguments) -> None:
         """Set a reminder."""
@@ -354,16 +368,17 @@ class CallDesk:
 
 
 def _posting(arguments: Arguments) -> Posting:
-    chain = arguments.get("chain")
+    oneway = arguments["oneway"]
+    chain, timeout = arguments.get("chain"), None if oneway else arguments["timeout"]
     return Posting(
         arguments["message"],
         arguments["kind"],
         arguments["priority"],
         arguments["message_id"],
-        arguments["oneway"],
+        oneway,
         arguments["activate_if_inactive"],
         arguments["no_delay"],
-        FIRST_ATTEMPT if not chain else DeliveryTerms(timeout=arguments["timeout"], chain=tuple(chain)),
+        FIRST_ATTEMPT if oneway else DeliveryTerms(timeout=timeout, chain=tuple(chain or ())),
     )
 
 

@@ -8,10 +8,13 @@ them, so half of a handler's work is never a checkpoint; the process sends nothi
 from __future__ import annotations
 
 from paglets.core.errors import LifecycleError, PagletError
+from paglets.core.runtime_values import Durability
 from paglets.runtime.agents import AgentEntry
+from paglets.runtime.attachment import Attachment
 from paglets.runtime.frames import Op
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.place import Place
+from paglets.serialization.values import unpack
 
 #: A paglet whose checkpoint takes long gets one less often: at most this part of its time goes there.
 MOST_SHARE = 0.1
@@ -66,12 +69,39 @@ class Checkpointer:
         """Take a checkpoint; return whether something may change the state without a message."""
         # However long the handler takes that runs now: there is nothing to keep before it ends.
         frame = await place.request(Op.CHECKPOINT, b"\x01" if entry.checkpoint_failed else b"")
+        answer = unpack(frame.payload)
         if frame.attachment.nbytes and entry.place is place and entry.active:
+            await self.keep(entry, place, answer["state"], frame.attachment)
+        return bool(answer["goes_on"])
+
+    async def keep(self, entry: AgentEntry, place: Place, number: int, state: Attachment) -> None:
+        """Have a state of a paglet on disk, or a newer one.
+
+        :param number: by which its process tells which of two states is newer.
+        :raises InsufficientStorageError: the disk is full; the last checkpoint stays.
+        """
+        vault = self._kernel.vault
+        # What a `MESSAGE` paglet's state is made from may still fail to get to the disk, and then this must not get
+        # there either.
+        key = entry.agent_id if entry.durability is Durability.MESSAGE else ""
+        async with entry.checkpointing:
             entry.checkpoint_failed = True
-            await self._kernel.vault.checkpoint(entry, frame.attachment)
-            entry.remember_state(frame.attachment)
-        entry.checkpoint_failed = False
-        return bool(frame.payload)
+            try:
+                ref = await vault.keep(state)
+                if number > place.newest_state:
+                    await vault.checkpoint(entry, ref, key=key)
+                    place.newest_state = max(place.newest_state, number)
+                    entry.remember_state(state)
+                else:
+                    # A newer one is ahead of it; when that is on disk, so is this.
+                    await vault.journal.write(lambda _: None, key=key)
+                    state.close()
+            except PagletError:
+                if key and entry.active:
+                    # No message depends on what failed: whatever it changed is part of the next state as well.
+                    vault.journal.release(key)
+                raise
+            entry.checkpoint_failed = False
 
 
 def check_keeps_checkpoints(entry: AgentEntry) -> None:

@@ -49,9 +49,10 @@ class FileDesk:
 
     def clear(self, keep: Iterable[str]) -> None:
         """Remove what earlier runs left behind, but the work directories of the paglets in ``keep``."""
-        kept = {safe_agent_dir(agent_id) for agent_id in keep}
-        if self._work.is_dir():
-            for entry in self._work.iterdir():
+        found = list(self._work.iterdir()) if self._work.is_dir() else []
+        if found:  # working out the names of a great many paglets takes a while
+            kept = {safe_agent_dir(agent_id) for agent_id in keep}
+            for entry in found:
                 if entry.name not in kept:
                     _remove_tree(entry)
         if self._incoming.is_dir():

@@ -60,6 +60,8 @@ COMMANDS = frozenset({Op.START, Op.RUN, Op.MESSAGE, Op.HOOK, Op.CLEANUP, Op.CHEC
 #: First byte of a MESSAGE's payload; the packed call chain follows it.
 ONEWAY = 0x01
 DURABLE = 0x02
+#: The outbox of the host holds as much as it may: the handler of a durable paglet can send nothing one-way.
+OUTBOX_FULL = 0x04
 
 #: A snapshot that is only taken where the class has the hook, so that the state may have changed.
 IF_TOUCHED = "touched"

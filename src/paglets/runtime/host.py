@@ -327,7 +327,8 @@ class Host:
         """Return how many paglets are active and how many inactive."""
         assembly = self._assembly
         if assembly is None:
-            return 0, len(self._stored_summaries())
+            with read_only(self.persistence_dir / JOURNAL_NAME) as connection:
+                return 0, 0 if connection is None else rows.count(connection, Status.INACTIVE)
         return assembly.kernel.agents.counts()[0], len(assembly.node.dormitory)
 
     def health(self) -> dict[str, Any]:

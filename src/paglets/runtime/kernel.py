@@ -25,6 +25,7 @@ from paglets.core.context_events import ContextEventLog
 from paglets.core.errors import (
     ConflictError,
     HostError,
+    HostUnreachableError,
     InvalidAgentError,
     LifecycleError,
     OverloadedError,
@@ -37,7 +38,7 @@ from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.journal import Journal
 from paglets.persistence.rows import OutboxRow
 from paglets.protocol.delivery.window import DedupWindow
-from paglets.protocol.supervision import InHand, Restart
+from paglets.protocol.supervision import InHand, Rerun, Restart
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, AgentTable, Delivery, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
@@ -524,6 +525,7 @@ class Kernel:
         """
         if entry.crashed:
             async with entry.lock:
+                await self.messages.recorded(entry)
                 if not entry.crashed:
                     raise ConflictError(f"paglet {entry.agent_id} has been started again meanwhile")
                 await self.vault.disposed(entry, (), Aftermath())
@@ -561,6 +563,9 @@ class Kernel:
 
     def reload(self, entry: AgentEntry, why: str) -> None:
         """End the process of a paglet that is ahead of its row, and start it again from that."""
+        if entry.current is not None:
+            # It had no part in this, and nothing of what its handler does will be on disk.
+            entry.verdict = Rerun(entry.current.message_id, 0)
         self._stop_crashed(entry, why)
         entry.restarting = True
         self.background(self.revive(entry, "recovery"))
@@ -586,8 +591,14 @@ class Kernel:
             jitter = random.uniform(1.0, 1.2)  # noqa: S311 - spreads restarts, guards nothing
             self.loop.call_later(verdict.process.after * jitter, self._restart, entry)
             return
+        entry.restarting = False
         self.messages.release(entry, PagletCrashedError(f"paglet {entry.agent_id} crashed: {error}"))
         self.background(self.vault.crashed(entry.agent_id, entry.class_name, entry.epoch, error))
+
+    def died_again(self, entry: AgentEntry, error: str) -> None:
+        """Note that a paglet could not be started again, which counts as one more death."""
+        self._crash(entry, f"restart failed: {error}")
+        entry.release_held()
 
     def _restart(self, entry: AgentEntry) -> None:
         if entry.restarting and entry.crashed and not self.closing:
@@ -656,7 +667,10 @@ class Kernel:
         for entry in self.agents:
             entry.phase = Phase.GONE
             self.agents.remove(entry)
-            self.messages.release(entry, HostError(f"host {self.config.name} is shutting down"))
+            # What waits was never begun: it may be sent again.
+            unhandled = HostUnreachableError(f"host {self.config.name} is shutting down; the message was not handled")
+            self.messages.release(entry, unhandled)
+            entry.fail_held(unhandled)
             self.departed(entry, None)
         for task in list(self._background):
             task.cancel()

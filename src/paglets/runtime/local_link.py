@@ -31,7 +31,7 @@ class LocalTransferLink:
         state = StateSink()
         state.attachment = Attachment.of([bytes(parts[0].view)]) if parts else EMPTY
         luggage = StateSink()
-        luggage.attachment = Attachment.of([bytes(parts[1].view)]) if len(parts) > 1 else EMPTY
+        luggage.attachment = Attachment.of([bytes(parts[1].view)]) if wire.get("luggage") else EMPTY
         incoming = Incoming(
             plan_from_wire(wire["plan"]), wire["attempt"], wire["recovering"], envelope, state, luggage, [], []
         )

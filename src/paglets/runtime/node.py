@@ -111,6 +111,7 @@ class Node:
             link_to=self._link_to,
             check_target=self._check_target,
         )
+        self.post.undecided = self.arrivals.undecided
         self._local_link = LocalTransferLink(self.arrivals, self.departures.outcome)
         self._log = log
         kernel.self_call = self.perform_self_call

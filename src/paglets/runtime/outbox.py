@@ -31,6 +31,9 @@ FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 30.0
 #: After so long without success a message is a dead letter.
 GIVE_UP_SECONDS = 24 * 3600.0
+#: While so many messages, or so many bytes, wait, handlers of durable paglets can send nothing one-way.
+MOST_MESSAGES = 100_000
+MOST_BYTES = 256 * 1024 * 1024
 
 
 class Outbox:
@@ -40,6 +43,8 @@ class Outbox:
         self._kernel = kernel
         self._post = post
         self._waiting: dict[str, deque[OutboxRow]] = {}
+        self._messages = 0
+        self._bytes = 0
 
     async def start(self) -> None:
         """Send what an earlier life of this host left: it may have been sent already."""
@@ -58,6 +63,7 @@ class Outbox:
     def send(self, rows: Sequence[OutboxRow]) -> None:
         """Send messages that are on disk."""
         for row in rows:
+            self._count(1, len(row.body))
             queue = self._waiting.get(row.agent_id)
             if queue is None:
                 self._waiting[row.agent_id] = deque((row,))
@@ -65,33 +71,54 @@ class Outbox:
             else:
                 queue.append(row)
 
+    def _count(self, messages: int, nbytes: int) -> None:
+        self._messages += messages
+        self._bytes += nbytes
+        # A handler that runs may still send what one handler may; so the bounds are passed by a little.
+        self._kernel.messages.outbox_full = self._messages >= MOST_MESSAGES or self._bytes >= MOST_BYTES
+
     async def _empty(self, agent_id: str) -> None:
         queue = self._waiting[agent_id]
         try:
             while queue:
-                await self._send_until_accepted(queue[0])
-                queue.popleft()
+                await self._see_to(queue[0])
+                row = queue.popleft()
+                self._count(-1, -len(row.body))
         finally:
             del self._waiting[agent_id]
 
-    async def _send_until_accepted(self, row: OutboxRow) -> None:
+    async def _see_to(self, row: OutboxRow) -> None:
+        """Send a message until it is accepted, or known to be refused for good, and have that on disk."""
         delivery: dict[str, Any] = unpack(row.body)
+        refusal = await self._send_until_accepted(row, delivery)
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                if refusal is None:
+                    await self._kernel.journal.write(lambda connection: outbox.done(connection, row.position))
+                else:
+                    await self._bury(row, delivery, str(refusal))
+            except PagletError as exc:
+                self._kernel.emit("journal-failed", agent_id=row.agent_id, error=str(exc))
+                pause = await _rest(pause)
+            else:
+                return
+
+    async def _send_until_accepted(self, row: OutboxRow, delivery: dict[str, Any]) -> PagletError | None:
+        """Return why a message never will be accepted, None when it was."""
         began, pause = time.monotonic(), FIRST_PAUSE_SECONDS
         while True:
             try:
                 await self._send(row, delivery)
             except PagletError as exc:
                 if permanent(exc) or time.monotonic() - began > GIVE_UP_SECONDS:
-                    await self._bury(row, delivery, str(exc))
-                    return
+                    return exc
             else:
                 if faults.ARMED:
                     faults.reached("outbox.sent")
-                await self._kernel.journal.write(lambda connection: outbox.done(connection, row.position))
-                return
+                return None
             row.attempts += 1
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries
-            pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+            pause = await _rest(pause)
 
     async def _send(self, row: OutboxRow, delivery: dict[str, Any]) -> None:
         posting = Posting(
@@ -119,3 +146,9 @@ class Outbox:
 
         await self._kernel.journal.write(unit)
         self._kernel.emit("message-failed", agent_id=row.agent_id, message_id=letter.message_id, error=reason)
+
+
+async def _rest(pause: float) -> float:
+    """Wait about so many seconds and return how long to wait the next time."""
+    await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries
+    return min(LONGEST_PAUSE_SECONDS, pause * 2)

@@ -60,6 +60,8 @@ class Place:
         """Resolved when the handler that runs has ended; None when none runs."""
         self.detached = False
         """Whether another process on this host has taken the paglet over, and its mailbox with it."""
+        self.newest_state = 0
+        """The number, as the process counts them, of the newest state that is on its way to the disk."""
         self._exit_reported = False
         self._disconnected = False
         self._pid: int | None = None

@@ -6,7 +6,7 @@ What to do with a message is decided by :func:`paglets.protocol.delivery.routing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -24,12 +24,14 @@ from paglets.core.messages import DEACTIVATE, Message
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
+from paglets.persistence.persistency import QueuedMessage
 from paglets.protocol.delivery import routing
-from paglets.runtime.agents import AgentEntry, Delivery, DeliveryDone, HeldPosting, Phase
+from paglets.protocol.delivery.window import Outcome
+from paglets.runtime.agents import HELD_MESSAGES, AgentEntry, Delivery, DeliveryDone, HeldPosting, Phase
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.place import packed
-from paglets.runtime.pump import delivery_future, outcome_as_answer
+from paglets.runtime.pump import delivery_future, outcome_as_answer, withdrawn
 from paglets.runtime.sleep import Dormitory, not_awake
 from paglets.serialization.values import pack, unpack
 
@@ -101,8 +103,10 @@ class PostOffice:
         self._kernel = kernel
         self._dormitory = dormitory
         dormitory.redeliver = self.redeliver
+        self._awaiting = 0
         # Set by the node.
         self.forwarder: Forwarder
+        self.undecided: Callable[[str], Awaitable[object] | None]
 
     async def send(self, agent_id: str, posting: Posting) -> Attachment | None:
         """Deliver a message and wait for the packed reply, None for a one-way message.
@@ -156,12 +160,9 @@ class PostOffice:
             case routing.Deliver():
                 self._hand_over(entry, posting, done)
             case routing.Hold():
-                if entry.held is None:
-                    entry.held = []
-                entry.held.append(HeldPosting(lambda: self.post(entry.agent_id, posting, done), done))
+                self._hold(entry, posting, done)
             case routing.Join():
-                known = entry.pending[posting.message_id]
-                known.joined = [*(known.joined or ()), done]
+                self._join(entry, posting, done)
             case routing.Repeat(outcome):
                 if posting.oneway:
                     done(None, None)
@@ -173,6 +174,37 @@ class PostOffice:
                 self._refuse(entry, posting, done, decision)
             case _:
                 done(None, InvalidAgentError(f"no paglet {entry.agent_id} on {self._kernel.config.name}"))
+
+    def _hold(self, entry: AgentEntry, posting: Posting, done: DeliveryDone) -> None:
+        since = self._kernel.loop.time()
+        held = HeldPosting(
+            lambda: self.post(entry.agent_id, self._aged(posting, since), done),
+            done,
+            posting.message_id,
+            len(posting.packed),
+        )
+        try:
+            entry.hold_back(held)
+        except PagletError as exc:
+            done(None, exc)
+
+    def _join(self, entry: AgentEntry, posting: Posting, done: DeliveryDone) -> None:
+        """Let the sender of a message that waits or runs here already have what becomes of it."""
+        known = entry.pending[posting.message_id]
+        if not posting.oneway:
+            known.joined = [*(known.joined or ()), done]
+        elif known.oneway and not known.stored and entry.durability is Durability.MESSAGE:
+            known.accepted = [*(known.accepted or ()), done]
+        else:
+            done(None, None)  # it was accepted
+
+    def _aged(self, posting: Posting, since: float) -> Posting:
+        """Return a message that has waited since some loop time: so much less of its sender's time is left."""
+        timeout = posting.terms.timeout
+        if timeout is None:
+            return posting
+        left = max(0.0, timeout - (self._kernel.loop.time() - since))
+        return replace(posting, terms=replace(posting.terms, timeout=left))
 
     def _refuse(self, entry: AgentEntry, posting: Posting, done: DeliveryDone, refusal: routing.Refuse) -> None:
         error = routing.refusal_error(entry.agent_id, self._kernel.config.name, refusal)
@@ -213,6 +245,10 @@ class PostOffice:
                 if found is None:
                     return
                 (reply,) = found
+        except asyncio.CancelledError:
+            # The host ends. Whether it was passed on and handled elsewhere, nobody here will know.
+            done(None, ConnectionLostError(f"host {self._kernel.config.name} is shutting down"))
+            raise
         except Exception as exc:
             done(None, exc)
             return
@@ -231,30 +267,72 @@ class PostOffice:
         self, agent_id: str, posting: Posting, done: DeliveryDone
     ) -> tuple[Attachment | None] | None:
         """Deliver a message to a paglet that does not run here; return its reply unless ``done`` will get it."""
-        summary = self._dormitory.summary(agent_id)
-        if summary is None:
-            entry = self._kernel.agents.get(agent_id)
-            if entry is not None:
-                self.post(agent_id, posting, done)
+        kernel, began = self._kernel, self._kernel.loop.time()
+        awakenings = 0
+        while True:
+            if agent_id in kernel.agents:
+                self.post(agent_id, self._aged(posting, began), done)
                 return None
-            return (await self._forward(agent_id, posting),)
-        # What was active when the host died comes back whatever its policy says.
-        recovering = self._dormitory.recovering(agent_id)
-        if recovering or (posting.activate_if_inactive and summary.policy.activate_on_message):
+            summary = self._dormitory.summary(agent_id)
+            if summary is None:
+                arrival = self.undecided(agent_id)
+                if arrival is None:
+                    return (await self._forward(agent_id, self._aged(posting, began)),)
+                await self._await_arrival(agent_id, arrival, self._aged(posting, began))
+                continue
+            # What was active when the host died comes back whatever its policy says.
+            recovering = self._dormitory.recovering(agent_id)
+            wakes = recovering or (posting.activate_if_inactive and summary.policy.activate_on_message)
+            if not wakes or awakenings >= (1 if posting.oneway else MOST_AWAKENINGS):
+                break  # it waits for the next time
+            awakenings += 1
+            if kernel.closing:
+                raise closing_error(kernel.config.name)
             location = await self._dormitory.activate(agent_id, reason="recovery" if recovering else "activate")
-            if agent_id in self._kernel.agents:
-                self.post(agent_id, posting, done)
-                return None
-            if not same_url(location["host_url"], self._kernel.address()):
-                return (await self._forward(agent_id, posting),)
-            if agent_id not in self._dormitory:
+            if agent_id in kernel.agents:
+                continue
+            if same_url(location["host_url"], kernel.address()) and agent_id not in self._dormitory:
                 raise InvalidAgentError(f"paglet {agent_id} ended when it woke")
-            # It has gone back to sleep at once: the message waits for the next time.
         if posting.no_delay or not summary.policy.queue_messages_when_inactive:
             raise not_awake(agent_id)
+        handled, outcome = await self._dormitory.recall(
+            agent_id, posting.message_id, repeated=posting.terms.attempt > 1
+        )
+        if handled:
+            return (None if posting.oneway else self._reply_of(agent_id, outcome),)
         await self._dormitory.enqueue(agent_id, posting.message(), oneway=posting.oneway)
         await self.collect(agent_id)
         return (packed({"queued": True, "message_id": posting.message_id}),)
+
+    def _reply_of(self, agent_id: str, outcome: Outcome | None) -> Attachment | None:
+        """Return the recorded reply, or raise the recorded error."""
+        if outcome is None:
+            raise routing.lost_reply_error(agent_id)
+        reply, error = outcome_as_answer(outcome)
+        if error is not None:
+            raise error
+        return reply
+
+    async def _await_arrival(self, agent_id: str, arrival: Awaitable[object], posting: Posting) -> None:
+        """Wait until it is decided whether a paglet is here of which an earlier life of this host took a copy.
+
+        Nothing is accepted meanwhile: it would be lost if the paglet turned out to be elsewhere.
+        """
+        if self._awaiting >= HELD_MESSAGES:
+            raise OverloadedError(
+                f"too many messages wait for paglets that are on their way to {self._kernel.config.name}"
+            )
+        timeout = posting.terms.timeout
+        self._awaiting += 1
+        try:
+            async with asyncio.timeout(ARRIVAL_SECONDS if timeout is None else min(timeout, ARRIVAL_SECONDS)):
+                await arrival
+        except TimeoutError:
+            raise HostUnreachableError(
+                f"whether paglet {agent_id} is on {self._kernel.config.name} depends on a host that does not answer"
+            ) from None
+        finally:
+            self._awaiting -= 1
 
     async def _forward(self, agent_id: str, posting: Posting) -> Attachment | None:
         knowledge = await self.forwarder.knowledge(agent_id)
@@ -305,7 +383,16 @@ class PostOffice:
 
     def redeliver(self, agent_id: str, delivery: Delivery) -> None:
         """Post a message again that waited in the mailbox of a paglet that is not active any more."""
-        self.post(agent_id, self._posting_of(delivery), delivery.answer)
+        posting = self._posting_of(delivery)
+
+        def done(reply: Attachment | None, error: Exception | None) -> None:
+            if error is not None and delivery.oneway:
+                # Its sender was told that it was accepted.
+                message = QueuedMessage(posting.message(), oneway=True)
+                self._kernel.background(self._kernel.vault.bury(agent_id, self._kernel.address(), message, str(error)))
+            delivery.answer(reply, error)
+
+        self.post(agent_id, posting, done)
 
     def _posting_of(self, delivery: Delivery) -> Posting:
         terms = delivery.terms
@@ -342,6 +429,10 @@ class PostOffice:
         """
         entry = self._kernel.agents.get(agent_id)
         if entry is not None:
+            held = entry.take_held(message_id)
+            if held is not None:
+                held(None, withdrawn(message_id))
+                return True
             return self._kernel.messages.cancel(entry, message_id)
         if agent_id in self._dormitory:
             return await self._kernel.vault.dequeue(agent_id, message_id)
@@ -350,6 +441,15 @@ class PostOffice:
 
 #: How long what is stored for a paglet that left waits for another try when its new host does not answer.
 SEND_AFTER_SECONDS = 1.0
+#: How often one message wakes its receiver, which goes back to sleep before it can be delivered.
+MOST_AWAKENINGS = 8
+#: How long a message waits for the decision whether its receiver is here.
+ARRIVAL_SECONDS = 60.0
+
+
+def closing_error(host_name: str) -> HostUnreachableError:
+    """Return the error of a message that a host does not handle because it ends: it may be sent again."""
+    return HostUnreachableError(f"host {host_name} is shutting down; the message was not handled")
 
 
 def permanent(error: Exception) -> bool:

@@ -23,7 +23,7 @@ from paglets.protocol.mailbox import MailboxClosedError, MailboxFullError
 from paglets.protocol.supervision import DeadLetter, Rerun
 from paglets.runtime.agents import MAILBOX_MESSAGES, AgentEntry, Delivery, DeliveryDone, Phase
 from paglets.runtime.attachment import Attachment
-from paglets.runtime.frames import DURABLE, ONEWAY, Frame, FrameType, Op
+from paglets.runtime.frames import DURABLE, ONEWAY, OUTBOX_FULL, Frame, FrameType, Op
 from paglets.runtime.place import Place, failure_from, packed, restore_failure
 from paglets.serialization.values import pack, unpack
 
@@ -65,6 +65,8 @@ class MessagePump:
         self.recorder: Recorder
         self.touched: Callable[[AgentEntry], None] = lambda _: None
         self.buried: Callable[[AgentEntry, Delivery, str], None] = lambda *_: None
+        self.outbox_full = False
+        """Whether durable paglets may send nothing one-way for now; told by the outbox."""
 
     def deliver(self, entry: AgentEntry, delivery: Delivery) -> None:
         """Put a message into an active paglet's mailbox; ``delivery.done`` hears of the outcome.
@@ -124,7 +126,7 @@ class MessagePump:
         place.answered = self._loop.create_future()
         place.post(
             Op.MESSAGE,
-            message_header(entry, delivery),
+            message_header(entry, delivery, outbox_full=self.outbox_full),
             delivery.packed,
             partial(self._answered, entry, place, delivery),
         )
@@ -179,7 +181,7 @@ class MessagePump:
         """Decide about the message that a process was handling when it ended; its paglet has been declared crashed."""
         error = place.crash_error()
         verdict, entry.verdict = entry.verdict, None
-        if isinstance(verdict, Rerun) and not place.detached:
+        if isinstance(verdict, Rerun) and not place.detached and (entry.restarting or entry.active):
             entry.mailbox.put_back()
         else:
             if not place.detached:
@@ -275,10 +277,13 @@ def withdrawn(message_id: str) -> MessageCancelledError:
     return MessageCancelledError(f"message {message_id} was withdrawn by its sender")
 
 
-def message_header(entry: AgentEntry, delivery: Delivery) -> bytes:
+def message_header(entry: AgentEntry, delivery: Delivery, *, outbox_full: bool = False) -> bytes:
     """Return what the process must know of a message beside it, nothing in the most frequent case."""
     durable = entry.durability is Durability.MESSAGE
     chain = delivery.terms.chain
+    if durable and outbox_full:
+        flags = DURABLE | OUTBOX_FULL | (ONEWAY if delivery.oneway else 0)
+        return bytes((flags,)) + (b"" if delivery.oneway or not chain else pack(list(chain)))
     if delivery.oneway:
         return _ONEWAY_DURABLE if durable else _ONEWAY
     if not chain:

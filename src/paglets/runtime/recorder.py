@@ -81,6 +81,7 @@ class JournalRecorder:
 
     def record(self, entry: AgentEntry, delivery: Delivery, answer: dict[str, Any], state: Attachment) -> None:
         """Store what a handler did, then let its reply and its own messages go."""
+        entry.uncommitted += 1
         if state.nbytes > INLINE_BYTES:
             # The next message waits: its unit must not be written before this one.
             self._kernel.background(self._record_large(entry, delivery, answer, state))
@@ -95,8 +96,10 @@ class JournalRecorder:
             ref = await self._vault.keep(state)
         except Exception as exc:
             state.close()
+            entry.uncommitted -= 1
             entry.mailbox.done(False)
             self._not_recorded(entry, delivery, exc)
+            entry.wake_idle_waiters()
             return
         self._submit(entry, delivery, answer, state, ref)
 
@@ -104,10 +107,11 @@ class JournalRecorder:
         self, entry: AgentEntry, delivery: Delivery, answer: dict[str, Any], state: Attachment, ref: StateRef | None
     ) -> None:
         outcome = Outcome(answer.get("reply"), answer.get("error"))
-        entry.uncommitted += 1
         entry.mailbox.done(outcome.error is None)
         if state.nbytes:
             entry.remember_state(state)
+            if entry.place is not None:
+                entry.place.newest_state = max(entry.place.newest_state, answer["state"])
         kept = HANDLED if delivery.oneway else outcome
         recorded = partial(self._recorded, entry, delivery, outcome)
         try:

@@ -8,14 +8,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from paglets.core.errors import ConflictError, InvalidAgentError, PagletError, PagletInactiveError
+from paglets.core.errors import (
+    ConflictError,
+    InsufficientStorageError,
+    InvalidAgentError,
+    PagletError,
+    PagletInactiveError,
+)
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.rows import RecordSummary, Status, StoredRecord
 from paglets.protocol.delivery.routing import AMBIGUOUS_SECONDS
-from paglets.protocol.delivery.window import DedupWindow
+from paglets.protocol.delivery.window import DedupWindow, Outcome
 from paglets.protocol.mailbox import Queued
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, Delivery, Phase, SelfCall
@@ -206,6 +212,16 @@ class Dormitory:
         """
         await self._vault.enqueue(agent_id, QueuedMessage(message, oneway=oneway))
 
+    async def recall(self, agent_id: str, message_id: str, *, repeated: bool) -> tuple[bool, Outcome | None]:
+        """Tell whether a sleeper has handled a message, and what came of it.
+
+        :param repeated: its sender says that it may have. Of a `MESSAGE` paglet that is known anyway.
+        """
+        window = self._windows.get(agent_id)
+        if window is not None:
+            return repeated and window.seen(message_id), window.outcome(message_id)
+        return await self._kernel.on_disk(self._vault.recall, agent_id, message_id, repeated)
+
     async def dispose(self, agent_id: str) -> None:
         """Delete an inactive paglet with its work directory; no hook runs.
 
@@ -311,18 +327,25 @@ class Dormitory:
             if faults.ARMED:
                 faults.reached("wake.activated")
         except BaseException as exc:
-            self._failed_to_wake(entry, record.status, exc)
+            if entry.restarting and reason != "revive":
+                kernel.died_again(entry, str(exc) or type(exc).__name__)
+            else:
+                self._failed_to_wake(entry, record.status, exc)
             raise
         if not entry.window:
             self._recall_window(entry, found)
         entry.restarting = False
         entry.error = None
         entry.exitcode = None
+        if reason == "revive":
+            entry.deaths = entry.deaths.revived()
         handled = self.take_in(entry, found.waiting)
         self.rise(agent_id)
         entry.deferred[:0] = calls
         kernel.activate(entry)
         entry.release_held()
+        if entry.checkpoint_failed:
+            kernel.messages.touched(entry)
         data: dict[str, Any] = {"queued_message_count": len(found.waiting)}
         if reason != "activate":
             data["reason"] = reason
@@ -338,13 +361,21 @@ class Dormitory:
     ) -> None:
         touched = entry.last_state if entry.last_state is not found.state else None
         if record.status is Status.ACTIVE and entry.durable and touched is None and reason == "recovery":
-            return  # the row says so already, and a full disk must not keep what is safe from running
+            return  # the row says so already
         ledger = self._kernel.ledger
         if reason == "activate":
             row = ledger.woke(entry.agent_id, entry.class_name, entry.epoch, cause=reason, seconds=seconds)
         else:
             row = ledger.recovered(entry.agent_id, entry.class_name, entry.epoch, cause=reason)
-        await self._vault.woke(entry, touched, row)
+        try:
+            await self._vault.woke(entry, touched, row)
+        except InsufficientStorageError as exc:
+            if record.status is not Status.ACTIVE:
+                raise
+            # The row says so already, and a full disk must not keep what is safe from running. What the hook changed is
+            # in the next checkpoint.
+            entry.checkpoint_failed = True
+            self._kernel.emit("checkpoint-failed", entry, error=str(exc))
 
     def _failed_to_wake(self, entry: AgentEntry, status: Status, error: BaseException) -> None:
         """Leave a paglet that did not start where it was: asleep, or crashed."""
@@ -372,8 +403,11 @@ class Dormitory:
         deliveries: list[Queued[Delivery]] = []
         for item in waiting:
             message = item.message
-            if message.message_id in entry.pending or entry.window.seen(message.message_id):
+            if message.message_id in entry.pending or message.message_id in entry.removing:
                 continue  # it waits in the mailbox already, or was handled and is about to be removed here
+            if entry.durability is Durability.MESSAGE and entry.window.seen(message.message_id):
+                self._kernel.background(self._vault.dequeue(entry.agent_id, message.message_id))
+                continue  # a repetition of what it has handled
             future: asyncio.Future[None] = self._kernel.loop.create_future()
             delivery = Delivery(
                 packed(message.to_wire()),

@@ -32,7 +32,7 @@ from paglets.protocol.transfer.model import (
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.luggage import Luggage
 from paglets.runtime.transfer_wire import plan_from_wire, plan_to_wire
-from paglets.runtime.vault import Aftermath, Vault, enqueue, files_of, handled_row, tell_home
+from paglets.runtime.vault import Aftermath, Vault, files_of, handled_row, keep_queued, tell_home
 from paglets.serialization.values import pack, unpack
 
 #: What is stored of a message that was handled and whose reply is not held any more.
@@ -154,8 +154,7 @@ class TransferLog:
                 known = places.departed_get(connection, entry.agent_id)
                 if known is not None and known.epoch == plan.epoch:
                     places.departed_remove(connection, entry.agent_id)
-                for message in carried:
-                    enqueue(connection, entry.agent_id, message)
+                keep_queued(connection, entry.agent_id, carried)
 
         await self._journal.write(unit)
 
@@ -266,8 +265,7 @@ class TransferLog:
                 paglets.put(connection, stored, cargo.state)
             if plan.kind is not TransferKind.LOCAL:
                 if keeps_mail:
-                    for message in luggage.mailbox:
-                        enqueue(connection, plan.agent_id, message)
+                    keep_queued(connection, plan.agent_id, luggage.mailbox)
                     rows = [handled_row(message_id, outcome or LOST) for message_id, outcome in luggage.window]
                     handled.replace(connection, plan.agent_id, rows)
                 reminders.replace(connection, plan.agent_id, luggage.reminders)

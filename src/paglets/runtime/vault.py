@@ -6,6 +6,7 @@ A paglet that says ``NONE`` has no row while it is active; the methods know that
 from __future__ import annotations
 
 import sqlite3
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -131,11 +132,10 @@ class Vault:
 
         await self.journal.write(unit)
 
-    async def checkpoint(self, entry: AgentEntry, state: Attachment) -> None:
+    async def checkpoint(self, entry: AgentEntry, ref: StateRef, *, key: str) -> None:
         """Replace the durable state of an active paglet; nothing happens if it has left this host meanwhile."""
-        ref = await self.keep(state)
         agent_id, epoch = entry.agent_id, entry.epoch
-        await self.journal.write(lambda connection: paglets.update_state(connection, agent_id, epoch, ref))
+        await self.journal.write(lambda connection: paglets.update_state(connection, agent_id, epoch, ref), key=key)
 
     async def files_changed(self, entry: AgentEntry) -> None:
         """Note which files travel with a paglet."""
@@ -162,8 +162,7 @@ class Vault:
 
         def unit(connection: sqlite3.Connection) -> list[OutboxRow]:
             paglets.put(connection, record, ref)
-            for message in messages:
-                enqueue(connection, entry.agent_id, message)
+            keep_queued(connection, entry.agent_id, messages)
             ledger.add(connection, row)
             return aftermath.write(connection, entry)
 
@@ -350,6 +349,20 @@ class Vault:
 
         await self.journal.write(unit)
 
+    def recall(self, agent_id: str, message_id: str, repeated: bool) -> tuple[bool, Outcome | None]:
+        """Read whether a paglet has handled a message, and what came of it; blocking.
+
+        :param repeated: whether to look also for a paglet for which an id may come twice.
+        """
+
+        def read(connection: sqlite3.Connection) -> HandledMessage | None:
+            if not repeated and paglets.durability(connection, agent_id) is not Durability.MESSAGE:
+                return None
+            return handled.find(connection, agent_id, message_id)
+
+        row = self.journal.read(read)
+        return row is not None, None if row is None else Outcome(row.reply, row.error)
+
     def waiting(self, agent_id: str) -> list[QueuedMessage]:
         """Read the messages that wait for a paglet; blocking."""
         return [message for _, message in self.journal.read(lambda c: queued.waiting(c, agent_id))]
@@ -423,8 +436,17 @@ def files_of(metadata: dict[str, Any]) -> dict[str, PagletFileRef]:
 
 
 def enqueue(connection: sqlite3.Connection, agent_id: str, message: QueuedMessage) -> int:
-    """Store a message that waits."""
+    """Store a message that waits.
+
+    :raises OverloadedError: too many wait already.
+    """
     return queued.enqueue(connection, agent_id, message, max_count=QUEUED_MESSAGES, max_bytes=QUEUED_BYTES)
+
+
+def keep_queued(connection: sqlite3.Connection, agent_id: str, messages: Iterable[QueuedMessage]) -> None:
+    """Store messages that were accepted before, which are never turned away."""
+    for message in messages:
+        queued.enqueue(connection, agent_id, message, max_count=sys.maxsize, max_bytes=sys.maxsize)
 
 
 def queued_message(delivery: Delivery) -> QueuedMessage:

@@ -37,6 +37,15 @@ def window(c: sqlite3.Connection, agent_id: str) -> list[HandledMessage]:
     return [HandledMessage(*row) for row in rows]
 
 
+def find(c: sqlite3.Connection, agent_id: str, message_id: str) -> HandledMessage | None:
+    """Return one remembered message of a paglet, or None."""
+    row = c.execute(
+        "SELECT message_id, handled_at, reply, error FROM handled WHERE agent_id = ? AND message_id = ?",
+        (agent_id, message_id),
+    ).fetchone()
+    return None if row is None else HandledMessage(*row)
+
+
 def replace(c: sqlite3.Connection, agent_id: str, items: Iterable[HandledMessage]) -> None:
     """Make these, the oldest first, the remembered messages of a paglet; only the newest `WINDOW` stay."""
     newest = list(items)[-WINDOW:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 from collections.abc import Collection
 from typing import Any
@@ -109,16 +110,44 @@ def get(c: sqlite3.Connection, agent_id: str) -> tuple[StoredRecord, StateRef] |
     return record, StateRef(inline, file, crc, size)
 
 
+def durability(c: sqlite3.Connection, agent_id: str) -> Durability | None:
+    """Return what a paglet that is here says of its durability; None where that, or the paglet, is not known."""
+    row = c.execute("SELECT durability FROM paglets WHERE agent_id = ?", (agent_id,)).fetchone()
+    return None if row is None or row[0] is None else Durability(row[0])
+
+
 def summaries(c: sqlite3.Connection, statuses: Collection[Status] | None = None) -> list[RecordSummary]:
     """Return the paglets, or those with one of the statuses, in the order in which they came to their status."""
     wanted = _STATUSES if statuses is None else {int(status) for status in statuses}
-    return [
-        RecordSummary(
-            agent_id, agent_class, state_class, since, _STATUSES[status], epoch, policy_of(flags, activate_at), count
-        )
-        for agent_id, agent_class, state_class, since, status, epoch, flags, activate_at, count in c.execute(_SUMMARIES)
-        if status in wanted
-    ]
+    # Nearly all have one of eight policies, so nearly all can share one; nobody changes the policy of a summary.
+    usual = {flags: policy_of(flags, None) for flags in range(8)}
+    rows = c.execute(_SUMMARIES)
+    collecting = gc.isenabled()
+    gc.disable()  # nothing made here is garbage, and looking for it takes as long as making it
+    try:
+        return [
+            RecordSummary(
+                agent_id,
+                agent_class,
+                state_class,
+                since,
+                _STATUSES[status],
+                epoch,
+                usual[flags] if activate_at is None else policy_of(flags, activate_at),
+                count,
+            )
+            for agent_id, agent_class, state_class, since, status, epoch, flags, activate_at, count in rows
+            if status in wanted
+        ]
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def count(c: sqlite3.Connection, status: Status) -> int:
+    """Count the paglets of a status."""
+    found: tuple[int] = c.execute("SELECT count(*) FROM paglets WHERE status = ?", (int(status),)).fetchone()
+    return found[0]
 
 
 def update_state(c: sqlite3.Connection, agent_id: str, epoch: int, ref: StateRef) -> bool:

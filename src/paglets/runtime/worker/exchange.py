@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paglets.core.errors import OverloadedError
-from paglets.runtime.frames import DURABLE, ONEWAY
+from paglets.runtime.frames import DURABLE, ONEWAY, OUTBOX_FULL
 from paglets.serialization.values import unpack
 
 MAX_OUTBOX_MESSAGES = 10_000
@@ -27,6 +27,8 @@ class Exchange:
     outbox: list[dict[str, Any]] = field(default_factory=list)
     """One-way messages that leave with the reply."""
     outbox_bytes: int = 0
+    outbox_full: bool = False
+    """Whether the host holds as many unsent messages as it may."""
     calls: int = 0
 
     @classmethod
@@ -37,13 +39,17 @@ class Exchange:
         flags = payload[0]
         waiting = tuple(unpack(payload[1:])) if len(payload) > 1 else ()
         # Nobody waits for the reply to a one-way message.
-        return cls(message_id, bool(flags & ONEWAY), bool(flags & DURABLE), (*waiting, agent_id))
+        exchange = cls(message_id, bool(flags & ONEWAY), bool(flags & DURABLE), (*waiting, agent_id))
+        exchange.outbox_full = bool(flags & OUTBOX_FULL)
+        return exchange
 
     def post(self, delivery: dict[str, Any]) -> None:
         """Put a one-way message into the outbox.
 
-        :raises OverloadedError: it holds as much as one handler may send.
+        :raises OverloadedError: it holds as much as one handler may send, or that of the host as much as it may.
         """
+        if self.outbox_full:
+            raise OverloadedError("too many one-way messages of this host wait for hosts that do not take them")
         self.outbox_bytes += len(delivery["message"])
         if len(self.outbox) >= MAX_OUTBOX_MESSAGES or self.outbox_bytes > MAX_OUTBOX_BYTES:
             raise OverloadedError(

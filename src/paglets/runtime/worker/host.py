@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from paglets.artifacts import PagletFileRef, paglet_file_ref_from_path, registered_name, registered_path
 from paglets.core.context import ACTIVE
-from paglets.core.errors import InvalidAgentError, ServiceNotFoundError
+from paglets.core.errors import InvalidAgentError, LifecycleError, ServiceNotFoundError
 from paglets.core.messages import Message, ReplySet
 from paglets.core.policies import DeactivationRequest
-from paglets.core.runtime_values import ServiceScope
+from paglets.core.runtime_values import Durability, ServiceScope
 from paglets.persistence.storage import ManagedStorage
 from paglets.remote.mesh import HostRef
 from paglets.remote.proxy import PagletProxy
@@ -66,6 +66,13 @@ class WorkerMesh:
         return str(self._client.call("resolve_url", name_or_url=name_or_url))
 
 
+class Snapshot(Protocol):
+    """Take the state of the paglet of this process."""
+
+    def __call__(self) -> tuple[int, Attachment | None]:
+        """Return the state blob with a number that is higher for a newer one."""
+
+
 class WorkerHost:
     """Implement :class:`paglets.core.host_port.HostPort` for one paglet."""
 
@@ -78,9 +85,13 @@ class WorkerHost:
         address: str,
         in_handler: Callable[[], bool],
         exchange: Callable[[], Exchange | None],
+        snapshot: Snapshot,
+        handlers_rest: Callable[[], bool | None],
     ) -> None:
         self._endpoint = endpoint
         self._paglet = paglet
+        self._snapshot = snapshot
+        self._handlers_rest = handlers_rest
         self.name = name
         self.address = address
         self._in_handler = in_handler
@@ -216,9 +227,19 @@ class WorkerHost:
         exchange = self._exchange()
         if exchange is not None and exchange.durable:
             return  # the end of this handler is the checkpoint; half of its work must not be one
-        with self._paglet.locked():
-            state = Attachment.of(encode_blob(self._paglet.state).segments)
-        self._endpoint.call("checkpoint", state)
+        if type(self._paglet).DURABILITY is Durability.MESSAGE:
+            match self._handlers_rest():
+                case None:
+                    raise LifecycleError(
+                        "this checkpoint would wait for a handler that may wait for this coroutine; "
+                        "say await asyncio.to_thread(self.checkpoint)"
+                    )
+                case False:
+                    self._call("checkpoint_between_handlers")
+                    return
+        number, state = self._snapshot()
+        if state is not None:
+            self._endpoint.call(f"checkpoint:{number}", state)
 
     def remind(
         self,

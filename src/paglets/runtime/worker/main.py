@@ -67,8 +67,11 @@ class Worker:
         self._main_thread = threading.current_thread()
         self._run_thread: threading.Thread | None = None
         self._handling: object | None = None
+        self._in_hook = False
         self._exchange: Exchange | None = None
+        self._told_states = 0
         self._told_digest = b""
+        self._recorded_digest = b""
         self._operations: dict[int, Callable[[Frame], tuple[bytes, Attachment | None]]] = {
             Op.START: self._start,
             Op.RUN: self._run,
@@ -129,6 +132,8 @@ class Worker:
             address=order["host_address"],
             in_handler=self._in_handler,
             exchange=self._own_exchange,
+            snapshot=self._snapshot,
+            handlers_rest=self._handlers_rest,
         )
         paglet._attach(PagletContext(host, agent_id))
         self._paglet = paglet
@@ -176,7 +181,11 @@ class Worker:
             answer["error"] = _failure(exc)
         answer["outbox"] = exchange.outbox
         answer["resources"] = self._agent.resources.status()
-        return pack(answer), self._changed_state()
+        # What a checkpoint told in between does not count: it may get to the disk later than this message.
+        answer["state"], state = self._snapshot(self._recorded_digest)
+        if state is not None:
+            self._recorded_digest = self._told_digest
+        return pack(answer), state
 
     def _handle(self, frame: Frame, message: Message, exchange: Exchange) -> Any:
         paglet = self._agent
@@ -195,9 +204,19 @@ class Worker:
         return to_wire() if callable(to_wire) else reply
 
     def _own_exchange(self) -> Exchange | None:
-        """Return the exchange on whose behalf the calling thread runs, None outside of handlers."""
+        """Return the exchange on whose behalf the calling code runs, None outside of handlers."""
         exchange = self._exchange
-        return exchange if exchange is not None and self._in_handler() else None
+        # The thread would not tell: the coroutines of a handler and of an asynchronous `run` share one.
+        return exchange if exchange is not None and _handling.get() is self._handling else None
+
+    def _handlers_rest(self) -> bool | None:
+        """Tell whether no handler can run while the calling thread does not want it; None where waiting until none
+        runs could be for ever."""
+        thread = threading.current_thread()
+        if thread is self._main_thread:
+            return True
+        # The coroutines of a handler and of an asynchronous `run` share one thread.
+        return (self._in_hook or None) if self._coroutines.owns(thread) else False
 
     def _in_handler(self) -> bool:
         """Tell whether the calling thread is what the handler that runs waits for: waiting for its end would be for
@@ -246,7 +265,11 @@ class Worker:
         return policy
 
     def _call_hook(self, name: str, event: dict[str, Any]) -> None:
-        self._coroutines.settle(getattr(self._agent, name)(_event(name, event)))
+        self._in_hook = True
+        try:
+            self._coroutines.settle(getattr(self._agent, name)(_event(name, event)))
+        finally:
+            self._in_hook = False
 
     def _cleanup(self, frame: Frame) -> tuple[bytes, Attachment | None]:
         self._agent.resources.cleanup(reason=unpack(frame.payload))
@@ -261,24 +284,28 @@ class Worker:
             # Copied under the lock: the blob's large buffers are the state's own.
             return Attachment.of(encode_blob(paglet.state).segments)
 
-    def _changed_state(self) -> Attachment | None:
-        """Return the state blob unless the host has this very one."""
+    def _snapshot(self, known: bytes = b"") -> tuple[int, Attachment | None]:
+        """Return the state blob with its number: of two, the one with the higher number is newer.
+
+        :param known: the digest of a blob in place of which None is returned.
+        """
         paglet = self._agent
         with paglet.locked():
             segments = encode_blob(paglet.state).segments
             digest = hashlib.blake2b(digest_size=16)
             for segment in segments:
                 digest.update(segment)
-            if digest.digest() == self._told_digest:
-                return None
+            if digest.digest() == known:
+                return self._told_states, None
             self._told_digest = digest.digest()
-            return Attachment.of(segments)
+            self._told_states += 1
+            return self._told_states, Attachment.of(segments)
 
     def _checkpoint(self, frame: Frame) -> tuple[bytes, Attachment | None]:
         """Answer with the state if it has changed, and with whether something may change it without a message."""
-        if frame.payload:
-            self._told_digest = b""  # what the host was told last is not on its disk
-        return b"\x01" if self._has_own_activity() else b"", self._changed_state()
+        # With a payload: what the host was told last is not on its disk.
+        number, state = self._snapshot(b"" if frame.payload else self._told_digest)
+        return pack({"goes_on": self._has_own_activity(), "state": number}), state
 
     def _has_own_activity(self) -> bool:
         run = self._run_thread
