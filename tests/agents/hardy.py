@@ -154,11 +154,11 @@ class Hardy(Paglet[HardyState]):
         return self.forget(name)
 
     @handler
-    def ring(self, message: Message) -> None:
+    def ring(self, message: Message, **args: Any) -> None:
         """Write a ring down, then take the steps that it brings along."""
         with self.locked_state() as state:
-            state.rings.append({"id": message.message_id, "args": dict(message.args), **message.arg})
-        self.act(message.args.get("steps", []))
+            state.rings.append({"id": message.message_id, "args": args, **message.arg})
+        self.act(args.get("steps", []))
 
     @handler
     def tick(self) -> None:

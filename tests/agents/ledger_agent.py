@@ -100,9 +100,8 @@ class Ledger(Paglet[LedgerState]):
     def relay(self, sender: str, number: int, to: str, at: str) -> int:
         """Enter a message and pass it on to another ledger, one-way, under the name ``sender>``."""
         count = self._enter(sender, number)
-        proxy = self.context.get_proxy(to, at)
-        if proxy is None:
-            raise RuntimeError(f"there is no ledger {to} at {at}")
+        # Where it was last known to be: it may have moved on, from this host too.
+        proxy = self.context.host.proxy_for(at, to)
         proxy.send_oneway(Message("add", {"sender": f"{sender}>", "number": number}))
         return count
 

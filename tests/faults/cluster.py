@@ -168,6 +168,7 @@ class HostProcess:
         eventually(lambda: ready.done() or end.done(), f"{self.name} to be ready; see {self.log}", START_SECONDS)
         news = ready.result() if ready.done() else {"failed": f"it ended with {end.result()}"}
         if "failed" in news:
+            self.await_end()
             raise HostStartError(f"{self.name}: {news['failed']}\n{self.last_words()}")
         self.port = int(news["port"])
 

@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from paglets.core.errors import PagletError
 from tests.faults.cluster import Cluster, HostProcess
@@ -72,6 +73,12 @@ class Verdict:
     def say(self, problem: str) -> None:
         """Note a problem."""
         self.problems.append(problem)
+
+
+def assert_good(verdict: Verdict, more: str = "") -> None:
+    """Fail the test where something is wrong."""
+    if not verdict:
+        pytest.fail(f"{verdict}\n{more}", pytrace=False)
 
 
 def paglets_of(cluster: Cluster, host: HostProcess) -> dict[str, Found]:
@@ -148,21 +155,22 @@ def journal_counts(directory: Path) -> dict[str, int]:
 def stored_state(directory: Path, agent_id: str) -> bytes:
     """Return the state of a paglet that its host would bring back, as it lies in the journal."""
     with closing(sqlite3.connect(f"file:{directory / 'journal.db'}?mode=ro", uri=True)) as connection:
-        row = connection.execute("SELECT * FROM states WHERE agent_id = ?", (agent_id,)).fetchone()
-    return b"".join(value for value in row or () if isinstance(value, bytes))
+        query = "SELECT inline FROM states JOIN paglets USING (id) WHERE agent_id = ?"
+        row = connection.execute(query, (agent_id,)).fetchone()
+    return bytes(row[0]) if row else b""
 
 
-def dead_letters(directory: Path) -> list[tuple[str, str]]:
-    """Return receiver and entry of every dead letter of a host."""
+def dead_letters(directory: Path) -> dict[tuple[str, str], str]:
+    """Return why each dead letter of a host is one, by receiver and entry."""
     path = directory / "journal.db"
     if not path.exists():
-        return []
+        return {}
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "dead_letters" not in tables:
-            return []
-        rows = connection.execute("SELECT agent_id, body FROM dead_letters").fetchall()
-    return [(agent_id, _entry_of(msgspec.msgpack.decode(body))) for agent_id, body in rows]
+            return {}
+        rows = connection.execute("SELECT agent_id, body, reason FROM dead_letters").fetchall()
+    return {(agent_id, _entry_of(msgspec.msgpack.decode(body))): reason for agent_id, body, reason in rows}
 
 
 def _entry_of(wire: Any) -> str:
@@ -185,7 +193,7 @@ def judge(
     """
     verdict = Verdict()
     found = quiet(cluster) if found is None else found
-    dead = Counter(letter for host in cluster.hosts.values() for letter in dead_letters(host.directory))
+    dead = {key: why for host in cluster.hosts.values() for key, why in dead_letters(host.directory).items()}
     for text in notes.given_up:
         verdict.say(f"never acknowledged: {text}")
     books: dict[str, list[str]] = {}
@@ -200,14 +208,18 @@ def judge(
         if places:
             books[agent_id] = places[0].entries
     for agent_id, book in books.items():
-        judge_book(verdict, agent_id, book, notes.told, {entry for receiver, entry in dead if receiver == agent_id})
+        of_it = {entry: why for (receiver, entry), why in dead.items() if receiver == agent_id}
+        judge_book(verdict, agent_id, book, notes.told, of_it)
     return verdict
 
 
 def judge_book(
-    verdict: Verdict, agent_id: str, book: Sequence[str], told: Iterable[Told], dead: Collection[str]
+    verdict: Verdict, agent_id: str, book: Sequence[str], told: Iterable[Told], dead: Mapping[str, str]
 ) -> None:
-    """Compare the book of one paglet with what senders were told."""
+    """Compare the book of one paglet with what senders were told.
+
+    :param dead: why messages to it are dead letters, by entry.
+    """
     expected: dict[str, Told | None] = {}
     begun: set[str] = set()
     for item in told:
@@ -232,9 +244,7 @@ def judge_book(
         if entry in counts:
             _judge_reply(verdict, agent_id, book.index(entry) + 1, expectation)
         elif entry in dead:
-            verdict.say(
-                f"dead: {entry} for {agent_id} is in the dead letters, although nothing kept it from its receiver"
-            )
+            verdict.say(f"dead: {entry} is in the dead letters, although {agent_id} lives: {dead[entry]}")
         else:
             how = "passed on" if expectation is None else "one-way" if expectation.oneway else "answered"
             verdict.say(f"lost: {entry} ({how}) is not in the book of {agent_id}")

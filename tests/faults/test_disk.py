@@ -12,7 +12,7 @@ from paglets.core.errors import InsufficientStorageError, PagletError, TransferE
 from paglets.core.messages import Message
 from paglets.remote.transfer import TransferTicket
 from tests.faults.cluster import Cluster, HostProcess, HostStartError
-from tests.faults.judge import judge, quiet
+from tests.faults.judge import assert_good, judge, quiet
 from tests.faults.small_disk import CannotMountError, SmallDisk, small_disk
 from tests.faults.workload import Call, load
 from tests.support import eventually
@@ -72,11 +72,11 @@ def test_a_full_disk_is_said_and_nothing_acknowledged_is_lost(
         sender.say(Call(oneway=True))
         assert cluster.proxy(cramped, agent_id).send(Message("load", {"nbytes": 1_500_000})) == 1_500_000
         verdict = judge(cluster, talk.notes, [agent_id])
-    assert verdict, str(verdict)
+    assert_good(verdict)
     cramped.kill()
     cramped.start()
     verdict = judge(cluster, talk.notes, [agent_id])
-    assert verdict, str(verdict)
+    assert_good(verdict)
 
 
 def test_senders_get_through_when_there_is_room_again(cluster: Cluster, disk: SmallDisk, cramped: HostProcess) -> None:
@@ -98,7 +98,7 @@ def test_senders_get_through_when_there_is_room_again(cluster: Cluster, disk: Sm
         eventually(lambda: len(talk.notes.told) > wanted, "acknowledgements after that")
         notes = talk.finish()
         verdict = judge(cluster, notes, [agent_id])
-    assert verdict, str(verdict)
+    assert_good(verdict)
     assert set(notes.errors) == {"InsufficientStorageError"}
 
 
@@ -121,7 +121,7 @@ def test_a_host_that_dies_on_a_full_disk_comes_back(cluster: Cluster, disk: Smal
             disk.make_room()
         sender.say(Call())
         verdict = judge(cluster, talk.notes, [agent_id])
-    assert verdict, str(verdict)
+    assert_good(verdict)
 
 
 def test_a_move_to_a_full_disk_fails_and_the_paglet_stays(
@@ -142,7 +142,7 @@ def test_a_move_to_a_full_disk_fails_and_the_paglet_stays(
         assert proxy.dispatch(cramped.url).host_url == cramped.url
         assert sender.say(Call()) == 3
         verdict = judge(cluster, talk.notes, [agent_id])
-    assert verdict, str(verdict)
+    assert_good(verdict)
 
 
 def test_a_move_from_a_full_disk_leaves_one_owner(cluster: Cluster, disk: SmallDisk, cramped: HostProcess) -> None:
@@ -161,7 +161,7 @@ def test_a_move_from_a_full_disk_leaves_one_owner(cluster: Cluster, disk: SmallD
         disk.make_room()
         assert sender.say(Call()) == 4
         verdict = judge(cluster, talk.notes, [agent_id])
-    assert verdict, str(verdict)
+    assert_good(verdict)
 
 
 def test_a_directory_that_takes_no_writes_is_refused_and_left_as_it_is(
@@ -179,4 +179,4 @@ def test_a_directory_that_takes_no_writes_is_refused_and_left_as_it_is(
         cramped.start()
         assert sender.say(Call()) == 2
         verdict = judge(cluster, talk.notes, [agent_id])
-    assert verdict, str(verdict)
+    assert_good(verdict)

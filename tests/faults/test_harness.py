@@ -43,7 +43,9 @@ def test_the_judge_sees_what_is_wrong_with_a_book(
     book: list[str], notes: list[Told], dead: list[str], problem: str
 ) -> None:
     verdict = Verdict()
-    judge_book(verdict, "b" if any(item.relayed_to for item in notes) else "a", book, notes, dead)
+    judge_book(
+        verdict, "b" if any(item.relayed_to for item in notes) else "a", book, notes, dict.fromkeys(dead, "because")
+    )
     assert [text.startswith(problem) for text in verdict.problems] == ([True] if problem else [])
 
 
@@ -58,7 +60,7 @@ def test_a_quiet_cluster_is_judged_good_and_a_loss_is_seen(cluster: Cluster) -> 
     assert verdict, str(verdict)
     talk.notes.tell(told(1, 1, sender="nobody"))
     lost = Verdict()
-    judge_book(lost, "a", quiet(cluster)[agent_id][0].entries, talk.notes.told, [])
+    judge_book(lost, "a", quiet(cluster)[agent_id][0].entries, talk.notes.told, {})
     assert any(text.startswith("lost: nobody:1") for text in lost.problems)
     assert any("is on 0 hosts" in text for text in judge(cluster, Notes(), ["0" * 32]).problems)
 

@@ -15,7 +15,7 @@ from paglets.core.policies import DeactivationPolicy
 from paglets.remote.transfer import TransferTicket
 from tests.faults import points
 from tests.faults.cluster import Cluster, HostProcess
-from tests.faults.judge import judge, quiet, stored_state
+from tests.faults.judge import assert_good, judge, quiet, stored_state
 from tests.faults.points import MESSAGE_POINTS, SOURCE, SOURCE_POINTS, TARGET, TARGET_POINTS, Point
 from tests.faults.workload import Call, Load, load
 from tests.support import eventually
@@ -57,7 +57,7 @@ def settle(cluster: Cluster, talk: Load, *agent_ids: str) -> list[str]:
     notes = talk.finish()
     found = quiet(cluster)
     verdict = judge(cluster, notes, agent_ids, found)
-    assert verdict, f"{verdict}\nerrors on the way: {dict(notes.errors)}\nfound: {found}"
+    assert_good(verdict, f"errors on the way: {dict(notes.errors)}\nfound: {found}")
     names = {host.name: name for name, host in cluster.hosts.items()}
     return [names[found[agent_id][0].host] for agent_id in agent_ids]
 

@@ -11,7 +11,7 @@ import pytest
 from paglets.core.errors import PagletError
 from paglets.remote.transfer import TransferTicket
 from tests.faults.cluster import Cluster, Nursery, cluster_in
-from tests.faults.judge import judge, quiet
+from tests.faults.judge import assert_good, judge, quiet
 from tests.faults.proxy import Network, Weather
 from tests.faults.workload import Call, load, mixed_calls
 from tests.support import eventually
@@ -39,14 +39,14 @@ def test_bad_weather_loses_and_doubles_nothing(meshed: Cluster, network: Network
             others = [home for home in homes if home[0] != agent_id]
             calls = mixed_calls(f"{seed}:{number}", urls=[host.url for host in hosts], others=others)
             talk.talk(f"voice{number}", meshed.proxy(hosts[number], agent_id), calls)
-        network.weather = Weather(delay=0.01, drop=0.1, cut=0.3, cut_after=3_000)
+        network.weather = Weather(delay=0.005, drop=0.1, cut=0.8, cut_after=5_000)
         eventually(
             lambda: len(talk.notes.told) >= 250 or talk.notes.given_up, "250 acknowledgements in bad weather", 90.0
         )
         network.heal()
         notes = talk.finish()
         verdict = judge(meshed, notes, [agent_id for agent_id, _ in homes])
-    assert verdict, f"{verdict}\n{dict(notes.errors)}"
+    assert_good(verdict, f"errors on the way: {dict(notes.errors)}")
     assert network.statistics.cut > 10
 
 
@@ -77,7 +77,7 @@ def test_a_partition_in_the_middle_of_moves(meshed: Cluster, network: Network, s
         notes = talk.finish()
         verdict = judge(meshed, notes, [agent_id])
         assert len(quiet(meshed)[agent_id]) == 1
-    assert verdict, f"{verdict}\n{dict(notes.errors)}"
+    assert_good(verdict, f"errors on the way: {dict(notes.errors)}")
 
 
 def test_a_sender_finds_a_paglet_whose_home_is_cut_off(meshed: Cluster, network: Network) -> None:
@@ -94,4 +94,4 @@ def test_a_sender_finds_a_paglet_whose_home_is_cut_off(meshed: Cluster, network:
         sender.proxy = meshed.proxy(alpha, agent_id)
         assert sender.say(Call()) == 3
         verdict = judge(meshed, talk.finish(), [agent_id])
-    assert verdict, str(verdict)
+    assert_good(verdict)

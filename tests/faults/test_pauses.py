@@ -10,7 +10,7 @@ from paglets.core.errors import PagletError, RemoteTimeoutError
 from paglets.core.messages import Message
 from paglets.remote.transfer import TransferTicket
 from tests.faults.cluster import Cluster, is_stopped
-from tests.faults.judge import judge, quiet
+from tests.faults.judge import assert_good, judge, quiet
 from tests.faults.workload import Call, load
 from tests.support import eventually
 
@@ -31,7 +31,7 @@ def test_others_go_on_while_a_host_is_paused(cluster: Cluster) -> None:
         alpha.go_on()
         verdict = judge(cluster, talk.finish(), [first, second])
         places = quiet(cluster)
-    assert verdict, str(verdict)
+    assert_good(verdict)
     assert places[second][0].host == beta.name
 
 
@@ -93,4 +93,4 @@ def test_a_host_is_paused_in_the_middle_of_a_move(cluster: Cluster, host: str, p
         paused.go_on()
         sender.say_all([Call(), Call(oneway=True), Call()])
         verdict = judge(cluster, talk.finish(), [agent_id])
-    assert verdict, str(verdict)
+    assert_good(verdict)

@@ -16,7 +16,7 @@ from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
 from tests.agents.hardy import Careful, Careless, Hardy, HardyState, Lively, LivelyCareful, LivelyCareless, do
 from tests.faults.cluster import Cluster, HostProcess
-from tests.support import Gate, HostFactory, await_event, events_of, eventually
+from tests.support import Gate, HostFactory, eventually
 
 LARGE = 2 * INLINE_BYTES
 #: Seconds; so long that no checkpoint is taken in the background while a test lasts.

@@ -14,6 +14,7 @@ from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
+from paglets.runtime.sleep import MOST_AWAKENINGS
 from tests.agents.actor import Actor, ActorState, Stubborn
 from tests.support import Gate, HostFactory, await_event, events_of, eventually, processes_of
 
@@ -363,6 +364,7 @@ def test_a_message_follows_the_paglet_that_it_woke_and_that_left_at_once(hosts: 
     else:
         sender = PagletProxy(proxy.host_url, proxy.agent_id, HostClient()) if way == "far" else proxy
         assert sender.send(Message("add")) == 1
+        eventually(lambda: beta.get_proxy(proxy.agent_id), "its arrival")
     assert state_of(beta, proxy).count == 1
     assert stored(alpha) == []
 

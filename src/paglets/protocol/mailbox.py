@@ -126,6 +126,11 @@ class Mailbox(Generic[T]):
         """Tell whether no message is in flight."""
         return self._flying is None
 
+    @property
+    def handled(self) -> int:
+        """Count the messages that were handled, with success or without."""
+        return self._delivered + self._failed
+
     def push(self, item: T, priority: int, nbytes: int = 0, *, bounded: bool = True) -> None:
         """Queue a message behind all others of its priority.
 

@@ -14,7 +14,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from heapq import heapify, heappop, heappush
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+from paglets.core.messages import Message
 
 SHORTEST_PERIOD: Final = 0.1
 """Seconds; the shortest `every`."""
@@ -110,6 +112,18 @@ def occurrence_id(row: Reminder) -> str:
     """
     text = "\0".join((row.agent_id, row.name, row.series, str(row.count)))
     return sha256(text.encode()).hexdigest()[:32]
+
+
+def firing_message(row: Reminder, firing: Firing, args: dict[str, Any]) -> Message:
+    """Return the message of a firing; its `arg` has `due`, `missed` and `count`."""
+    facts = {"due": row.due, "missed": firing.missed, "count": row.count}
+    return Message(row.name, args, arg=facts, sender=row.agent_id, message_id=firing.occurrence)
+
+
+def is_firing(message: Message, agent_id: str) -> bool:
+    """Tell whether a message that waits for a paglet is one of its reminders."""
+    facts = message.arg
+    return message.sender == agent_id and isinstance(facts, dict) and facts.keys() == {"due", "missed", "count"}
 
 
 def fire(row: Reminder, now: float) -> Firing:

@@ -19,6 +19,7 @@ from paglets.runtime.attachment import Attachment
 
 if TYPE_CHECKING:
     from paglets.artifacts import PagletFileRef
+    from paglets.persistence.rows import ReminderRow
     from paglets.runtime.place import Place
 
 #: Bounds of one mailbox.
@@ -63,6 +64,8 @@ class Delivery:
     """Whether the message is in the journal's queue, to be removed there when it is handled."""
     joined: list[DeliveryDone] | None = None
     """Senders who repeated the message while it was under way, and get the same reply."""
+    wakes: int = 0
+    """How often the message has woken its receiver, which went back to sleep before it was handled."""
     accepted: list[DeliveryDone] | None = None
     """Senders who repeated a one-way message while it was being stored, and are told when it is."""
 
@@ -163,6 +166,11 @@ class AgentEntry:
     creating: bool = False
     """Whether a failure of ``run`` still fails the creation instead of being a crash."""
     deferred: list[SelfCall] = field(default_factory=list)
+    timers: dict[str, ReminderRow | None] | None = None
+    """Of a paglet that is not on the disk of this host yet: the timers that it has set meanwhile, by name, None for one
+    that it has forgotten. They get there with it."""
+    mail_waits: bool = False
+    """Whether messages were stored for it while it started."""
     notified: list[asyncio.Future[None]] = field(default_factory=list)
     calls_in_progress: int = 0
     """Calls of the paglet that the host has not answered yet."""
@@ -197,6 +205,11 @@ class AgentEntry:
         if self.place is None or self.phase is Phase.GONE:
             raise InvalidAgentError(f"paglet {self.agent_id} is not active")
         return self.place
+
+    def accepted(self) -> list[Delivery]:
+        """Return the one-way messages that were not handled yet: the one whose handler runs, and those that wait."""
+        waiting = [queued.item for queued in self.mailbox.waiting()]
+        return [delivery for delivery in (self.current, *waiting) if delivery is not None and delivery.oneway]
 
     def wake_idle_waiters(self) -> None:
         """Tell who waits for the running handler that it has ended."""

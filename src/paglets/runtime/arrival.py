@@ -244,10 +244,10 @@ class ArrivalDesk:
         arrival = self._starting.get(entry.agent_id)
         return arrival is not None and arrival.entry is entry
 
-    def undecided(self, agent_id: str) -> Coroutine[Any, Any, object] | None:
-        """Return what ends when it is decided whether an arriving paglet is here; None where none arrives."""
+    def undecided(self, agent_id: str) -> asyncio.Event | None:
+        """Return what is set when it is decided whether an arriving paglet is here; None where none arrives."""
         arrival = self._starting.get(agent_id)
-        return None if arrival is None else arrival.decided.wait()
+        return None if arrival is None else arrival.decided
 
     def _decide(self, arrival: Arrival) -> None:
         agent_id = arrival.plan.agent_id
@@ -458,6 +458,7 @@ class ArrivalDesk:
                 plan.agent_id, envelope.agent_class_name, envelope.state_class_name, epoch=plan.epoch
             )
             arrival.entry.files = arrival.installed
+            arrival.entry.timers = {}
         entry = arrival.entry
         self._starting[plan.agent_id] = arrival
         arrival.place = kernel.open_place(entry)
@@ -505,6 +506,9 @@ class ArrivalDesk:
         if plan.kind is TransferKind.LOCAL and arrival.entry is not None:
             files, luggage.durability = arrival.entry.files, arrival.entry.durability
             luggage.home = arrival.entry.home
+        elif arrival.entry is not None:
+            timers, arrival.entry.timers = arrival.entry.timers, {}
+            luggage.set_timers(timers or {})
         ref = await self._kernel.vault.keep(state)
         if faults.ARMED:
             faults.reached("target.storing")

@@ -38,6 +38,8 @@ T = TypeVar("T")
 #: The file in the host's directory that has everything durable but large states and files.
 JOURNAL_NAME = "journal.db"
 MAX_PEER_CALLS = 1000
+#: How long a starting host waits for the paglets that it brings back.
+RESUME_SECONDS = 10.0
 #: How long a stopping host waits for the transfers it is in the middle of.
 TRANSFER_FINISH_SECONDS = 0.5
 
@@ -117,7 +119,10 @@ class Assembly:
         self._emit_sync_result()
         self._server = HttpServer(application(node, self._policy(), version=product_version()), sockets)
         await self._server.start()
-        await node.resume(wanted)
+        # One paglet that takes its time to come back does not keep the others from being reached.
+        resuming = self.loop.create_task(self.kernel.guarded(node.resume(wanted)))
+        self.kernel.keep(resuming)
+        await asyncio.wait((resuming,), timeout=RESUME_SECONDS)
         await self._start_agents()
         self._timekeeper = self.loop.create_task(node.timers.run())
         host.mesh.refresh_self()

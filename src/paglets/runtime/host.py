@@ -207,6 +207,8 @@ class Host:
         self.allow = None if allow is None else tuple(allow)
         self.preload = tuple(preload)
         self.run_settle_seconds = run_settle_seconds
+        if not 0 < checkpoint_interval < float("inf"):
+            raise ValueError(f"checkpoint_interval must be a number of seconds above 0, not {checkpoint_interval!r}")
         self.checkpoint_interval = checkpoint_interval
         self.client: HostClient = LocalHostClient(self, api_key=api_key) if client is None else client
         if self.client.api_key is None:

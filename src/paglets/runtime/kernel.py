@@ -12,13 +12,13 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from paglets.core.context import ACTIVE, INACTIVE
 from paglets.core.context_events import ContextEventLog
@@ -36,7 +36,7 @@ from paglets.core.policies import RestartPolicy
 from paglets.core.runtime_values import Durability
 from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.journal import Journal
-from paglets.persistence.rows import OutboxRow
+from paglets.persistence.rows import OutboxRow, ReminderRow
 from paglets.protocol.delivery.window import DedupWindow
 from paglets.protocol.supervision import InHand, Rerun, Restart
 from paglets.runtime import faults
@@ -84,6 +84,19 @@ class KernelConfig:
     handler_wait_seconds: float = HANDLER_WAIT_SECONDS
     max_paglets: int = 10_000
     checkpoint_interval: float = CHECKPOINT_INTERVAL_SECONDS
+
+
+class Timers(Protocol):
+    """Keep the timers of the paglets of a host."""
+
+    def adopt(self, agent_id: str, rows: Sequence[ReminderRow]) -> None:
+        """Know of timers whose rows are on disk."""
+
+    async def put_late(self, agent_id: str, timers: Mapping[str, ReminderRow | None]) -> None:
+        """Store timers, or forget those that are None."""
+
+    def forget_all(self, agent_id: str) -> None:
+        """Drop every timer of a paglet that has ended."""
 
 
 @dataclass(slots=True)
@@ -134,6 +147,8 @@ class Kernel:
         self.is_stored: Callable[[str], bool] = lambda _: False
         self.post: Callable[[Sequence[OutboxRow]], None]
         self.revive: Callable[[AgentEntry, str], Coroutine[Any, Any, None]]
+        self.collect: Callable[[str], Coroutine[Any, Any, None]]
+        self.timers: Timers
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
@@ -143,7 +158,7 @@ class Kernel:
 
     def background(self, work: Coroutine[Any, Any, Any]) -> None:
         """Run something to its end without waiting for it; its failure becomes an event."""
-        task = self.loop.create_task(self._guarded(work))
+        task = self.loop.create_task(self.guarded(work))
         task.add_done_callback(lambda _: work.close())  # a task that is cancelled before it begins never awaits it
         self.keep(task)
 
@@ -152,7 +167,8 @@ class Kernel:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _guarded(self, work: Coroutine[Any, Any, Any]) -> None:
+    async def guarded(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do some work; a failure becomes an event."""
         try:
             await work
         except Exception as exc:
@@ -205,17 +221,20 @@ class Kernel:
             self.check_class(state_class_name, trusted=trusted)
         entry = self.reserve(agent_id, class_name, state_class_name, epoch=first_epoch())
         entry.home = self.address()
+        entry.timers = {}
         try:
             event = self.event_fields(agent_id, init=init)
             await self.start(entry, StartOrder(blob, "on_creation", event))
             if faults.ARMED:
                 faults.reached("create.started")
-            await self.vault.created(entry, entry.last_state or blob)
+            timers, entry.timers = entry.timers, {}
+            await self.vault.created(entry, entry.last_state or blob, timers)
             if faults.ARMED:
                 faults.reached("create.stored")
         except BaseException:
             self.abandon(entry)
             raise
+        self.timers.adopt(agent_id, [row for row in timers.values() if row is not None])
         self.activate(entry)
         self.emit("create", entry)
         return await self.begin(entry, fail_with_run=True) or self.proxy_wire(agent_id)
@@ -322,6 +341,12 @@ class Kernel:
     def activate(self, entry: AgentEntry) -> None:
         """Let an entry be seen as active; its messages wait until :meth:`begin`."""
         entry.phase = Phase.ACTIVE
+        timers, entry.timers = entry.timers, None
+        if timers:  # of a thread that went on after the first hook
+            self.background(self.timers.put_late(entry.agent_id, timers))
+        if entry.mail_waits:
+            entry.mail_waits = False
+            self.background(self.collect(entry.agent_id))
         if entry.place is not None and entry.place.ended.done():
             self._crash(entry, "process ended before the paglet was active")
 
@@ -366,6 +391,7 @@ class Kernel:
         except Exception as exc:  # whatever `run` raised
             if fail_with_run:
                 self.abandon(entry, exc)
+                self.timers.forget_all(entry.agent_id)
                 await self.vault.uncreated(entry.agent_id)
                 raise
         finally:
@@ -683,11 +709,8 @@ class Kernel:
         self._disk.shutdown(wait=True)
 
     async def _end_everyone(self) -> None:
-        entries = [entry for entry in self.agents if not entry.crashed]
-        waiting = {
-            entry.agent_id: [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
-            for entry in entries
-        }
+        entries = [entry for entry in self.agents if not entry.crashed or entry.restarting]
+        waiting = {entry.agent_id: entry.accepted() for entry in entries}
         try:
             await self.vault.stopped(entries, waiting)
         except PagletError as exc:

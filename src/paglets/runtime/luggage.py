@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from paglets.core.errors import SerializationError
+from paglets.core.errors import OverloadedError, SerializationError
 from paglets.core.runtime_values import Durability
 from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.rows import ReminderRow
@@ -31,6 +31,17 @@ class Luggage:
     window_lost: float | None = None
     """Seconds since the paglet came back from a crash without its window, None where it did not."""
     reminders: list[ReminderRow] = field(default_factory=list)
+
+    def set_timers(self, timers: Mapping[str, ReminderRow | None]) -> None:
+        """Add timers that the paglet set on its arrival, and leave out those that are None.
+
+        :raises OverloadedError: it has more than it may.
+        """
+        rows: dict[str, ReminderRow | None] = {row.name: row for row in self.reminders}
+        rows.update(timers)
+        self.reminders = [row for row in rows.values() if row is not None]
+        if len(self.reminders) > MAX_REMINDERS:
+            raise OverloadedError(f"a paglet may have {MAX_REMINDERS} reminders at once")
 
     def pack(self) -> bytes:
         """Return it as bytes."""

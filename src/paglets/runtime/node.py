@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -94,6 +94,8 @@ class Node:
         kernel.messages.buried = self._bury
         self.timers.wake = self.dormitory.wake_on_time
         self.timers.collect = self._collect_and_wake
+        kernel.timers = self.timers
+        kernel.collect = self.post.collect
         self.ledger = kernel.ledger
         self.letters = DeadLetterDesk(kernel.journal, kernel.on_disk, self._redeliver)
         self._movers = ThreadPoolExecutor(MOVE_THREADS, thread_name_prefix=f"paglets-move-{kernel.config.name}")
@@ -126,7 +128,7 @@ class Node:
         summaries = await kernel.on_disk(kernel.vault.summaries)
         crashed = [summary.agent_id for summary in summaries if summary.status is Status.CRASHED]
         wanted = self.dormitory.load(summaries, await kernel.on_disk(kernel.vault.crash_errors, crashed))
-        self.timers.load(await kernel.on_disk(kernel.vault.timers))
+        await self._load_timers({summary.agent_id for summary in summaries})
         found = await kernel.on_disk(self._log.load)
         stay = {summary.agent_id: summary.epoch for summary in summaries if summary.status is not Status.DEPARTING}
         stay.update({record.plan.agent_id: record.plan.epoch for record, _ in found.prepared})
@@ -143,6 +145,14 @@ class Node:
         self.departures.restore(found.commits)
         return wanted
 
+    async def _load_timers(self, agent_ids: Collection[str]) -> None:
+        timers = await self.kernel.on_disk(self.kernel.vault.timers)
+        self.timers.load([timer for timer in timers if timer[0] in agent_ids])
+        # Of paglets that kept nothing and ended with an earlier life of this host.
+        ended = {timer[0] for timer in timers}.difference(agent_ids)
+        if ended:
+            self.kernel.background(self.kernel.vault.drop_timers(ended))
+
     async def resume(self, wanted: Sequence[RecordSummary]) -> None:
         """Go on where an earlier life of this host stopped; others can reach it by now."""
         kernel = self.kernel
@@ -150,12 +160,14 @@ class Node:
         await self.whereabouts.tell_everything()
         await self.dormitory.wake_for_startup(wanted)
         for agent_id in await kernel.on_disk(kernel.vault.receivers):
-            if agent_id not in kernel.agents and agent_id not in self.dormitory:
+            if agent_id in self.dormitory:
+                kernel.background(self.dormitory.wake_if_timer_rang(agent_id))
+            elif agent_id not in kernel.agents:
                 kernel.background(self.post.collect(agent_id))
 
     def _orphaned(self, agent_id: str) -> None:
         """See to a message that was stored for a paglet that sleeps or has left by now."""
-        if agent_id in self.dormitory:
+        if agent_id in self.dormitory and agent_id not in self.kernel.agents:
             self.dormitory.look_at_mail(agent_id)
         else:
             self.kernel.background(self.post.collect(agent_id))
@@ -407,7 +419,9 @@ class Node:
                 )
             case "deactivate":
                 request = DeactivationRequest.from_wire(arguments.get("request"))
-                return await self.dormitory.deactivate(entry, request, parent=parent, in_handler=in_handler)
+                return await self.dormitory.deactivate(
+                    entry, request, parent=parent, in_handler=in_handler, by_itself=True
+                )
             case "dispose":
                 return await self.dispose(entry.agent_id, parent=parent, in_handler=in_handler)
         raise HostError(f"unknown lifecycle operation {call.operation!r}")

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from paglets.core.context import same_url
 from paglets.core.errors import (
     ConnectionLostError,
     HostUnreachableError,
@@ -32,7 +31,7 @@ from paglets.runtime.attachment import Attachment
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.place import packed
 from paglets.runtime.pump import delivery_future, outcome_as_answer, withdrawn
-from paglets.runtime.sleep import Dormitory, not_awake
+from paglets.runtime.sleep import MOST_AWAKENINGS, Dormitory, not_awake
 from paglets.serialization.values import pack, unpack
 
 
@@ -50,6 +49,8 @@ class Posting:
     terms: DeliveryTerms = FIRST_ATTEMPT
     found: dict[str, str] | None = None
     """Gets the ``location`` and ``home`` of a paglet that turns out to be on another host, for whoever wants it."""
+    wakes: int = 0
+    """How often it has woken its receiver, which went back to sleep before it was handled."""
 
     @classmethod
     def of(
@@ -106,7 +107,7 @@ class PostOffice:
         self._awaiting = 0
         # Set by the node.
         self.forwarder: Forwarder
-        self.undecided: Callable[[str], Awaitable[object] | None]
+        self.undecided: Callable[[str], asyncio.Event | None]
 
     async def send(self, agent_id: str, posting: Posting) -> Attachment | None:
         """Deliver a message and wait for the packed reply, None for a one-way message.
@@ -176,17 +177,23 @@ class PostOffice:
                 done(None, InvalidAgentError(f"no paglet {entry.agent_id} on {self._kernel.config.name}"))
 
     def _hold(self, entry: AgentEntry, posting: Posting, done: DeliveryDone) -> None:
+        try:
+            entry.hold_back(self._to_be_posted_again(entry.agent_id, posting, done))
+        except PagletError as exc:
+            done(None, exc)
+
+    def _wake_for(self, agent_id: str, posting: Posting, done: DeliveryDone) -> None:
+        again = replace(posting, wakes=posting.wakes + 1)
+        self._dormitory.wake_for(agent_id, self._to_be_posted_again(agent_id, again, done))
+
+    def _to_be_posted_again(self, agent_id: str, posting: Posting, done: DeliveryDone) -> HeldPosting:
         since = self._kernel.loop.time()
-        held = HeldPosting(
-            lambda: self.post(entry.agent_id, self._aged(posting, since), done),
+        return HeldPosting(
+            lambda: self.post(agent_id, self._aged(posting, since), done),
             done,
             posting.message_id,
             len(posting.packed),
         )
-        try:
-            entry.hold_back(held)
-        except PagletError as exc:
-            done(None, exc)
 
     def _join(self, entry: AgentEntry, posting: Posting, done: DeliveryDone) -> None:
         """Let the sender of a message that waits or runs here already have what becomes of it."""
@@ -221,7 +228,7 @@ class PostOffice:
     def _delivery(self, posting: Posting, done: DeliveryDone) -> Delivery:
         terms = posting.terms
         attachment = Attachment.of([posting.packed])
-        if terms is FIRST_ATTEMPT:
+        if terms is FIRST_ATTEMPT and not posting.wakes:
             return Delivery(attachment, posting.kind, posting.priority, posting.message_id, posting.oneway, done)
         deadline = None if terms.timeout is None else self._kernel.loop.time() + terms.timeout
         return Delivery(
@@ -233,6 +240,7 @@ class PostOffice:
             done,
             terms,
             deadline,
+            wakes=posting.wakes,
         )
 
     async def _post_slowly(self, agent_id: str, posting: Posting, done: DeliveryDone) -> None:
@@ -268,7 +276,6 @@ class PostOffice:
     ) -> tuple[Attachment | None] | None:
         """Deliver a message to a paglet that does not run here; return its reply unless ``done`` will get it."""
         kernel, began = self._kernel, self._kernel.loop.time()
-        awakenings = 0
         while True:
             if agent_id in kernel.agents:
                 self.post(agent_id, self._aged(posting, began), done)
@@ -276,23 +283,22 @@ class PostOffice:
             summary = self._dormitory.summary(agent_id)
             if summary is None:
                 arrival = self.undecided(agent_id)
-                if arrival is None:
-                    return (await self._forward(agent_id, self._aged(posting, began)),)
-                await self._await_arrival(agent_id, arrival, self._aged(posting, began))
-                continue
+                if arrival is not None:
+                    await self._await_arrival(agent_id, arrival, self._aged(posting, began))
+                    continue
+                knowledge = await self.forwarder.knowledge(agent_id)
+                if self._has_come(agent_id):
+                    continue
+                return (await self._forward(agent_id, self._aged(posting, began), knowledge),)
             # What was active when the host died comes back whatever its policy says.
             recovering = self._dormitory.recovering(agent_id)
             wakes = recovering or (posting.activate_if_inactive and summary.policy.activate_on_message)
-            if not wakes or awakenings >= (1 if posting.oneway else MOST_AWAKENINGS):
+            if not wakes or posting.wakes >= (1 if posting.oneway else MOST_AWAKENINGS):
                 break  # it waits for the next time
-            awakenings += 1
             if kernel.closing:
                 raise closing_error(kernel.config.name)
-            location = await self._dormitory.activate(agent_id, reason="recovery" if recovering else "activate")
-            if agent_id in kernel.agents:
-                continue
-            if same_url(location["host_url"], kernel.address()) and agent_id not in self._dormitory:
-                raise InvalidAgentError(f"paglet {agent_id} ended when it woke")
+            self._wake_for(agent_id, self._aged(posting, began), done)
+            return None
         if posting.no_delay or not summary.policy.queue_messages_when_inactive:
             raise not_awake(agent_id)
         handled, outcome = await self._dormitory.recall(
@@ -313,7 +319,11 @@ class PostOffice:
             raise error
         return reply
 
-    async def _await_arrival(self, agent_id: str, arrival: Awaitable[object], posting: Posting) -> None:
+    def _has_come(self, agent_id: str) -> bool:
+        """Tell whether a paglet is here after all; that can change whenever something is awaited."""
+        return agent_id in self._kernel.agents or agent_id in self._dormitory or self.undecided(agent_id) is not None
+
+    async def _await_arrival(self, agent_id: str, arrival: asyncio.Event, posting: Posting) -> None:
         """Wait until it is decided whether a paglet is here of which an earlier life of this host took a copy.
 
         Nothing is accepted meanwhile: it would be lost if the paglet turned out to be elsewhere.
@@ -326,7 +336,7 @@ class PostOffice:
         self._awaiting += 1
         try:
             async with asyncio.timeout(ARRIVAL_SECONDS if timeout is None else min(timeout, ARRIVAL_SECONDS)):
-                await arrival
+                await arrival.wait()
         except TimeoutError:
             raise HostUnreachableError(
                 f"whether paglet {agent_id} is on {self._kernel.config.name} depends on a host that does not answer"
@@ -334,8 +344,7 @@ class PostOffice:
         finally:
             self._awaiting -= 1
 
-    async def _forward(self, agent_id: str, posting: Posting) -> Attachment | None:
-        knowledge = await self.forwarder.knowledge(agent_id)
+    async def _forward(self, agent_id: str, posting: Posting, knowledge: routing.Knowledge) -> Attachment | None:
         decision = routing.route(agent_id, knowledge, posting.terms, posting.message_id)
         if not isinstance(decision, routing.Forward):
             refusal = decision if isinstance(decision, routing.Refuse) else routing.Refuse(routing.RefuseReason.UNKNOWN)
@@ -353,6 +362,8 @@ class PostOffice:
         if entry is not None:
             if entry.phase is Phase.ACTIVE:
                 await self._dormitory.collect_mail(entry)
+            else:
+                entry.mail_waits = True  # until it has started
         elif agent_id not in self._dormitory:
             await self._send_after(agent_id)
         elif wake:
@@ -367,7 +378,7 @@ class PostOffice:
             # It may have gone out before this host, or the one that has it, died.
             posting = Posting.of(message.message, oneway=True, terms=DeliveryTerms(attempt=2))
             try:
-                await self._forward(agent_id, posting)
+                await self._forward(agent_id, posting, await self.forwarder.knowledge(agent_id))
             except PagletError as exc:
                 if not permanent(exc):
                     kernel.loop.call_later(SEND_AFTER_SECONDS, self._collect_soon, agent_id)
@@ -405,6 +416,7 @@ class PostOffice:
             delivery.message_id,
             oneway=delivery.oneway,
             terms=terms,
+            wakes=delivery.wakes,
         )
         delivery.packed.close()
         return posting
@@ -441,8 +453,6 @@ class PostOffice:
 
 #: How long what is stored for a paglet that left waits for another try when its new host does not answer.
 SEND_AFTER_SECONDS = 1.0
-#: How often one message wakes its receiver, which goes back to sleep before it can be delivered.
-MOST_AWAKENINGS = 8
 #: How long a message waits for the decision whether its receiver is here.
 ARRIVAL_SECONDS = 60.0
 

@@ -10,8 +10,10 @@ from typing import Any, Protocol
 
 from paglets.core.errors import (
     ConflictError,
+    HostUnreachableError,
     InsufficientStorageError,
     InvalidAgentError,
+    OverloadedError,
     PagletError,
     PagletInactiveError,
 )
@@ -23,8 +25,9 @@ from paglets.persistence.rows import RecordSummary, Status, StoredRecord
 from paglets.protocol.delivery.routing import AMBIGUOUS_SECONDS
 from paglets.protocol.delivery.window import DedupWindow, Outcome
 from paglets.protocol.mailbox import Queued
+from paglets.protocol.reminders import is_firing
 from paglets.runtime import faults
-from paglets.runtime.agents import AgentEntry, Delivery, Phase, SelfCall
+from paglets.runtime.agents import HELD_MESSAGES, AgentEntry, Delivery, HeldPosting, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.files import FileDesk
 from paglets.runtime.frames import Op
@@ -36,6 +39,10 @@ from paglets.runtime.vault import Aftermath, Awakened, files_of
 #: How long one paglet may take to prepare for the host's shutdown.
 SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS = 0.5
 STARTUP_CONCURRENCY = 16
+#: How often messages wake a paglet that goes back to sleep before it has handled one of them.
+MOST_AWAKENINGS = 8
+#: How long a paglet that was to be woken sleeps on where the host has no room for it.
+WAKE_AGAIN_SECONDS = 2.0
 #: Sleepers whose handled messages are remembered in memory.
 MOST_WINDOWS = 4_096
 
@@ -66,7 +73,11 @@ class Dormitory:
         """Those of them that were active when the host died, and are not back yet."""
         self._windows: dict[str, DedupWindow] = {}
         """What the newest sleepers remembered, of those that have no such thing on disk."""
+        self._idled: dict[str, int] = {}
+        """How often sleepers woke for messages and handled none of them."""
         self._waking: dict[str, asyncio.Task[dict[str, str]]] = {}
+        self._callers: dict[str, list[HeldPosting]] = {}
+        """Messages that woke sleepers, to be posted again as soon as these take messages."""
         # Set by the post office: delivers a message that waited in a mailbox when its paglet was stored.
         self.redeliver: Callable[[str, Delivery], None]
         kernel.is_stored = self.__contains__
@@ -106,9 +117,12 @@ class Dormitory:
         *,
         parent: int = 0,
         in_handler: bool = False,
+        by_itself: bool = False,
         timeout: float | None = None,
     ) -> dict[str, str]:
         """Store a paglet and end its process.
+
+        :param by_itself: the paglet asked, in a handler or elsewhere.
 
         :raises PagletError: its policy, hook or a cleanup failed, or it could not be stored; it goes on then.
         """
@@ -122,12 +136,20 @@ class Dormitory:
             policy = DeactivationPolicy.from_wire(answer["policy"])
             location = kernel.proxy_wire(entry.agent_id)
             aftermath = Aftermath.of(entry, in_handler, answer, location)
-            stored = [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
-            rows = await self._vault.slept(entry, state, policy, request, stored, aftermath)
+            # What is accepted now is on disk before the paglet sleeps, so that who wakes it finds it there.
+            entry.held = []
+            try:
+                await kernel.messages.recorded(entry)
+                stored = [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
+                rows = await self._vault.slept(entry, state, policy, request, stored, aftermath)
+            except BaseException:
+                entry.release_held()
+                raise
             if faults.ARMED:
                 faults.reached("sleep.stored")
             for delivery in stored:
                 delivery.stored = True
+            idled = by_itself and not in_handler and not entry.mailbox.handled
             waiting = kernel.leave(entry, location, farewell=bool(parent))
             self._lay_down(entry, policy)
             self._keep_window(entry)
@@ -137,10 +159,25 @@ class Dormitory:
             if delivery.stored:
                 delivery.packed.close()
             else:
+                delivery.wakes = delivery.wakes if idled else 0
                 self.redeliver(entry.agent_id, delivery)
-        if any(delivery.stored for delivery in waiting):
+        entry.release_held()
+        if any(delivery.stored for delivery in waiting) and self._is_worth_waking(entry.agent_id, idled=idled):
             self.look_at_mail(entry.agent_id)
         return location
+
+    def _is_worth_waking(self, agent_id: str, *, idled: bool) -> bool:
+        """Tell whether messages should wake a paglet that has just gone to sleep.
+
+        :param idled: it did so by itself and handled none of them since it woke. One that does that again and again is
+            left alone.
+        """
+        times = self._idled.pop(agent_id, 0) + 1 if idled else 0
+        if times:
+            self._idled[agent_id] = times
+            if len(self._idled) > MOST_WINDOWS:
+                del self._idled[next(iter(self._idled))]
+        return times < MOST_AWAKENINGS
 
     def recovering(self, agent_id: str) -> bool:
         """Tell whether a paglet was active when the host died, and is not back yet."""
@@ -156,8 +193,18 @@ class Dormitory:
     def look_at_mail(self, agent_id: str) -> None:
         """Wake a paglet for which messages are stored, if its policy lets messages wake it."""
         summary = self._sleepers.get(agent_id)
-        if summary is not None and summary.policy.activate_on_message and not self._kernel.closing:
+        if summary is None or self._kernel.closing:
+            return
+        if summary.policy.activate_on_message:
             self._kernel.background(self._wake_unasked(agent_id, "message"))
+        else:
+            self._kernel.background(self.wake_if_timer_rang(agent_id))
+
+    async def wake_if_timer_rang(self, agent_id: str) -> None:
+        """Wake a paglet if one of the messages that are stored for it is from a timer, whatever its policy says."""
+        waiting = await self._kernel.on_disk(self._vault.waiting, agent_id)
+        if any(is_firing(item.message, agent_id) for item in waiting):
+            await self._wake_unasked(agent_id, "message")
 
     def _keep_window(self, entry: AgentEntry) -> None:
         if entry.durability is not Durability.MESSAGE:
@@ -265,6 +312,39 @@ class Dormitory:
             task.add_done_callback(lambda _: self._waking.pop(agent_id, None))
         return await asyncio.shield(task)
 
+    def wake_for(self, agent_id: str, posting: HeldPosting) -> None:
+        """Bring a paglet back for a message, which is posted again as soon as it is awake.
+
+        :raises OverloadedError: too many messages wait for that.
+        """
+        callers = self._callers.setdefault(agent_id, [])
+        if len(callers) >= HELD_MESSAGES:
+            raise OverloadedError(
+                f"{len(callers)} messages wait for paglet {agent_id} to wake; send this one again later"
+            )
+        callers.append(posting)
+        if len(callers) == 1:
+            self._kernel.background(self._wake_for_callers(agent_id))
+
+    async def _wake_for_callers(self, agent_id: str) -> None:
+        try:
+            # What was active when the host died comes back whatever its policy says.
+            reason = "recovery" if self.recovering(agent_id) else "activate"
+            if agent_id not in self._kernel.agents or agent_id in self._waking:
+                await self.activate(agent_id, reason=reason, settle=False)
+        except BaseException as exc:
+            error = exc if isinstance(exc, PagletError) else HostUnreachableError(f"paglet {agent_id} was not woken")
+            for posting in self._callers.pop(agent_id, ()):
+                posting.done(None, error)
+            if not isinstance(exc, PagletError):
+                raise
+        else:
+            self._release_callers(agent_id)
+
+    def _release_callers(self, agent_id: str) -> None:
+        for posting in self._callers.pop(agent_id, ()):
+            posting.again()
+
     async def _revive(self, entry: AgentEntry, reason: str) -> None:
         """Start a crashed paglet again from its row; it stays crashed if that fails."""
         await self._kernel.messages.recorded(entry)
@@ -343,6 +423,7 @@ class Dormitory:
         self.rise(agent_id)
         entry.deferred[:0] = calls
         kernel.activate(entry)
+        self._release_callers(agent_id)
         entry.release_held()
         if entry.checkpoint_failed:
             kernel.messages.touched(entry)
@@ -360,8 +441,6 @@ class Dormitory:
         self, entry: AgentEntry, record: StoredRecord, found: Awakened, reason: str, seconds: float
     ) -> None:
         touched = entry.last_state if entry.last_state is not found.state else None
-        if record.status is Status.ACTIVE and entry.durable and touched is None and reason == "recovery":
-            return  # the row says so already
         ledger = self._kernel.ledger
         if reason == "activate":
             row = ledger.woke(entry.agent_id, entry.class_name, entry.epoch, cause=reason, seconds=seconds)
@@ -477,10 +556,21 @@ class Dormitory:
             await self.activate(agent_id, reason="activate" if reason == "message" else reason, settle=False)
         except PagletError as exc:
             self._kernel.emit("activation-failed", agent_id=agent_id, error=str(exc))
+            if isinstance(exc, InsufficientStorageError | OverloadedError) and agent_id in self._sleepers:
+                self._timers.wake_at(agent_id, time.time() + WAKE_AGAIN_SECONDS)
 
     async def put_everyone_to_sleep(self) -> None:
         """Store every active paglet for the next start of the host, each within a short time."""
-        await asyncio.gather(*(self._put_to_sleep(entry) for entry in self._kernel.agents if entry.active))
+        entries = list(self._kernel.agents)
+        sleep = [self._put_to_sleep(entry) for entry in entries if entry.active]
+        keep = [self._keep_for_recovery(entry) for entry in entries if entry.crashed and entry.restarting]
+        await asyncio.gather(*sleep, *keep)
+
+    async def _keep_for_recovery(self, entry: AgentEntry) -> None:
+        """Leave a paglet that was about to be started again to the next start of the host."""
+        waiting = [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
+        await self._vault.keep_waiting(entry, waiting)
+        entry.restarting = False
 
     async def _put_to_sleep(self, entry: AgentEntry) -> None:
         request = DeactivationRequest(
@@ -501,16 +591,23 @@ class Dormitory:
         policy = request.policy or DeactivationPolicy()
         if not entry.active or place is None:
             return
+        entry.mailbox.pause()
         try:
             # Between two handlers; one that goes on for longer sleeps as its last checkpoint is.
             frame = await place.request(Op.CHECKPOINT, b"\x01", timeout=SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS)
             entry.remember_state(frame.attachment)
         except (PagletError, TimeoutError):
-            if entry.durable:
-                await self._vault.slept_at_checkpoint(entry, policy, request)
             frame = None
-        if entry.last_state is not None and (frame is not None or not entry.durable):
-            await self._vault.slept(entry, entry.last_state, policy, request, (), Aftermath())
+        # What a handler does from now on will not be on disk, so nobody must be told that it was done.
+        entry.phase = Phase.GONE
+        await self._kernel.messages.recorded(entry)
+        waiting = [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
+        if frame is None and entry.durable:
+            await self._vault.slept_at_checkpoint(entry, policy, request, waiting)
+        elif entry.last_state is not None:
+            await self._vault.slept(entry, entry.last_state, policy, request, waiting, Aftermath())
+            for delivery in waiting:
+                delivery.stored = True
         self._kernel.emit("deactivate", entry, data={"reason": request.reason, "prepared": False}, error=str(why))
 
 

@@ -11,20 +11,19 @@ import asyncio
 import sqlite3
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
-from paglets.core.errors import PagletError
-from paglets.core.messages import Message
+from paglets.core.errors import OverloadedError, PagletError
 from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.rows import ReminderRow
 from paglets.persistence.tables import queued, reminders
-from paglets.protocol.reminders import Reminder, TimerQueue, fire, occurrence_id, reminder
+from paglets.protocol.reminders import Reminder, TimerQueue, fire, firing_message, occurrence_id, reminder
 from paglets.runtime import faults
 from paglets.runtime.kernel import Kernel
-from paglets.runtime.vault import enqueue
+from paglets.runtime.vault import enqueue, set_timers
 from paglets.serialization.values import pack, unpack
 
 _CLOCK_CHECK_SECONDS = 1.0
@@ -125,11 +124,32 @@ class Timekeeper:
         """
         timer = reminder(agent_id, name, time.time(), series=uuid.uuid4().hex, after=after, every=every, at=at)
         row = row_of(timer, args)
+        entry = self._kernel.agents.get(agent_id)
+        if entry is not None and entry.timers is not None:
+            # The paglet is not on disk yet, and may never be.
+            if len(entry.timers) >= reminders.MOST_REMINDERS:
+                raise OverloadedError(f"paglet {agent_id} sets more than {reminders.MOST_REMINDERS} reminders at once")
+            entry.timers[name] = row
+            return
         await self._kernel.journal.write(lambda connection: reminders.put(connection, row))
         self._set(agent_id, name, row.due_at)
 
+    async def put_late(self, agent_id: str, timers: Mapping[str, ReminderRow | None]) -> None:
+        """Store timers, or forget those that are None."""
+        await self._kernel.journal.write(lambda connection: set_timers(connection, agent_id, timers))
+        for name, row in timers.items():
+            if row is None:
+                self._drop(agent_id, name)
+            else:
+                self._set(agent_id, name, row.due_at)
+
     async def forget(self, agent_id: str, name: str) -> bool:
         """Remove a reminder; return whether there was one."""
+        entry = self._kernel.agents.get(agent_id)
+        if entry is not None and entry.timers is not None:
+            known = entry.timers.get(name) is not None
+            entry.timers[name] = None
+            return known
         self._drop(agent_id, name)
         return await self._kernel.journal.write(lambda connection: reminders.forget(connection, agent_id, name))
 
@@ -145,6 +165,7 @@ class Timekeeper:
         now = time.time()
 
         def unit(connection: sqlite3.Connection) -> tuple[ReminderRow | None, bool]:
+            """Return the row as it is now, and whether a message waits on disk."""
             row = next((row for row in reminders.of(connection, agent_id) if row.name == name), None)
             if row is None:
                 return None, False
@@ -154,21 +175,21 @@ class Timekeeper:
             firing = fire(timer, now)
             # A firing that is not handled yet stands for this one too: what is slow must not pile up.
             last = occurrence_id(replace(timer, count=timer.count - 1)) if timer.count else ""
-            fires = last not in in_mailbox and not queued.contains(connection, agent_id, last)
+            waits = queued.contains(connection, agent_id, last)
+            fires = not waits and last not in in_mailbox
             if fires:
-                facts = {"due": timer.due, "missed": firing.missed, "count": timer.count}
-                message = Message(name, args, arg=facts, sender=agent_id, message_id=firing.occurrence)
+                message = firing_message(timer, firing, args)
                 enqueue(connection, agent_id, QueuedMessage(message, oneway=True))
             if firing.next is None:
                 reminders.forget(connection, agent_id, name)
-                return None, fires
+                return None, True
             following = firing.next if fires else replace(firing.next, count=timer.count)
             row = row_of(following, args)
             reminders.put(connection, row)
-            return row, fires
+            return row, waits or fires
 
         try:
-            row, fired = await self._kernel.journal.write(unit)
+            row, waits = await self._kernel.journal.write(unit)
         except PagletError as exc:
             self._kernel.emit("reminder-failed", agent_id=agent_id, data={"name": name}, error=str(exc))
             self._queue.set((agent_id, name), now + _RETRY_SECONDS)
@@ -177,7 +198,7 @@ class Timekeeper:
             self._drop(agent_id, name)
         else:
             self._set(agent_id, name, row.due_at)
-        if fired:
+        if waits:
             if faults.ARMED:
                 faults.reached("reminder.queued")
             await self.collect(agent_id)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import sqlite3
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from paglets.artifacts import PagletFileRef
@@ -28,6 +27,7 @@ from paglets.persistence.rows import (
     NoticeRow,
     OutboxRow,
     RecordSummary,
+    ReminderRow,
     StateRef,
     Status,
     StoredRecord,
@@ -118,16 +118,16 @@ class Vault:
 
     # --- the life of a paglet -----------------------------------------------------------------------------------------
 
-    async def created(self, entry: AgentEntry, state: Attachment) -> None:
-        """Note that a paglet exists here."""
+    async def created(self, entry: AgentEntry, state: Attachment, timers: Mapping[str, ReminderRow | None]) -> None:
+        """Note that a paglet exists here, with the timers that it has set meanwhile."""
         row = self.ledger.created(entry.agent_id, entry.class_name, entry.epoch, size_bytes=state.nbytes)
-        if not entry.durable:
-            await self.journal.write(partial(ledger.add, row=row))
-            return
-        record, ref = record_of(entry, Status.ACTIVE), await self.keep(state)
+        record = record_of(entry, Status.ACTIVE)
+        ref = await self.keep(state) if entry.durable else None
 
         def unit(connection: sqlite3.Connection) -> None:
-            paglets.put(connection, record, ref)
+            if ref is not None:
+                paglets.put(connection, record, ref)
+            set_timers(connection, entry.agent_id, timers)
             ledger.add(connection, row)
 
         await self.journal.write(unit)
@@ -168,10 +168,23 @@ class Vault:
 
         return await self.journal.write(unit)
 
+    async def keep_waiting(self, entry: AgentEntry, waiting: Sequence[Delivery]) -> None:
+        """Store the accepted messages that wait in a mailbox."""
+        kept = [delivery for delivery in waiting if not delivery.stored]
+        messages = [queued_message(delivery) for delivery in kept]
+        await self.journal.write(lambda connection: keep_queued(connection, entry.agent_id, messages))
+        for delivery in kept:
+            delivery.stored = True
+
     async def slept_at_checkpoint(
-        self, entry: AgentEntry, policy: DeactivationPolicy, request: DeactivationRequest
+        self,
+        entry: AgentEntry,
+        policy: DeactivationPolicy,
+        request: DeactivationRequest,
+        waiting: Sequence[Delivery],
     ) -> bool:
         """Let a paglet that cannot prepare sleep as its last checkpoint is; return whether there is one."""
+        await self.keep_waiting(entry, waiting)
         row = self.ledger.slept(entry.agent_id, entry.class_name, entry.epoch, reason=request.reason)
 
         def unit(connection: sqlite3.Connection) -> bool:
@@ -236,7 +249,9 @@ class Vault:
 
         def unit(connection: sqlite3.Connection) -> None:
             if not entry.durable:
+                timers = reminders.of(connection, agent_id)
                 paglets.remove(connection, agent_id, epoch=epoch)
+                reminders.replace(connection, agent_id, timers)
             elif not paglets.set_status(connection, agent_id, epoch, Status.ACTIVE, at=time.time()):
                 raise HostError(f"the stored paglet {agent_id} has gone while it woke")
             elif ref is not None:
@@ -288,6 +303,7 @@ class Vault:
 
         def unit(connection: sqlite3.Connection) -> None:
             paglets.remove(connection, agent_id)
+            reminders.replace(connection, agent_id, ())
             for message in (*lost, *queued.clear(connection, agent_id)):
                 dead_letters.add(connection, dead_letter(agent_id, here, message, "the paglet was disposed"))
             ledger.add(connection, row)
@@ -312,7 +328,9 @@ class Vault:
 
         def unit(connection: sqlite3.Connection) -> None:
             for entry in entries:
-                if paglets.remove(connection, entry.agent_id, epoch=entry.epoch, status=Status.ACTIVE):
+                ended = paglets.remove(connection, entry.agent_id, epoch=entry.epoch, status=Status.ACTIVE)
+                if ended or paglets.get(connection, entry.agent_id) is None:
+                    reminders.replace(connection, entry.agent_id, ())
                     for message in queued.clear(connection, entry.agent_id):
                         dead_letters.add(connection, dead_letter(entry.agent_id, here, message, reason))
                     ledger.add(connection, rows[entry.agent_id])
@@ -324,7 +342,21 @@ class Vault:
 
     async def uncreated(self, agent_id: str) -> None:
         """Remove what was stored of a paglet whose creation failed."""
-        await self.journal.write(lambda connection: paglets.remove(connection, agent_id))
+
+        def unit(connection: sqlite3.Connection) -> None:
+            paglets.remove(connection, agent_id)
+            reminders.replace(connection, agent_id, ())
+
+        await self.journal.write(unit)
+
+    async def drop_timers(self, agent_ids: Iterable[str]) -> None:
+        """Remove the timers of paglets that are here no more."""
+
+        def unit(connection: sqlite3.Connection) -> None:
+            for agent_id in agent_ids:
+                reminders.replace(connection, agent_id, ())
+
+        await self.journal.write(unit)
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -433,6 +465,18 @@ def metadata_of(entry: AgentEntry) -> dict[str, Any]:
 def files_of(metadata: dict[str, Any]) -> dict[str, PagletFileRef]:
     """Return the registered files that a row names."""
     return {ref.name: ref for ref in map(PagletFileRef.from_wire, metadata.get("registered_files", ()))}
+
+
+def set_timers(connection: sqlite3.Connection, agent_id: str, timers: Mapping[str, ReminderRow | None]) -> None:
+    """Store timers, or forget those that are None.
+
+    :raises OverloadedError: the paglet has as many as it may.
+    """
+    for name, row in timers.items():
+        if row is None:
+            reminders.forget(connection, agent_id, name)
+        else:
+            reminders.put(connection, row)
 
 
 def enqueue(connection: sqlite3.Connection, agent_id: str, message: QueuedMessage) -> int:

@@ -69,6 +69,8 @@ class Views:
         if entry is not None:
             if entry.crashed and entry.last_state is not None:
                 blob = entry.last_state
+            elif entry.crashed and entry.durable:
+                blob = (await self._dormitory.record(agent_id)).state
             else:
                 blob = await self._kernel.state_blob(entry)
             return self._active_summary(entry) | {"state": decode_blob_plain(blob.view())}

@@ -123,26 +123,9 @@ class Whereabouts:
         :raises ConnectionLostError: it may have arrived.
         :raises PagletError: what the delivery or the handler ended in.
         """
-        timeout = posting.terms.timeout
-        end = self._kernel.loop.time() + (FORWARD_SECONDS if timeout is None else timeout)
-        found = self._words.routes.find(agent_id, way.url)
-        if found is not None and not same_url(found.url, way.url) and not same_url(found.url, self._kernel.address()):
-            # An earlier message was answered from there: this one need not go the long way.
-            try:
-                return await self._send_along(agent_id, posting, replace(way, url=found.url, home=""), end)
-            except (HostUnreachableError, InvalidAgentError):
-                self._words.routes.forget(agent_id, way.url)
-                # Its handler may have raised the error; then this is a repetition.
-                posting = replace(posting, terms=replace(posting.terms, attempt=posting.terms.attempt + 1))
-        return await self._send_along(agent_id, posting, way, end)
-
-    async def _send_along(self, agent_id: str, posting: Posting, way: routing.Forward, end: float) -> Attachment | None:
-        """Deliver a message to where its receiver is, beginning with one place.
-
-        :param end: loop time at which its sender stops waiting.
-        """
         terms = posting.terms
         loop = self._kernel.loop
+        end = loop.time() + (FORWARD_SECONDS if terms.timeout is None else terms.timeout)
         action: forwarding.ForwardAction
         state, action = forwarding.Forwarding.start(way, terms.attempt)
         reply: Attachment | None = None
@@ -180,8 +163,6 @@ class Whereabouts:
                     else:
                         state, action = state.home_says(knowledge)
                 case forwarding.Finish(location):
-                    if not same_url(location, way.url):
-                        self._words.routes.learn(agent_id, way.url, location, way.home)
                     if posting.found is not None:
                         posting.found["location"] = location
                         if way.home:

@@ -35,7 +35,7 @@ from paglets.serialization.values import pack, unpack
 
 TRACEBACK_BYTES = 16 * 1024
 #: The largest reply of a paglet whose replies are kept on disk.
-MAX_RECORDED_BYTES = 4 * 1024 * 1024
+MAX_RECORDED_BYTES = 1_000_000
 
 #: The message on whose behalf code runs, in every thread and task that inherits the handler's context.
 _handling: ContextVar[object | None] = ContextVar("paglets-handling", default=None)
