@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from paglets.core.agent import Paglet, PagletState, handler
-from paglets.core.errors import PagletError
+from paglets.core.errors import LifecycleError, PagletError
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, RestartPolicy
 from paglets.core.runtime_values import Durability
@@ -209,6 +210,29 @@ class LivelyCareless(_WithLife):
     """Keep nothing, and have a life beside messages."""
 
     DURABILITY: ClassVar[Durability] = Durability.NONE
+
+
+class Asynchronous(Hardy):
+    """Keep every message; its `run` and a handler are coroutines of one event loop."""
+
+    DURABILITY: ClassVar[Durability] = Durability.MESSAGE
+
+    async def run(self) -> None:
+        try:
+            self.checkpoint()
+        except LifecycleError as exc:
+            self.act_note(str(exc))
+        for path in self.state.plan.get("run", []):
+            await asyncio.to_thread(Path(path).read_bytes)
+            self.act_count("1")
+            await asyncio.to_thread(self.checkpoint)
+
+    @handler
+    async def hold(self, path: str) -> None:
+        """Count ten, wait in a gate, and count twenty."""
+        self.act_count("10")
+        await asyncio.to_thread(Path(path).read_bytes)
+        self.act_count("20")
 
 
 QUICKLY = RestartPolicy(restarts=3, window=60.0, backoff=0.01)

@@ -14,15 +14,17 @@ from dataclasses import dataclass, field
 
 from tests.faults.cluster import Cluster, HostProcess
 from tests.faults.judge import Verdict, judge, quiet
+from tests.faults.proxy import Weather
 from tests.faults.workload import Load, Notes, load, mixed_calls
 from tests.support import eventually
 
-LEDGERS_PER_HOST = 2
 #: Acknowledged messages between two blows.
 MOST_PROGRESS = 25
 #: Longest time in seconds that a host is left dead or paused.
 LONGEST_ABSENCE = 0.3
 STALLED_SECONDS = 60.0
+#: What the network does all the while, where the cluster has one.
+WEATHER = Weather(delay=0.002, drop=0.02, cut=0.2, cut_after=20_000)
 
 
 @dataclass
@@ -76,16 +78,23 @@ def _counted(counter: Counter[str]) -> str:
 
 
 def run_round(
-    cluster: Cluster, seed: int, kills: int, *, progress: Callable[[Report], None] = lambda report: None
+    cluster: Cluster,
+    seed: int,
+    kills: int,
+    *,
+    ledgers: int = 1,
+    progress: Callable[[Report], None] = lambda report: None,
 ) -> Report:
     """Kill hosts of a running cluster until so many have died, let everything come to rest, and judge it.
 
     The verdict is in the report; the caller fails. Ledgers of its own make each round independent of those before.
+
+    :param ledgers: how many each host has at the start, each with somebody who talks to it.
     """
     report = Report(seed)
     chance = random.Random(seed)
     hosts = list(cluster.hosts.values())
-    homes = [(cluster.create(host), host) for host in hosts for _ in range(LEDGERS_PER_HOST)]
+    homes = [(cluster.create(host), host) for host in hosts for _ in range(ledgers)]
     places = [(agent_id, host.url) for agent_id, host in homes]
     started = time.perf_counter()
     with load() as talk:
@@ -100,6 +109,8 @@ def run_round(
             report.blows[_strike(chance, cluster, hosts)] += 1
             report.told = len(talk.notes.told)
             progress(report)
+        if cluster.network is not None:
+            cluster.network.heal()
         cluster.everyone_back()
         _conclude(cluster, talk.finish(), [agent_id for agent_id, _ in homes], report)
     report.seconds = time.perf_counter() - started
@@ -126,10 +137,18 @@ def _strike(chance: random.Random, cluster: Cluster, hosts: list[HostProcess]) -
         for host in chance.sample(hosts, 2):
             host.kill()
         name = "kill both"
+    elif dice < 0.45 and cluster.network is not None:
+        lonely = chance.choice(hosts)
+        others = [host.name for host in hosts if host is not lonely]
+        cluster.network.partition([lonely.name], others, silent=chance.random() < 0.5)
+        name = "cut off"
     else:
         chance.choice(hosts).kill()
         name = "kill"
     time.sleep(absence)  # for no other reason than that others go on meanwhile
+    if cluster.network is not None:
+        cluster.network.heal()
+        cluster.network.weather = WEATHER
     cluster.everyone_back()
     return name
 

@@ -27,6 +27,7 @@ import msgspec
 import pytest
 
 from paglets.core.errors import PagletError
+from paglets.persistence.rows import Status
 from tests.faults.cluster import Cluster, HostProcess
 from tests.faults.workload import Notes, Told
 
@@ -100,11 +101,8 @@ def paglets_of(cluster: Cluster, host: HostProcess) -> dict[str, Found]:
     }
 
 
-def quiet(cluster: Cluster, *, wake: bool = True) -> dict[str, list[Found]]:
-    """Wait until every host runs and nothing is under way; return where each paglet was found.
-
-    :param wake: wake sleepers for whom messages wait.
-    """
+def quiet(cluster: Cluster) -> dict[str, list[Found]]:
+    """Wait until every host runs and nothing is under way; return where each paglet was found."""
     last: list[str] = []
     calm: dict[str, list[Found]] = {}
 
@@ -131,11 +129,24 @@ def _look_around(cluster: Cluster) -> tuple[list[str], dict[str, list[Found]]]:
         for table, count in journal_counts(host.directory).items():
             if count:
                 under_way.append(f"{count} rows in {table} of {host.name}")
-        for agent_id, item in paglets_of(cluster, host).items():
+        there = paglets_of(cluster, host)
+        for agent_id in owned_by(host.directory) - there.keys():
+            under_way.append(f"{agent_id}, which {host.name} owns and does not show")
+        for agent_id, item in there.items():
             found.setdefault(agent_id, []).append(item)
             if item.busy:
                 under_way.append(f"{item.busy} messages of {agent_id} on {host.name}")
     return under_way, found
+
+
+def owned_by(directory: Path) -> set[str]:
+    """Return the paglets that are a host's, according to its journal."""
+    path = directory / "journal.db"
+    if not path.exists():
+        return set()
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        rows = connection.execute("SELECT agent_id FROM paglets WHERE status != ?", (int(Status.DEPARTING),))
+        return {row[0] for row in rows}
 
 
 def journal_counts(directory: Path) -> dict[str, int]:
@@ -143,13 +154,8 @@ def journal_counts(directory: Path) -> dict[str, int]:
     path = directory / "journal.db"
     if not path.exists():
         return {}
-    counts = {}
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        for table, query in _BUSY.items():
-            if table in tables and (table != "queued" or "paglets" in tables):
-                counts[table] = int(connection.execute(query).fetchone()[0])
-    return counts
+        return {table: int(connection.execute(query).fetchone()[0]) for table, query in _BUSY.items()}
 
 
 def stored_state(directory: Path, agent_id: str) -> bytes:
@@ -166,9 +172,6 @@ def dead_letters(directory: Path) -> dict[tuple[str, str], str]:
     if not path.exists():
         return {}
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if "dead_letters" not in tables:
-            return {}
         rows = connection.execute("SELECT agent_id, body, reason FROM dead_letters").fetchall()
     return {(agent_id, _entry_of(msgspec.msgpack.decode(body))): reason for agent_id, body, reason in rows}
 

@@ -155,7 +155,7 @@ def test_a_host_dies_when_a_paglet_has_gone_to_sleep(cluster: Cluster) -> None:
         sender = talk.sender("s", proxy)
         for _ in range(3):
             sender.say(Call())
-        attempt(proxy.deactivate)()
+        talk.run("deactivation", attempt(proxy.deactivate))
         await_death(cluster, SOURCE)
         assert not proxy.is_active()
         assert proxy.is_valid()
@@ -187,7 +187,7 @@ def test_a_host_dies_when_queued_messages_are_worked_off(cluster: Cluster) -> No
         sender.say(Call())
         proxy.deactivate(policy=DeactivationPolicy(activate_on_message=False))
         sender.say_all([Call(oneway=True) for _ in range(10)])
-        attempt(proxy.activate)()
+        talk.run("activation", attempt(proxy.activate))
         await_death(cluster, SOURCE)
         attempt(proxy.activate)()
         settle(cluster, talk, agent_id)
@@ -235,8 +235,10 @@ def test_a_host_dies_when_it_creates_a_paglet(cluster: Cluster, name: str) -> No
     """Whoever repeats the request under the same id has one paglet in the end."""
     host = cluster.add(SOURCE).start(name)
     agent_id = uuid.uuid4().hex
-    attempt(lambda: cluster.create(host, agent_id=agent_id))()
+    creator = threading.Thread(target=attempt(lambda: cluster.create(host, agent_id=agent_id)))
+    creator.start()
     await_death(cluster, SOURCE)
+    creator.join()
     exists = cluster.proxy(host, agent_id).is_valid()
     if name == "create.stored":
         assert exists, "what is on disk must come back"
@@ -251,13 +253,17 @@ def test_a_host_dies_when_it_creates_a_paglet(cluster: Cluster, name: str) -> No
     assert cluster.proxy(host, agent_id).send(Message("receipt")) == agent_id
 
 
+def await_alarm(cluster: Cluster, agent_id: str) -> None:
+    cluster.until(lambda: "s!:1" in quiet(cluster)[agent_id][0].entries, "the alarm to ring")
+
+
 @pytest.mark.parametrize("name", points.REMINDER_POINTS)
 def test_a_host_dies_when_a_timer_is_due(cluster: Cluster, name: str) -> None:
     host, agent_id = lonely(cluster, name)
     with load() as talk:
         talk.sender("s", cluster.proxy(host, agent_id)).say(Call("alarm", {"after": 0.2}))
         await_death(cluster, SOURCE)
-        cluster.until(lambda: "s!:1" in quiet(cluster)[agent_id][0].entries, "the alarm to ring")
+        await_alarm(cluster, agent_id)
         settle(cluster, talk, agent_id)
 
 
@@ -270,7 +276,7 @@ def test_a_timer_rings_although_its_host_was_down_when_it_was_due(cluster: Clust
         proxy.send(Message("clock", {"every": 0.1}))
         proxy.deactivate()
         host.kill()
-        cluster.until(lambda: "s!:1" in quiet(cluster)[agent_id][0].entries, "the alarm to ring")
+        await_alarm(cluster, agent_id)
         proxy.send(Message("clock", {"every": 1e6}))
         settle(cluster, talk, agent_id)
         ticks = quiet(cluster)[agent_id][0].state["ticks"]

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from paglets.core.errors import InvalidAgentError, PagletError
@@ -76,10 +77,7 @@ def deliver_at(
 def dispatches(hosts: Sequence[Host], agent_id: str) -> list[Callable[[], object]]:
     """Return moves of a paglet that is on the first host: to each next one and back to the first."""
     targets = [*hosts[1:], hosts[0]]
-    return [
-        lambda here=here, there=there: here.dispatch(agent_id, there.address)
-        for here, there in zip(hosts, targets, strict=True)
-    ]
+    return [partial(here.dispatch, agent_id, there.address) for here, there in zip(hosts, targets, strict=True)]
 
 
 @dataclass

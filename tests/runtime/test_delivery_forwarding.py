@@ -16,7 +16,7 @@ from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
 from tests.agents.clerk import Clerk, LightClerk
 from tests.runtime.delivery import await_known, book, deliver_at, far, note, where_is
-from tests.support import HostFactory, events_of
+from tests.support import Gate, HostFactory, events_of, eventually
 
 NAMES = ("alpha", "beta", "gamma", "delta", "epsilon")
 
@@ -132,6 +132,34 @@ def test_forwarders_survive_a_restart(hosts: HostFactory) -> None:
         assert deliver_at(client, beta.address, made.agent_id, note("by beta"))["result"] == 1
         alpha = hosts("alpha", port=ports["alpha"])
         assert deliver_at(client, alpha.address, made.agent_id, note("by alpha"))["result"] == 2
+
+
+@pytest.mark.parametrize("agent_class", [LightClerk, Clerk])
+def test_a_message_that_waits_when_its_host_stops_is_sent_again(
+    hosts: HostFactory, gate: Gate, agent_class: type[Any]
+) -> None:
+    alpha, beta = row_of(hosts, 2)
+    made = beta.create(agent_class)
+    beta.dispatch(made.agent_id, alpha.address)
+    port = alpha.port
+    with HostClient(timeout=30.0) as client:
+        for host in (alpha, beta):
+            assert PagletProxy(host.address, made.agent_id, client).send(note("before")) > 0
+        held = far(made, client).send_future(Message("gate", {"path": str(gate)}))
+        gate.await_entered()
+        proxies = [PagletProxy(host.address, made.agent_id, client) for host in (alpha, beta)]
+        waiting = [proxy.send_future(note(f"waits {number}")) for number, proxy in enumerate(proxies)]
+        eventually(lambda: alpha.mailbox_status(made.agent_id)["queued_count"] == 2, "both wait")
+        alpha.shutdown()
+        gate.open()
+        hosts("alpha", port=port)
+        assert len({future.get_reply(30) for future in waiting}) == 2
+        with pytest.raises(PagletError):
+            held.get_reply(30)
+        assert sorted(entry for entry in book(client, proxies[0]) if entry.startswith("waits")) == [
+            "waits 0",
+            "waits 1",
+        ]
 
 
 # --- around what is gone -----------------------------------------------------------------------------------------

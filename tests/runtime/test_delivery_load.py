@@ -70,9 +70,9 @@ def test_a_paglet_that_sleeps_again_and_again_handles_everything_once(
         with suppress(InvalidAgentError, ConflictError):  # it sleeps already
             host.deactivate(made.agent_id)
 
-    senders = under_load([made], SENDERS, 20, sleep)
+    senders = under_load([made], SENDERS, 10, sleep)
     with HostClient() as client:
-        check_book(senders, all_entries(client, made, SENDERS * 20))
+        check_book(senders, all_entries(client, made, SENDERS * 10))
     assert len(events_of(host, "activate")) > 1
 
 
@@ -81,11 +81,11 @@ def test_a_handler_that_goes_to_sleep_leaves_no_sender_without_reply(hosts: Host
     made = host.create(Clerk)
 
     def rest(number: int) -> None:
-        made.send_oneway(Message("rest", {"entry": f"rest {number}"}))
+        made.send(Message("rest", {"entry": f"rest {number}"}), timeout=30.0)
 
-    senders = under_load([made], SENDERS, 10, rest)
+    senders = under_load([made], 4, 6, rest)
     with HostClient() as client:
-        entries = all_entries(client, made, SENDERS * 10)
+        entries = all_entries(client, made, 4 * 6)
         check_book(senders, [entry for entry in entries if not entry.startswith("rest")], stable=False)
         rests = [entry for entry in entries if entry.startswith("rest")]
         assert rests == [f"rest {number}" for number in range(len(rests))]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from paglets.core.errors import InvalidAgentError, LifecycleError, PagletCrashedError
+from paglets.core.errors import InvalidAgentError, LifecycleError, PagletCrashedError, SerializationError
 from paglets.core.messages import Message
 from paglets.persistence.states import INLINE_BYTES
 from paglets.remote.proxy import PagletProxy
@@ -21,6 +21,7 @@ from tests.support import Gate, HostFactory, eventually
 LARGE = 2 * INLINE_BYTES
 #: Seconds; so long that no checkpoint is taken in the background while a test lasts.
 NEVER = 1e6
+PRELOAD = ("tests.agents.hardy",)
 
 
 def state_of(cluster: Cluster, host: HostProcess, agent_id: str) -> dict[str, Any]:
@@ -32,6 +33,17 @@ def create(cluster: Cluster, host: HostProcess, cls: type[Hardy], **state: Any) 
     name = f"tests.agents.hardy:{cls.__name__}"
     body = {"agent_class_name": name, "state": state}
     return cluster.proxy(host, cluster.client.post_json(f"{host.url}/agents", body)["proxy"]["agent_id"])
+
+
+def crash_image(host: Host, directory: Path) -> Path:
+    """Return a directory with what the disk would have of a host that died now."""
+    directory.mkdir()
+    with (
+        closing(sqlite3.connect(f"file:{host.persistence_dir / 'journal.db'}?mode=ro", uri=True)) as source,
+        closing(sqlite3.connect(directory / "journal.db")) as target,
+    ):
+        source.backup(target)
+    return directory
 
 
 def kill_and_restart(host: HostProcess) -> None:
@@ -66,7 +78,7 @@ def has_row(host: Host, proxy: PagletProxy) -> bool:
 
 
 def test_what_comes_back_depends_on_the_class(cluster: Cluster) -> None:
-    (host,) = cluster.start("alpha", checkpoint_interval=NEVER)
+    (host,) = cluster.start("alpha", preload=PRELOAD, checkpoint_interval=NEVER)
     kinds = {cls: create(cluster, host, cls) for cls in (Lively, LivelyCareful, LivelyCareless)}
     for cls, proxy in kinds.items():
         assert proxy.send(do("save what travels", "count")) == 1
@@ -88,7 +100,7 @@ def test_what_comes_back_depends_on_the_class(cluster: Cluster) -> None:
 
 def test_whoever_asks_for_a_checkpoint_gets_one(cluster: Cluster) -> None:
     """A handler, a thread of a handler, `run`, and the hook on creation, whose end is one anyway."""
-    (host,) = cluster.start("alpha", checkpoint_interval=NEVER)
+    (host,) = cluster.start("alpha", preload=PRELOAD, checkpoint_interval=NEVER)
     wishes = {
         "handler": create(cluster, host, Hardy),
         "thread": create(cluster, host, Hardy),
@@ -109,15 +121,16 @@ def test_whoever_asks_for_a_checkpoint_gets_one(cluster: Cluster) -> None:
 
 
 def test_many_paglets_come_back(cluster: Cluster) -> None:
-    (host,) = cluster.start("alpha")
+    (host,) = cluster.start("alpha", preload=PRELOAD)
     proxies = [create(cluster, host, Careful, count=number) for number in range(200)]
     kill_and_restart(host)
-    assert cluster.client.get_json(f"{host.url}/health")["active_count"] == 200
+    health = f"{host.url}/health"
+    eventually(lambda: cluster.client.get_json(health)["active_count"] == 200, "all of them to be back", timeout=30.0)
     assert [proxy.send(Message("add")) for proxy in proxies] == list(range(1, 201))
 
 
 def test_a_large_state_comes_back_and_the_replaced_one_is_dropped(cluster: Cluster) -> None:
-    (host,) = cluster.start("alpha")
+    (host,) = cluster.start("alpha", preload=PRELOAD)
     proxies = [create(cluster, host, cls) for cls in (Careful, Hardy)]
     for _ in range(3):
         for proxy in proxies:
@@ -132,34 +145,36 @@ def test_a_large_state_comes_back_and_the_replaced_one_is_dropped(cluster: Clust
     eventually(lambda: not state_files(host.directory), "the files of ended paglets to go")
 
 
-def test_a_class_that_cannot_be_imported_waits_until_it_can(cluster: Cluster, tmp_path: Path) -> None:
-    library = tmp_path / "library"
-    library.mkdir()
-    module = library / "passing_fashion.py"
-    text = "from tests.agents.hardy import LivelyCareful\n\nclass Fashion(LivelyCareful):\n    pass\n"
+def test_a_class_that_cannot_be_imported_waits_until_it_can(
+    hosts: HostFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module = tmp_path / "passing_fashion.py"
+    text = "from tests.agents.hardy import LivelyCareful\n\n\nclass Fashion(LivelyCareful):\n    pass\n"
     module.write_text(text)
-    host = cluster.add("alpha")
-    host.start(PYTHONPATH=f"{library}:{Path.cwd() / 'src'}:{Path.cwd()}", PYTHONDONTWRITEBYTECODE="1")
+    first = hosts("alpha")
     body = {"agent_class_name": "passing_fashion:Fashion"}
-    proxy = cluster.proxy(host, cluster.client.post_json(f"{host.url}/agents", body)["proxy"]["agent_id"])
-    assert proxy.send(Message("add")) == 1
-    host.kill()
+    agent_id = first.client.post_json(f"{first.address}/agents", body)["proxy"]["agent_id"]
+    assert PagletProxy(first.address, agent_id, first.client).send(Message("add")) == 1
+    directory = crash_image(first, tmp_path / "image")
+    first.stop()
     module.unlink()
-    host.start(PYTHONPATH=f"{library}:{Path.cwd() / 'src'}:{Path.cwd()}", PYTHONDONTWRITEBYTECODE="1")
+    host = hosts("beta", persistence_dir=directory)
+    proxy = PagletProxy(host.address, agent_id, host.client)
     for _ in range(2):
         info = proxy.info()
         assert info["crashed"]
         assert "passing_fashion" in info["error"]
         with pytest.raises(PagletCrashedError, match="passing_fashion"):
             proxy.send(Message("add"))
-        with pytest.raises(Exception, match="passing_fashion"):
-            proxy.activate()
+        with pytest.raises(SerializationError, match="passing_fashion"):
+            host.activate(agent_id)
     # What it was is there to be looked at.
-    assert state_of(cluster, host, proxy.agent_id)["count"] == 1
+    assert host.client.get_json(f"{host.address}/agents/{agent_id}/state")["state"]["count"] == 1
     module.write_text(text)
-    proxy.activate()
+    host.activate(agent_id)
     assert proxy.send(Message("add")) == 2
-    assert state_of(cluster, host, proxy.agent_id)["notes"] == ["revive"]
+    assert host.get_state(agent_id, HardyState).notes == ["revive"]
 
 
 # --- the host stops ---------------------------------------------------------------------------------------------------
@@ -180,6 +195,32 @@ def test_a_stop_ends_what_is_active_and_a_shutdown_keeps_it(hosts: HostFactory) 
     assert host.list_agents() == []
     assert [found["agent_id"] for found in host.list_agents(active=False, inactive=True)] == [asleep.agent_id]
     assert not any(has_row(host, proxy) for proxy in kinds)
+
+
+@pytest.mark.parametrize("cls", [Hardy, Careful])
+def test_a_shutdown_in_the_middle_of_a_handler_keeps_what_was_accepted(
+    hosts: HostFactory, gate: Gate, cls: type[Hardy]
+) -> None:
+    """What waits is handled after the next start. What the handler did is not kept, so its message is handled again,
+    or is a dead letter where it may have been handled in part."""
+    host = hosts(checkpoint_interval=NEVER)
+    proxy = host.create(cls)
+    in_hand = do("count 100", f"gate {gate}")
+    proxy.send_oneway(in_hand)
+    gate.await_entered()
+    for _ in range(3):
+        proxy.send_oneway(Message("add"))
+    eventually(lambda: host.mailbox_status(proxy.agent_id)["queued_count"] == 3, "the messages to wait")
+    host.shutdown()
+    gate.open()
+    gate.path.unlink()
+    gate.path.touch()
+    host = hosts()
+    count = 3 if cls is Hardy else 103
+    eventually(lambda: host.get_state(proxy.agent_id, HardyState).count == count, "what was accepted")
+    node = host._node
+    letters = [letter["message_id"] for letter in host._wait(lambda: node.letters.listing())]
+    assert letters == ([in_hand.message_id] if cls is Hardy else [])
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from paglets.core.errors import HostError, OverloadedError, PagletError, SerializationError
+from paglets.core.agent import INACTIVE
+from paglets.core.errors import HostError, OverloadedError, PagletCrashedError, PagletError, SerializationError
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy
 from paglets.persistence.rows import ReminderRow
@@ -32,8 +33,14 @@ class Clock:
     def time(self) -> float:
         return time.time() + self.offset
 
-    def jump(self, seconds: float) -> None:
+    def jump(self, seconds: float, *hosts: Host) -> None:
+        """Set the clock forward or back.
+
+        :param hosts: those that are to see it at once, and not only with their next look at the clock.
+        """
         self.offset += seconds
+        for host in hosts:
+            host._node.kernel.loop.call_soon_threadsafe(host._node.timers._changed.set)
 
 
 @pytest.fixture
@@ -53,8 +60,15 @@ def state_of(host: Host, proxy: PagletProxy) -> HardyState:
 
 def rings(host: Host, proxy: PagletProxy, count: int) -> list[dict[str, Any]]:
     """Wait for the rings of a paglet."""
-    eventually(lambda: len(state_of(host, proxy).rings) >= count, f"{count} rings")
-    return state_of(host, proxy).rings
+
+    def heard() -> list[dict[str, Any]]:
+        try:
+            found = state_of(host, proxy).rings
+        except PagletError:
+            return []  # it is not awake
+        return found if len(found) >= count else []
+
+    return eventually(heard, f"{count} rings")
 
 
 def timers_of(host: Host, proxy: PagletProxy) -> list[ReminderRow]:
@@ -105,7 +119,7 @@ def test_a_timer_is_replaced_under_its_name_and_forgotten(hosts: HostFactory, cl
     host.remind(proxy.agent_id, "do", after=55.0)
     assert host.forget(proxy.agent_id, "do") is True
     assert host.forget(proxy.agent_id, "unheard of") is False
-    clock.jump(2000.0)
+    clock.jump(2000.0, host)
     (ring,) = rings(host, proxy, 1)
     assert ring["args"] == {"second": True}
     eventually(lambda: state_of(host, proxy).count == 5, "the timer that the host set")
@@ -165,6 +179,10 @@ def test_a_timer_that_rings_while_its_paglet_starts_is_heard(hosts: HostFactory,
     gate.await_entered()
     host.remind(proxy.agent_id, "ring", after=0.0)
     eventually(lambda: timers_of(host, proxy) == [], "the timer to ring")
+    # It is there to be seen all the while.
+    (summary,) = host.list_agents(inactive=True, include_state=True)
+    assert (summary["active"], summary["state"]["count"]) == (False, 0)
+    assert [found.agent_id for found in host.get_proxies(INACTIVE)] == [proxy.agent_id]
     gate.open()
     assert reply.get_reply(10) == 1
     rings(host, proxy, 1)
@@ -212,7 +230,7 @@ def test_a_crashed_paglet_hears_its_timer_when_it_is_revived(hosts: HostFactory)
     host = hosts()
     proxy = host.create(Hardy)
     set_timer(proxy, every=0.1)
-    with pytest.raises(HostError):
+    with pytest.raises(PagletCrashedError):
         proxy.send(do("die 4"))
     host.remind(proxy.agent_id, "tick", after=0.0)
     eventually(lambda: [row.name for row in timers_of(host, proxy)] == ["ring"], "the other timer to ring")
@@ -244,23 +262,23 @@ def test_timers_move_with_their_paglet(hosts: HostFactory, clock: Clock) -> None
     proxy = alpha.create(Lively, HardyState(plan={"arrival": ["remind tick 200"]}))
     set_timer(proxy, every=100.0, args={"from": "alpha"})
     moved = proxy.dispatch(beta.address)
-    assert timers_of(alpha, proxy) == []
+    eventually(lambda: timers_of(alpha, proxy) == [], "the rows at the source to go")
     assert [row.name for row in timers_of(beta, moved)] == ["ring", "tick"]
     clone = moved.clone()
-    clock.jump(150.0)
+    clock.jump(150.0, alpha, beta)
     ids = set()
     for here in (moved, clone):
         (ring,) = rings(beta, here, 1)
         assert ring["args"] == {"from": "alpha"}
         ids.add(ring["id"])
     assert len(ids) == 2
-    clock.jump(100.0)
+    clock.jump(100.0, alpha, beta)
     eventually(lambda: state_of(beta, moved).count == 1, "the timer of the arrival")
     assert len(rings(beta, moved, 2)) == 2
     back = moved.dispatch(alpha.address)
-    clock.jump(100.0)
+    clock.jump(100.0, alpha, beta)
     assert [ring["count"] for ring in rings(alpha, back, 3)] == [0, 1, 2]
-    assert timers_of(beta, moved) == []
+    eventually(lambda: timers_of(beta, moved) == [], "the rows at the source to go")
 
 
 # --- clocks and slow handlers -----------------------------------------------------------------------------------------
@@ -288,17 +306,17 @@ def test_a_clock_that_jumps_neither_loses_nor_doubles_a_ring(hosts: HostFactory,
     host = hosts()
     proxy = host.create(Careful)
     set_timer(proxy, every=100.0)
-    clock.jump(100.0)
+    clock.jump(100.0)  # to be noticed without being told of
     assert [ring["missed"] for ring in rings(host, proxy, 1)] == [0]
     clock.jump(-100.0)
     host.remind(proxy.agent_id, "tick", after=50.0)
-    clock.jump(60.0)
+    clock.jump(60.0, host)
     eventually(lambda: state_of(host, proxy).count == 1, "another timer")
     assert len(state_of(host, proxy).rings) == 1, "the first slot rings once"
-    clock.jump(1040.0)
+    clock.jump(1040.0, host)
     first, second = rings(host, proxy, 2)
     assert second["due"] - first["due"] == pytest.approx(100.0)
-    assert (second["count"], second["missed"]) == (1, 8)
+    assert (second["count"], second["missed"]) == (1, 9)
 
 
 def test_rings_do_not_pile_up_behind_a_slow_handler(hosts: HostFactory, gate: Gate, clock: Clock) -> None:
@@ -307,17 +325,14 @@ def test_rings_do_not_pile_up_behind_a_slow_handler(hosts: HostFactory, gate: Ga
         proxy = host.create(cls)
         set_timer(proxy, every=10.0, args={"steps": [f"gate {gate}"]})
         due = timers_of(host, proxy)[0].due_at
-        clock.jump(11.0)
+        clock.jump(11.0, host)
         gate.await_entered()
         for number in range(2, 5):
-            clock.jump(10.0)
-            eventually(
-                lambda proxy=proxy, due=due, number=number: timers_of(host, proxy)[0].due_at > due + 10.0 * number - 1,
-                "the slot to pass",
-            )
+            clock.jump(10.0, host)
+            passed = due + 10.0 * number - 1.0
+            eventually(lambda proxy=proxy, passed=passed: timers_of(host, proxy)[0].due_at > passed, "the slot to pass")
         assert host.mailbox_status(proxy.agent_id)["queued_count"] == 0
-        set_timer_again = host.forget(proxy.agent_id, "ring")
-        assert set_timer_again
+        assert host.forget(proxy.agent_id, "ring")
         gate.open()
         assert proxy.send(Message("add")) == 1
         assert len(state_of(host, proxy).rings) == 1

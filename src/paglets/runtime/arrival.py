@@ -513,7 +513,11 @@ class ArrivalDesk:
         if faults.ARMED:
             faults.reached("target.storing")
         arrival.cargo = Cargo(incoming.envelope, luggage, ref, files)
-        await self._log.record_prepared(record, arrival.cargo)
+        try:
+            await self._log.record_prepared(record, arrival.cargo)
+        except PagletError:
+            await self._kernel.vault.drop(ref)
+            raise
 
     async def _own(self, arrival: Arrival, record: ActivatedRecord) -> None:
         cargo, entry = arrival.cargo, arrival.entry

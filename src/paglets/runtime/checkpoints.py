@@ -94,6 +94,7 @@ class Checkpointer:
                     entry.remember_state(state)
                 else:
                     # A newer one is ahead of it; when that is on disk, so is this.
+                    await vault.drop(ref)
                     await vault.journal.write(lambda _: None, key=key)
                     state.close()
             except PagletError:

@@ -680,7 +680,10 @@ class Kernel:
         """Return ids by state bits: the active ones in order of creation, then the inactive ones."""
         found = [entry.agent_id for entry in self.agents if entry.active] if mask & ACTIVE else []
         if mask & INACTIVE:
-            found += [agent_id for agent_id in stored if agent_id not in self.agents]
+            for agent_id in stored:
+                entry = self.agents.get(agent_id)
+                if entry is None or entry.phase is Phase.STARTING:  # it sleeps until it has woken
+                    found.append(agent_id)
         return found
 
     # --- shutdown -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +25,7 @@ from paglets.core.errors import (
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import EnvelopeKind
+from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.envelope import PagletEnvelope
 from paglets.persistence.rows import RecordSummary, Status
 from paglets.protocol.delivery.routing import Forward
@@ -128,7 +129,7 @@ class Node:
         summaries = await kernel.on_disk(kernel.vault.summaries)
         crashed = [summary.agent_id for summary in summaries if summary.status is Status.CRASHED]
         wanted = self.dormitory.load(summaries, await kernel.on_disk(kernel.vault.crash_errors, crashed))
-        await self._load_timers({summary.agent_id for summary in summaries})
+        await self._load_timers(summaries)
         found = await kernel.on_disk(self._log.load)
         stay = {summary.agent_id: summary.epoch for summary in summaries if summary.status is not Status.DEPARTING}
         stay.update({record.plan.agent_id: record.plan.epoch for record, _ in found.prepared})
@@ -145,11 +146,13 @@ class Node:
         self.departures.restore(found.commits)
         return wanted
 
-    async def _load_timers(self, agent_ids: Collection[str]) -> None:
+    async def _load_timers(self, summaries: Sequence[RecordSummary]) -> None:
         timers = await self.kernel.on_disk(self.kernel.vault.timers)
-        self.timers.load([timer for timer in timers if timer[0] in agent_ids])
+        # Those of a departing paglet ring where it is now.
+        here = {summary.agent_id for summary in summaries if summary.status is not Status.DEPARTING}
+        self.timers.load([timer for timer in timers if timer[0] in here])
         # Of paglets that kept nothing and ended with an earlier life of this host.
-        ended = {timer[0] for timer in timers}.difference(agent_ids)
+        ended = {timer[0] for timer in timers}.difference(summary.agent_id for summary in summaries)
         if ended:
             self.kernel.background(self.kernel.vault.drop_timers(ended))
 
@@ -225,9 +228,15 @@ class Node:
     ) -> dict[str, str]:
         """Create a paglet; its state is a blob, plain values, or None for the class's defaults."""
         blob = state if isinstance(state, Attachment) else Attachment.of(blob_from_wire(state or {}).segments)
-        return await self.kernel.create(
-            class_name, state_class_name, blob, init=init, agent_id=agent_id, trusted=trusted
-        )
+        agent_id = validate_agent_id(agent_id) if agent_id else new_agent_id()
+        try:
+            return await self.kernel.create(
+                class_name, state_class_name, blob, init=init, agent_id=agent_id, trusted=trusted
+            )
+        except Exception:
+            if agent_id not in self.kernel.agents and agent_id not in self.dormitory:
+                await self._remove_work_dir(agent_id)
+            raise
 
     async def import_envelope(self, envelope: PagletEnvelope) -> dict[str, str]:
         """Take a paglet from an envelope that carries its state in plain values, prepared and committed in one step.
@@ -347,6 +356,9 @@ class Node:
         await self.kernel.dispose(entry, parent=parent, in_handler=in_handler)
         self.timers.forget_all(agent_id)
         self.whereabouts.tell(agent_id)
+        await self._remove_work_dir(agent_id)
+
+    async def _remove_work_dir(self, agent_id: str) -> None:
         if self.files.work_dir(agent_id).exists():
             await self.kernel.on_disk(self.files.remove_work_dir, agent_id)
 

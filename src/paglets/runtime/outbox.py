@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from paglets.core.context import same_url
-from paglets.core.errors import PagletError
+from paglets.core.errors import ConnectionLostError, PagletError, RemoteTimeoutError
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.rows import OutboxRow
@@ -113,11 +113,12 @@ class Outbox:
             except PagletError as exc:
                 if permanent(exc) or time.monotonic() - began > GIVE_UP_SECONDS:
                     return exc
+                if isinstance(exc, ConnectionLostError | RemoteTimeoutError):
+                    row.attempts += 1  # it may have arrived
             else:
                 if faults.ARMED:
                     faults.reached("outbox.sent")
                 return None
-            row.attempts += 1
             pause = await _rest(pause)
 
     async def _send(self, row: OutboxRow, delivery: dict[str, Any]) -> None:

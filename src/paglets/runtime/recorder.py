@@ -113,7 +113,7 @@ class JournalRecorder:
             if entry.place is not None:
                 entry.place.newest_state = max(entry.place.newest_state, answer["state"])
         kept = HANDLED if delivery.oneway else outcome
-        recorded = partial(self._recorded, entry, delivery, outcome)
+        recorded = partial(self._recorded, entry, delivery, outcome, ref)
         try:
             unit = partial(_unit, entry, delivery, kept, ref, answer["outbox"])
             self._journal.submit(unit, recorded, key=entry.agent_id)
@@ -129,11 +129,13 @@ class JournalRecorder:
         entry: AgentEntry,
         delivery: Delivery,
         outcome: Outcome,
+        ref: StateRef | None,
         rows: list[OutboxRow] | None,
         error: Exception | None,
     ) -> None:
         entry.uncommitted -= 1
         if error is not None:
+            self._kernel.background(self._vault.drop(ref))
             self._not_recorded(entry, delivery, error)
         else:
             if faults.ARMED:

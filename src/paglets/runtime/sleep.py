@@ -185,7 +185,8 @@ class Dormitory:
 
     async def collect_mail(self, entry: AgentEntry) -> None:
         """Take in the messages that were stored for an active paglet and are not in its mailbox."""
-        waiting = await self._kernel.on_disk(self._vault.waiting, entry.agent_id)
+        # Read in order with what is written: a message that was handled meanwhile must not be taken for one that waits.
+        waiting = await self._vault.mail(entry.agent_id)
         if entry.active:
             self.take_in(entry, waiting)
             self._kernel.messages.pump(entry)

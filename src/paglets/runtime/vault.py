@@ -9,6 +9,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -116,6 +117,20 @@ class Vault:
             return self.states.keep(state.bytes())
         return await self._on_disk(self.states.keep, state.view())
 
+    async def drop(self, ref: StateRef | None) -> None:
+        """Remove the file of a state that no row came to name; what cannot be removed goes with the next start."""
+        if ref is not None and ref.file:
+            with suppress(OSError):
+                await self._on_disk(self.states.drop, ref.file)
+
+    async def _name(self, ref: StateRef | None, unit: Callable[[sqlite3.Connection], T], *, key: str = "") -> T:
+        """Have a unit of work done that names a state; the file of that goes if it fails."""
+        try:
+            return await self.journal.write(unit, key=key)
+        except Exception:
+            await self.drop(ref)
+            raise
+
     # --- the life of a paglet -----------------------------------------------------------------------------------------
 
     async def created(self, entry: AgentEntry, state: Attachment, timers: Mapping[str, ReminderRow | None]) -> None:
@@ -130,12 +145,13 @@ class Vault:
             set_timers(connection, entry.agent_id, timers)
             ledger.add(connection, row)
 
-        await self.journal.write(unit)
+        await self._name(ref, unit)
 
     async def checkpoint(self, entry: AgentEntry, ref: StateRef, *, key: str) -> None:
         """Replace the durable state of an active paglet; nothing happens if it has left this host meanwhile."""
         agent_id, epoch = entry.agent_id, entry.epoch
-        await self.journal.write(lambda connection: paglets.update_state(connection, agent_id, epoch, ref), key=key)
+        if not await self._name(ref, lambda c: paglets.update_state(c, agent_id, epoch, ref), key=key):
+            await self.drop(ref)
 
     async def files_changed(self, entry: AgentEntry) -> None:
         """Note which files travel with a paglet."""
@@ -166,7 +182,7 @@ class Vault:
             ledger.add(connection, row)
             return aftermath.write(connection, entry)
 
-        return await self.journal.write(unit)
+        return await self._name(ref, unit)
 
     async def keep_waiting(self, entry: AgentEntry, waiting: Sequence[Delivery]) -> None:
         """Store the accepted messages that wait in a mailbox."""
@@ -258,7 +274,7 @@ class Vault:
                 paglets.update_state(connection, agent_id, epoch, ref)
             ledger.add(connection, row)
 
-        await self.journal.write(unit)
+        await self._name(ref, unit)
 
     async def crashed(self, agent_id: str, class_name: str, epoch: int, error: str) -> None:
         """Note that a paglet's process died and nobody starts it again."""
@@ -394,6 +410,10 @@ class Vault:
 
         row = self.journal.read(read)
         return row is not None, None if row is None else Outcome(row.reply, row.error)
+
+    async def mail(self, agent_id: str) -> list[QueuedMessage]:
+        """Read the messages that wait for a paglet, after everything that is to be written by now."""
+        return await self.journal.write(lambda c: [message for _, message in queued.waiting(c, agent_id)])
 
     def waiting(self, agent_id: str) -> list[QueuedMessage]:
         """Read the messages that wait for a paglet; blocking."""

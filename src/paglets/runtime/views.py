@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from paglets.core.context import INACTIVE
 from paglets.core.errors import InvalidAgentError, PagletError
 from paglets.persistence.tables import queued
-from paglets.runtime.agents import AgentEntry
+from paglets.runtime.agents import AgentEntry, Phase
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.sleep import Dormitory
 from paglets.serialization.blob import decode_blob_plain
@@ -25,9 +26,10 @@ class Views:
         :raises InvalidAgentError: it is unknown here.
         """
         entry = self._kernel.agents.get(agent_id)
-        if entry is not None:
-            return self._active_summary(entry)
         sleeper = self._dormitory.summary(agent_id)
+        # One that is about to wake sleeps until it has.
+        if entry is not None and (sleeper is None or entry.phase is not Phase.STARTING):
+            return self._active_summary(entry)
         if sleeper is None:
             raise InvalidAgentError(f"no paglet {agent_id} on {self._kernel.config.name}")
         return self._common(agent_id, sleeper.agent_class_name, sleeper.state_class_name, active=False) | {
@@ -69,7 +71,8 @@ class Views:
         if entry is not None:
             if entry.crashed and entry.last_state is not None:
                 blob = entry.last_state
-            elif entry.crashed and entry.durable:
+            elif entry.durable and entry.phase in (Phase.CRASHED, Phase.STARTING):
+                # It was so already when this host started, or is about to be brought back.
                 blob = (await self._dormitory.record(agent_id)).state
             else:
                 blob = await self._kernel.state_blob(entry)
@@ -96,8 +99,7 @@ class Views:
         if inactive:
             found += [
                 self.summary(agent_id) | {"queued_message_count": waiting.get(agent_id, 0)}
-                for agent_id in self._dormitory.agent_ids
-                if agent_id not in kernel.agents
+                for agent_id in kernel.agent_ids(INACTIVE, self._dormitory.agent_ids)
             ]
         if include_state:
             for summary in found:
