@@ -14,6 +14,7 @@ from paglets.core.errors import LifecycleError, PagletError
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, RestartPolicy
 from paglets.core.runtime_values import Durability
+from paglets.remote.references import PagletProxyRef
 
 
 def do(*steps: str, message_id: str = "") -> Message:
@@ -225,6 +226,8 @@ class Asynchronous(Hardy):
         for path in self.state.plan.get("run", []):
             await asyncio.to_thread(Path(path).read_bytes)
             self.act_count("1")
+            for agent_id in self.state.plan.get("tell", []):
+                PagletProxyRef(self.context.address, agent_id).resolve(self.context).send_oneway(Message("add"))
             await asyncio.to_thread(self.checkpoint)
 
     @handler

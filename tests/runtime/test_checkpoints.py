@@ -70,13 +70,16 @@ def test_run_of_one_that_keeps_checkpoints_does_not_wait(hosts: HostFactory, tmp
 def test_coroutines_of_run_wait_for_the_handler_in_a_thread(hosts: HostFactory, tmp_path: Path) -> None:
     host = hosts(checkpoint_interval=NEVER)
     go, hold = Gate(tmp_path, "go"), Gate(tmp_path, "hold")
-    proxy = host.create(Asynchronous, HardyState(plan={"run": [str(go)]}))
+    other = host.create(Hardy)
+    proxy = host.create(Asynchronous, HardyState(plan={"run": [str(go)], "tell": [other.agent_id]}))
     go.await_entered()
     reply = proxy.send_future(Message("hold", {"path": str(hold)}))
     hold.await_entered()
     go.open()
     eventually(lambda: asks_for_a_checkpoint(host, proxy), "run to ask for a checkpoint")
     assert on_disk(host, proxy).count == 0
+    # Nor does what run sends wait for the handler, in whose outbox it has no place.
+    eventually(lambda: host.get_state(other.agent_id, HardyState).count == 1, "the message of run")
     hold.open()
     reply.get_reply(10)
     eventually(lambda: on_disk(host, proxy).count == 31, "the checkpoint")

@@ -134,12 +134,9 @@ def test_forwarders_survive_a_restart(hosts: HostFactory) -> None:
         assert deliver_at(client, alpha.address, made.agent_id, note("by alpha"))["result"] == 2
 
 
-@pytest.mark.parametrize("agent_class", [LightClerk, Clerk])
-def test_a_message_that_waits_when_its_host_stops_is_sent_again(
-    hosts: HostFactory, gate: Gate, agent_class: type[Any]
-) -> None:
+def test_a_message_that_waits_when_its_host_stops_is_sent_again(hosts: HostFactory, gate: Gate) -> None:
     alpha, beta = row_of(hosts, 2)
-    made = beta.create(agent_class)
+    made = beta.create(Clerk)
     beta.dispatch(made.agent_id, alpha.address)
     port = alpha.port
     with HostClient(timeout=30.0) as client:

@@ -52,9 +52,9 @@ def test_a_paglet_that_moves_back_and_forth_handles_everything_once(hosts: HostF
     # A host that never had it knows nothing of it.
     for move in moves:
         move()
-    senders = under_load(proxies, SENDERS, 30, lambda number: moves[number % len(moves)]())
+    senders = under_load(proxies, SENDERS, 20, lambda number: moves[number % len(moves)]())
     with HostClient() as client:
-        check_book(senders, all_entries(client, made, SENDERS * 30))
+        check_book(senders, all_entries(client, made, SENDERS * 20))
     assert len(events_of(row[0], "dispatch")) > 1
 
 
@@ -70,9 +70,9 @@ def test_a_paglet_that_sleeps_again_and_again_handles_everything_once(
         with suppress(InvalidAgentError, ConflictError):  # it sleeps already
             host.deactivate(made.agent_id)
 
-    senders = under_load([made], SENDERS, 10, sleep)
+    senders = under_load([made], SENDERS, 6, sleep)
     with HostClient() as client:
-        check_book(senders, all_entries(client, made, SENDERS * 10))
+        check_book(senders, all_entries(client, made, SENDERS * 6))
     assert len(events_of(host, "activate")) > 1
 
 
@@ -83,9 +83,9 @@ def test_a_handler_that_goes_to_sleep_leaves_no_sender_without_reply(hosts: Host
     def rest(number: int) -> None:
         made.send(Message("rest", {"entry": f"rest {number}"}), timeout=30.0)
 
-    senders = under_load([made], 4, 6, rest)
+    senders = under_load([made], 4, 4, rest)
     with HostClient() as client:
-        entries = all_entries(client, made, 4 * 6)
+        entries = all_entries(client, made, 4 * 4)
         check_book(senders, [entry for entry in entries if not entry.startswith("rest")], stable=False)
         rests = [entry for entry in entries if entry.startswith("rest")]
         assert rests == [f"rest {number}" for number in range(len(rests))]

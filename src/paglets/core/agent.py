@@ -193,9 +193,13 @@ class Paglet(Generic[StateT]):
         """Have the present state on disk when this returns; what a later crash brings back is at least this.
 
         Inside a handler of a paglet with `Durability.MESSAGE` it does nothing: the end of the handler is its
-        checkpoint, together with the reply. State that other threads change belongs under :meth:`locked`.
+        checkpoint, together with the reply; in ``run`` and in other threads it waits until no handler runs. Where the
+        paglet comes to a host (``on_creation``, ``on_arrival``, ``on_clone``, ``on_activation``) the end of the hook is
+        its checkpoint. With `Durability.CHECKPOINT` the state is kept as it is, also in the middle of a handler. State
+        that other threads change belongs under :meth:`locked`.
 
-        :raises LifecycleError: the class keeps no checkpoints (`Durability.NONE`).
+        :raises LifecycleError: the class keeps no checkpoints (`Durability.NONE`); or a coroutine of ``run`` of a
+            `Durability.MESSAGE` paglet would block the handlers it waits for: ``await asyncio.to_thread(...)`` then.
         :raises InsufficientStorageError: the disk is full; the last checkpoint stays.
         """
         self.context.checkpoint(self.agent_id)
@@ -213,16 +217,19 @@ class Paglet(Generic[StateT]):
     ) -> None:
         """Have the host send this paglet a message of kind ``name`` later, once or again and again.
 
-        The timer is durable: it wakes the paglet when it sleeps, moves with it, and survives restarts. It fires at
-        least once for each time; ``message_id`` is the same when one firing is repeated. A series that was missed
-        (host down, clock moved) fires once and goes on with its next time. The same name replaces.
+        The timer is durable: it wakes the paglet when it sleeps, whatever its policy says, moves with it, and survives
+        restarts. It fires at least once for each time; ``message_id`` is the same when one firing is repeated. A series
+        that was missed (host down, clock moved) fires once and goes on with its next time, and so does one whose last
+        message is not handled yet. ``message.arg`` has the Unix time ``due``, how many times ``missed``, and the
+        ``count`` of earlier firings. The same name replaces.
 
         :param after: seconds from now.
         :param at: Unix time instead of ``after``.
         :param every: seconds between firings; alone it fires first after that time. None to fire once.
         :param args: arguments of the message, plain values.
-        :raises ValueError: no time, both ``after`` and ``at``, or one that makes no sense.
+        :raises ValueError: no time, both ``after`` and ``at``, one that makes no sense, or such a name.
         :raises OverloadedError: the paglet has as many timers as it may.
+        :raises SerializationError: an argument is no plain value.
         """
         self.context.remind(name, after=after, every=every, at=at, args=args, agent_id=self.agent_id)
 

@@ -9,70 +9,31 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 from paglets.core.errors import HostError, PagletError, TransferError
-from paglets.core.runtime_values import ArrivalMode, EnvelopeKind
-from paglets.persistence.envelope import PagletEnvelope
+from paglets.core.runtime_values import ArrivalMode
 from paglets.persistence.rows import OutboxRow
 from paglets.protocol.mailbox import Mailbox
 from paglets.protocol.transfer import actions, coordinator, events
-from paglets.protocol.transfer.model import CommitRecord, Hook, Outcome, Stage, TransferKind, TransferPlan
-from paglets.remote.movement import BufferPart, FilePart, Part
+from paglets.protocol.transfer.model import CommitRecord, Outcome, Stage, TransferKind, TransferPlan
+from paglets.remote.movement import BufferPart, Part
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, Delivery, Phase
-from paglets.runtime.attachment import EMPTY, Attachment
+from paglets.runtime.attachment import EMPTY
 from paglets.runtime.files import FileDesk
 from paglets.runtime.kernel import Kernel
-from paglets.runtime.luggage import Luggage
 from paglets.runtime.outbox import Outbox
-from paglets.runtime.place import Place
+from paglets.runtime.packing import Departure, Packer
 from paglets.runtime.post import PostOffice
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import StoredCommit, TransferLog
-from paglets.runtime.transfer_wire import TransferLink, plan_to_wire, refusal_from_wire
-from paglets.runtime.vault import INLINE_BYTES, Aftermath, queued_message
+from paglets.runtime.transfer_wire import TransferLink, refusal_from_wire
+from paglets.runtime.vault import INLINE_BYTES
 
 #: How long a settled location is waited for beyond what the target allows itself.
 LOCATION_SECONDS = 5.0
-
-
-@dataclass(slots=True)
-class Departure:
-    """One transfer that this host coordinates."""
-
-    plan: TransferPlan
-    ticket: TransferTicket
-    entry: AgentEntry
-    link: TransferLink
-    parent: int
-    in_handler: bool
-    state: coordinator.CoordinatorState
-    decided: asyncio.Future[None]
-    target_health: dict[str, Any] = field(default_factory=dict)
-    blob: Attachment = EMPTY
-    luggage: bytes = b""
-    travelling: list[Delivery] = field(default_factory=list)
-    """Accepted messages that go along."""
-    answer: dict[str, Any] = field(default_factory=dict)
-    """What the paglet's process said when it was asked for its snapshot."""
-    manifest: list[dict[str, Any]] = field(default_factory=list)
-    parts: list[Part] = field(default_factory=list)
-    waiting: list[Delivery] = field(default_factory=list)
-    old_place: Place | None = None
-    stored: StoredCommit | None = None
-    """The record on disk, of a transfer that an earlier life of this host committed."""
-    location: dict[str, str] | None = None
-    settling: bool = False
-    timer: asyncio.TimerHandle | None = None
-    inbox: deque[events.CoordinatorEvent] = field(default_factory=deque)
-    running: bool = False
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    started: float = field(default_factory=time.perf_counter)
-    seconds: float = 0.0
-    """From the request to the moment the paglet, or its clone, lives at the target."""
 
 
 class DepartureDesk:
@@ -100,7 +61,7 @@ class DepartureDesk:
         self._post = post
         self._outbox = outbox
         self._link_to = link_to
-        self._check_target = check_target
+        self._packer = Packer(kernel, files, timers, check_target)
         self._departures: dict[str, Departure] = {}
 
     def restore(self, commits: Sequence[StoredCommit]) -> None:
@@ -272,7 +233,7 @@ class DepartureDesk:
                 | actions.StageFiles()
             ):
                 try:
-                    return await self._prepare_here(departure, action)
+                    return await self._packer.perform(departure, action)
                 except Exception as exc:  # whatever a hook raised: the move must end and the paglet go on
                     return events.StepFailed(str(exc) or type(exc).__name__, exc)
             case actions.SendPrepare(attempt, recovering):
@@ -335,90 +296,6 @@ class DepartureDesk:
 
     # --- steps at this host -------------------------------------------------------------------------------------------
 
-    async def _prepare_here(
-        self, departure: Departure, action: actions.CoordinatorAction
-    ) -> events.CoordinatorEvent | None:
-        entry, kernel = departure.entry, self._kernel
-        match action:
-            case actions.CheckTarget():
-                departure.target_health = await self._check_target(departure.ticket)
-                return events.Checked()
-            case actions.AwaitHandler():
-                await kernel.messages.idle(entry, departure.ticket.timeout)
-                return events.HandlerIdle()
-            case actions.RunHook(hook):
-                if departure.parent and not departure.in_handler and hook is not Hook.CLONED:
-                    # `run` asked: the handler beside it is not the one that waits, so it can be waited for.
-                    await kernel.messages.idle(entry, departure.ticket.timeout)
-                await self._run_hook(departure, hook)
-                return events.HookDone()
-            case actions.CleanupResources():
-                return events.Cleaned()  # done by the process together with the hook
-            case actions.Snapshot():
-                await self._pack(departure)  # the state was taken together with the hook
-                return events.SnapshotTaken()
-            case actions.StageFiles():
-                if entry.files:
-                    manifest, files = await kernel.on_disk(self._files.stage, entry)
-                    departure.manifest = manifest
-                    departure.parts = [FilePart(file.path, file.nbytes) for file in files]
-                return events.FilesStaged()
-        raise AssertionError(action)
-
-    async def _run_hook(self, departure: Departure, hook: Hook) -> None:
-        plan, kernel, entry = departure.plan, self._kernel, departure.entry
-        before = hook is not Hook.CLONED
-        names = {
-            "source_host_name": kernel.config.name,
-            "source_host_address": plan.source,
-            "target_host_name": str(departure.target_health.get("name", "")),
-            "target_host_address": plan.target,
-        }
-        if plan.kind is TransferKind.CLONE:
-            event = kernel.event_fields(
-                entry.agent_id, source_agent_id=entry.agent_id, clone_agent_id=plan.agent_id, **names
-            )
-            cleanup = ""
-        else:
-            cleanup = "retract" if plan.kind is TransferKind.RETRACT else "dispatch"
-            event = kernel.event_fields(entry.agent_id, reason=cleanup, **names)
-        answer, blob = await kernel.hook(
-            entry.live_place(), hook.value, event, cleanup=cleanup, snapshot=before, parent=departure.parent
-        )
-        entry.resources = answer["resources"]
-        if before:
-            departure.blob = blob
-            departure.answer = answer
-            entry.remember_state(blob)
-
-    async def _pack(self, departure: Departure) -> None:
-        """Put the luggage together; what comes from now on is held until the transfer is decided."""
-        plan, entry = departure.plan, departure.entry
-        reminders = await self._kernel.on_disk(self._timers.of, entry.agent_id)
-        if plan.kind is TransferKind.LOCAL:
-            return
-        luggage = Luggage("", entry.durability, reminders=reminders)
-        if plan.kind is not TransferKind.CLONE:
-            entry.held = []
-            await self._kernel.messages.recorded(entry)
-            departure.travelling = [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
-            luggage.home = entry.home
-            luggage.mailbox = [queued_message(delivery) for delivery in departure.travelling]
-            luggage.window = entry.window.export()
-            lost = entry.window_lost_at
-            luggage.window_lost = None if lost is None else self._kernel.loop.time() - lost
-            aftermath = self._aftermath(departure)
-            if aftermath.message_id:
-                luggage.window.append((aftermath.message_id, aftermath.outcome))
-        departure.luggage = luggage.pack()
-
-    def _aftermath(self, departure: Departure) -> Aftermath:
-        plan = departure.plan
-        if plan.kind is TransferKind.CLONE:
-            return Aftermath()
-        location = {"host_url": plan.target, "agent_id": plan.agent_id}
-        return Aftermath.of(departure.entry, departure.in_handler, departure.answer, location)
-
     def _fence(self, departure: Departure) -> None:
         """Refuse the departing process everything from now on; a commit that cannot be written takes this back."""
         entry = departure.entry
@@ -471,11 +348,11 @@ class DepartureDesk:
         writing = self._log.record_commit(
             record,
             entry,
-            header=self._header(departure, departure.state.attempt, False),
+            header=self._packer.header(departure, departure.state.attempt, False),
             luggage=departure.luggage,
             travelling=[delivery.message_id for delivery in departure.travelling],
             state=state,
-            aftermath=self._aftermath(departure),
+            aftermath=self._packer.aftermath(departure),
             target_name=str(departure.target_health.get("name", "")),
             size_bytes=blob.nbytes + sum(part.nbytes for part in departure.parts),
             seconds=time.perf_counter() - departure.started,
@@ -522,8 +399,8 @@ class DepartureDesk:
     ) -> events.CoordinatorEvent | None:
         try:
             if departure.stored is not None and departure.blob is EMPTY:
-                await self._unpack_stored(departure, departure.stored)
-            header = self._header(departure, attempt, recovering)
+                await self._packer.unpack_stored(departure, departure.stored)
+            header = self._packer.header(departure, attempt, recovering)
             luggage = [BufferPart(memoryview(departure.luggage))] if departure.luggage else []
             parts: list[Part] = [BufferPart(departure.blob.view()), *luggage, *departure.parts]
             if faults.ARMED:
@@ -537,52 +414,6 @@ class DepartureDesk:
             return events.Refused(refusal_from_wire(reply.get("refused")))
         except (PagletError, OSError) as exc:
             return events.PrepareFailed(str(exc) or type(exc).__name__)
-
-    async def _unpack_stored(self, departure: Departure, stored: StoredCommit) -> None:
-        """Read what a target that has lost its copy needs, of a transfer that an earlier life of this host committed.
-
-        :raises HostError: the state was large, and is on this host's disk no more.
-        """
-        if stored.state is None:
-            raise HostError(f"the state that was handed over to {departure.plan.target} is not kept here any more")
-        blob = await self._kernel.on_disk(self._kernel.vault.states.load, stored.state)
-        departure.blob = Attachment.of([blob])
-        if stored.files:
-            manifest, files = await self._kernel.on_disk(self._files.stage, departure.entry)
-            departure.manifest = manifest
-            departure.parts = [FilePart(file.path, file.nbytes) for file in files]
-
-    def _header(self, departure: Departure, attempt: int, recovering: bool) -> dict[str, Any]:
-        if departure.stored is not None:
-            envelope = dict(departure.stored.header["envelope"])
-        else:
-            envelope = self._envelope(departure).to_wire()
-        return {
-            "envelope": envelope,
-            "transfer": {
-                "plan": plan_to_wire(departure.plan),
-                "attempt": attempt,
-                "recovering": recovering,
-                "luggage": bool(departure.luggage),
-            },
-        }
-
-    def _envelope(self, departure: Departure) -> PagletEnvelope:
-        plan, entry = departure.plan, departure.entry
-        kind = EnvelopeKind.DISPATCH if plan.kind is TransferKind.LOCAL else EnvelopeKind(plan.kind.value)
-        return PagletEnvelope(
-            kind=kind,
-            agent_id=plan.agent_id,
-            agent_class_name=entry.class_name,
-            state_class_name=entry.state_class_name,
-            state={},
-            source_host_name=self._kernel.config.name,
-            source_host_address=plan.source,
-            target_host_name=str(departure.target_health.get("name", "")),
-            target_host_address=plan.target,
-            clone_of=plan.origin_id or None,
-            metadata={"transfer_ticket": departure.ticket.to_wire(), "registered_files": departure.manifest},
-        )
 
     async def _send_commit(self, departure: Departure, vote: str) -> events.CoordinatorEvent:
         try:

@@ -1,0 +1,217 @@
+"""Make a paglet ready to leave its host: its hook, its snapshot, its luggage, its files, and the envelope around it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from paglets.core.errors import HostError
+from paglets.core.runtime_values import EnvelopeKind
+from paglets.persistence.envelope import PagletEnvelope
+from paglets.protocol.transfer import actions, coordinator, events
+from paglets.protocol.transfer.model import Hook, TransferKind, TransferPlan
+from paglets.remote.movement import FilePart, Part
+from paglets.remote.transfer import TransferTicket
+from paglets.runtime.agents import AgentEntry, Delivery
+from paglets.runtime.attachment import EMPTY, Attachment
+from paglets.runtime.files import FileDesk
+from paglets.runtime.kernel import Kernel
+from paglets.runtime.luggage import Luggage
+from paglets.runtime.place import Place
+from paglets.runtime.timekeeper import Timekeeper
+from paglets.runtime.transfer_log import StoredCommit
+from paglets.runtime.transfer_wire import TransferLink, plan_to_wire
+from paglets.runtime.vault import Aftermath, queued_message
+
+
+@dataclass(slots=True)
+class Departure:
+    """One transfer that this host coordinates."""
+
+    plan: TransferPlan
+    ticket: TransferTicket
+    entry: AgentEntry
+    link: TransferLink
+    parent: int
+    in_handler: bool
+    state: coordinator.CoordinatorState
+    decided: asyncio.Future[None]
+    target_health: dict[str, Any] = field(default_factory=dict)
+    blob: Attachment = EMPTY
+    luggage: bytes = b""
+    travelling: list[Delivery] = field(default_factory=list)
+    """Accepted messages that go along."""
+    answer: dict[str, Any] = field(default_factory=dict)
+    """What the paglet's process said when it was asked for its snapshot."""
+    manifest: list[dict[str, Any]] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    waiting: list[Delivery] = field(default_factory=list)
+    old_place: Place | None = None
+    stored: StoredCommit | None = None
+    """The record on disk, of a transfer that an earlier life of this host committed."""
+    location: dict[str, str] | None = None
+    settling: bool = False
+    timer: asyncio.TimerHandle | None = None
+    inbox: deque[events.CoordinatorEvent] = field(default_factory=deque)
+    running: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    started: float = field(default_factory=time.perf_counter)
+    seconds: float = 0.0
+    """From the request to the moment the paglet, or its clone, lives at the target."""
+
+
+class Packer:
+    """Perform the steps of a departure at its own host, and put together what is sent.
+
+    :param check_target: asks the target for its health and compares it with the ticket.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        files: FileDesk,
+        timers: Timekeeper,
+        check_target: Callable[[TransferTicket], Awaitable[dict[str, Any]]],
+    ) -> None:
+        self._kernel = kernel
+        self._files = files
+        self._timers = timers
+        self._check_target = check_target
+
+    async def perform(self, departure: Departure, action: actions.CoordinatorAction) -> events.CoordinatorEvent | None:
+        """Perform one step and report it.
+
+        :raises Exception: whatever a hook or a clean-up raised.
+        """
+        entry, kernel = departure.entry, self._kernel
+        match action:
+            case actions.CheckTarget():
+                departure.target_health = await self._check_target(departure.ticket)
+                return events.Checked()
+            case actions.AwaitHandler():
+                await kernel.messages.idle(entry, departure.ticket.timeout)
+                return events.HandlerIdle()
+            case actions.RunHook(hook):
+                if departure.parent and not departure.in_handler and hook is not Hook.CLONED:
+                    # `run` asked: the handler beside it is not the one that waits, so it can be waited for.
+                    await kernel.messages.idle(entry, departure.ticket.timeout)
+                await self._run_hook(departure, hook)
+                return events.HookDone()
+            case actions.CleanupResources():
+                return events.Cleaned()  # done by the process together with the hook
+            case actions.Snapshot():
+                await self._pack(departure)  # the state was taken together with the hook
+                return events.SnapshotTaken()
+            case actions.StageFiles():
+                if entry.files:
+                    manifest, files = await kernel.on_disk(self._files.stage, entry)
+                    departure.manifest = manifest
+                    departure.parts = [FilePart(file.path, file.nbytes) for file in files]
+                return events.FilesStaged()
+        raise AssertionError(action)
+
+    async def _run_hook(self, departure: Departure, hook: Hook) -> None:
+        plan, kernel, entry = departure.plan, self._kernel, departure.entry
+        before = hook is not Hook.CLONED
+        names = {
+            "source_host_name": kernel.config.name,
+            "source_host_address": plan.source,
+            "target_host_name": str(departure.target_health.get("name", "")),
+            "target_host_address": plan.target,
+        }
+        if plan.kind is TransferKind.CLONE:
+            event = kernel.event_fields(
+                entry.agent_id, source_agent_id=entry.agent_id, clone_agent_id=plan.agent_id, **names
+            )
+            cleanup = ""
+        else:
+            cleanup = "retract" if plan.kind is TransferKind.RETRACT else "dispatch"
+            event = kernel.event_fields(entry.agent_id, reason=cleanup, **names)
+        answer, blob = await kernel.hook(
+            entry.live_place(), hook.value, event, cleanup=cleanup, snapshot=before, parent=departure.parent
+        )
+        entry.resources = answer["resources"]
+        if before:
+            departure.blob = blob
+            departure.answer = answer
+            entry.remember_state(blob)
+
+    async def _pack(self, departure: Departure) -> None:
+        """Put the luggage together; what comes from now on is held until the transfer is decided."""
+        plan, entry = departure.plan, departure.entry
+        reminders = await self._kernel.on_disk(self._timers.of, entry.agent_id)
+        if plan.kind is TransferKind.LOCAL:
+            return
+        luggage = Luggage("", entry.durability, reminders=reminders)
+        if plan.kind is not TransferKind.CLONE:
+            entry.held = []
+            await self._kernel.messages.recorded(entry)
+            departure.travelling = [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
+            luggage.home = entry.home
+            luggage.mailbox = [queued_message(delivery) for delivery in departure.travelling]
+            luggage.window = entry.window.export()
+            lost = entry.window_lost_at
+            luggage.window_lost = None if lost is None else self._kernel.loop.time() - lost
+            aftermath = self.aftermath(departure)
+            if aftermath.message_id:
+                luggage.window.append((aftermath.message_id, aftermath.outcome))
+        departure.luggage = luggage.pack()
+
+    def aftermath(self, departure: Departure) -> Aftermath:
+        """Return what is to be on disk of the message on which the paglet moves itself."""
+        plan = departure.plan
+        if plan.kind is TransferKind.CLONE:
+            return Aftermath()
+        location = {"host_url": plan.target, "agent_id": plan.agent_id}
+        return Aftermath.of(departure.entry, departure.in_handler, departure.answer, location)
+
+    async def unpack_stored(self, departure: Departure, stored: StoredCommit) -> None:
+        """Read what a target that has lost its copy needs, of a transfer that an earlier life of this host committed.
+
+        :raises HostError: the state was large, and is on this host's disk no more.
+        """
+        if stored.state is None:
+            raise HostError(f"the state that was handed over to {departure.plan.target} is not kept here any more")
+        blob = await self._kernel.on_disk(self._kernel.vault.states.load, stored.state)
+        departure.blob = Attachment.of([blob])
+        if stored.files:
+            manifest, files = await self._kernel.on_disk(self._files.stage, departure.entry)
+            departure.manifest = manifest
+            departure.parts = [FilePart(file.path, file.nbytes) for file in files]
+
+    def header(self, departure: Departure, attempt: int, recovering: bool) -> dict[str, Any]:
+        """Return what PREPARE says before its parts."""
+        if departure.stored is not None:
+            envelope = dict(departure.stored.header["envelope"])
+        else:
+            envelope = self._envelope(departure).to_wire()
+        return {
+            "envelope": envelope,
+            "transfer": {
+                "plan": plan_to_wire(departure.plan),
+                "attempt": attempt,
+                "recovering": recovering,
+                "luggage": bool(departure.luggage),
+            },
+        }
+
+    def _envelope(self, departure: Departure) -> PagletEnvelope:
+        plan, entry = departure.plan, departure.entry
+        kind = EnvelopeKind.DISPATCH if plan.kind is TransferKind.LOCAL else EnvelopeKind(plan.kind.value)
+        return PagletEnvelope(
+            kind=kind,
+            agent_id=plan.agent_id,
+            agent_class_name=entry.class_name,
+            state_class_name=entry.state_class_name,
+            state={},
+            source_host_name=self._kernel.config.name,
+            source_host_address=plan.source,
+            target_host_name=str(departure.target_health.get("name", "")),
+            target_host_address=plan.target,
+            clone_of=plan.origin_id or None,
+            metadata={"transfer_ticket": departure.ticket.to_wire(), "registered_files": departure.manifest},
+        )
