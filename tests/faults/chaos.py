@@ -10,7 +10,10 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+
+import psutil
 
 from tests.faults.cluster import Cluster, HostProcess
 from tests.faults.judge import Verdict, judge, quiet
@@ -137,7 +140,14 @@ def _strike(chance: random.Random, cluster: Cluster, hosts: list[HostProcess]) -
         for host in chance.sample(hosts, 2):
             host.kill()
         name = "kill both"
-    elif dice < 0.45 and cluster.network is not None:
+    elif dice < 0.45:
+        # The processes alone: their host must notice, and start them again from the disk.
+        processes = chance.choice(hosts).paglets()
+        for process in chance.sample(processes, min(2, len(processes))):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        name = "kill paglets"
+    elif dice < 0.6 and cluster.network is not None:
         lonely = chance.choice(hosts)
         others = [host.name for host in hosts if host is not lonely]
         cluster.network.partition([lonely.name], others, silent=chance.random() < 0.5)

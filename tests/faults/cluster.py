@@ -226,6 +226,10 @@ class HostProcess:
             return ""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
 
+    def paglets(self) -> list[psutil.Process]:
+        """Return the processes of its paglets."""
+        return [process for process in processes_of_sessions({self.pid}) if _is_paglet(process, self.name)]
+
     def leftovers(self) -> list[psutil.Process]:
         """Return the processes that its earlier lives left behind."""
         return processes_of_sessions(self.sessions - ({self.pid} if self.alive else set()))
@@ -337,6 +341,12 @@ def processes_of_sessions(sessions: set[int]) -> list[psutil.Process]:
         except (ProcessLookupError, psutil.NoSuchProcess):
             continue
     return sorted(found, key=lambda process: process.pid not in sessions)
+
+
+def _is_paglet(process: psutil.Process, host_name: str) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline()).startswith(f"paglet:{host_name}:")
+    return False
 
 
 def is_stopped(process_id: int) -> bool:

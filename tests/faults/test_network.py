@@ -69,7 +69,7 @@ def test_a_partition_in_the_middle_of_moves(meshed: Cluster, network: Network, s
 
         talk.run("wanderer", wander)
         talk.run("talker", lambda: sender.say_on(Call))
-        for _ in range(6):
+        for _ in range(3 if silent else 6):
             await_growth(lambda: len(talk.notes.told), 10, "acknowledgements")
             network.partition([alpha.name], [beta.name], silent=silent)
             await_growth(talk.notes.errors.total, 2, "errors: somebody to notice")

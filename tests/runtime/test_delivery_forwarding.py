@@ -206,6 +206,7 @@ def test_a_paglet_that_ended_far_away_is_known_to_have_ended(hosts: HostFactory)
     made = moved_along(row)
     gamma.dispose(made.agent_id)
     with HostClient() as client:
+        eventually(lambda: client.locate(row[0].address, made.agent_id)["ended"], "the home knows")
         for host in row:
             with pytest.raises(InvalidAgentError):
                 deliver_at(client, host.address, made.agent_id, note("gone"))
@@ -213,6 +214,18 @@ def test_a_paglet_that_ended_far_away_is_known_to_have_ended(hosts: HostFactory)
                 PagletProxy(host.address, made.agent_id, client).send(note("gone"))
         with pytest.raises(InvalidAgentError):
             deliver_at(client, beta.address, "never-was", note("gone"))
+
+
+def test_who_had_a_paglet_last_knows_its_end_before_the_home_does(hosts: HostFactory) -> None:
+    alpha, beta, gamma = row = row_of(hosts, 3)
+    made = moved_along(row)
+    alpha.stop()
+    gamma.dispose(made.agent_id)
+    with HostClient() as client:
+        for host in (beta, gamma):
+            with pytest.raises(InvalidAgentError, match="has ended"):
+                deliver_at(client, host.address, made.agent_id, note("gone"))
+        assert client.locate(gamma.address, made.agent_id)["ended"]
 
 
 # --- what handlers say -------------------------------------------------------------------------------------------

@@ -93,8 +93,11 @@ class ManagedStorage:
             fsync_directory(self.root)
 
     def status(self) -> StorageStatus:
-        """Return how full the storage is."""
-        used = sum(size for _, size in _files(self.root))
+        """Return how full the storage is, between two writes."""
+        used = 0
+        if self.root.is_dir():
+            with self._locked():
+                used = sum(size for _, size in _files(self.root))
         available = None if self.quota_bytes is None else max(0, self.quota_bytes - used)
         return StorageStatus(str(self.root), used, self.quota_bytes, available)
 

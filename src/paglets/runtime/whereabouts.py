@@ -60,7 +60,13 @@ class Whereabouts:
 
     async def _rows(self, agent_id: str) -> tuple[DepartedRow | None, HomeRow | None]:
         def read(connection: sqlite3.Connection) -> tuple[DepartedRow | None, HomeRow | None]:
-            return places.departed_get(connection, agent_id), places.home_get(connection, agent_id)
+            left, home = places.departed_get(connection, agent_id), places.home_get(connection, agent_id)
+            news = places.notice_get(connection, agent_id)
+            ended = news is not None and news.host_url is None and (left is None or left.epoch < news.epoch)
+            if home is None and news is not None and ended:
+                # It ended here, and its home has not heard of that yet.
+                home = HomeRow(agent_id, news.epoch, None, 0.0)
+            return left, home
 
         return await self._kernel.on_disk(self._kernel.journal.read, read)
 
@@ -94,7 +100,7 @@ class Whereabouts:
         answer: dict[str, Any] = {"agent_id": agent_id, "here": False, "ended": False, "home": ""}
         if left is not None:
             answer["home"] = left.home
-        if home is not None:
+        if home is not None and home.told_at:
             answer["home"] = here
         if entry is not None or summary is not None:
             epoch = entry.epoch if entry is not None else summary.epoch if summary is not None else 0
@@ -193,6 +199,8 @@ class Whereabouts:
             match knowledge:
                 case routing.Live():
                     return state.answered(url)
+                case routing.Ended():
+                    return state.gone()
                 case routing.Elsewhere(newer, there) if newer > epoch:
                     # It was passed on from there, so it may have been handled.
                     state = replace(state, attempt=max(2, state.attempt))
@@ -276,4 +284,6 @@ def _failure(agent_id: str, url: str, reason: forwarding.FailReason, error: Exce
             return ConnectionLostError(f"the connection to {url}, where paglet {agent_id} went, broke: {error}")
         case forwarding.FailReason.LOST_WAY:
             return HostUnreachableError(f"paglet {agent_id} was not found on any of {forwarding.MOST_PLACES} hosts")
+    if isinstance(error, InvalidAgentError):
+        return HostUnreachableError(f"paglet {agent_id} was last heard of at {url}, which does not know it now")
     return HostUnreachableError(f"paglet {agent_id} is at {url}, which cannot be reached: {error}")
