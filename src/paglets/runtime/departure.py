@@ -211,6 +211,13 @@ class DepartureDesk:
                 if not departure.inbox:
                     return
                 departure.state, todo = coordinator.step(departure.state, departure.inbox.popleft())
+        except Exception as exc:
+            # A mistake of this program. Whoever asked must hear of it instead of waiting without end; what is committed
+            # is taken up again by the next start.
+            if not departure.decided.done():
+                departure.decided.set_exception(TransferError(f"the transfer failed: {type(exc).__name__}: {exc}"))
+                departure.decided.exception()
+            raise
         finally:
             departure.running = False
 

@@ -9,7 +9,6 @@ make.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -29,7 +28,6 @@ from paglets.core.errors import (
     InvalidAgentError,
     LifecycleError,
     OverloadedError,
-    PagletCrashedError,
     PagletError,
 )
 from paglets.core.policies import RestartPolicy
@@ -38,15 +36,15 @@ from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.journal import Journal
 from paglets.persistence.rows import OutboxRow, ReminderRow
 from paglets.protocol.delivery.window import DedupWindow
-from paglets.protocol.supervision import InHand, Rerun, Restart
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, AgentTable, Delivery, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.frames import Frame, Op
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.ledger import Ledger
-from paglets.runtime.place import Place, describe_exit
+from paglets.runtime.place import Place
 from paglets.runtime.pump import MessagePump
+from paglets.runtime.supervision import Watch
 from paglets.runtime.vault import Aftermath, Vault
 from paglets.serialization.names import ClassPolicy, validate_qualified_name
 from paglets.serialization.values import pack, unpack
@@ -132,6 +130,7 @@ class Kernel:
         self.vault = Vault(journal, self.ledger, self.on_disk, address)
         self.agents = AgentTable(config.name)
         self.messages = MessagePump(loop, config.name, self.emit)
+        self.watch = Watch(self)
         self.properties: dict[str, Any] = {}
         self.closing = False
         self.closed = False
@@ -282,8 +281,8 @@ class Kernel:
             self.loop,
             self._launcher,
             on_call=partial(self._called, entry),
-            on_run_ended=partial(self._run_ended, entry),
-            on_lost=partial(self._lost, entry),
+            on_run_ended=partial(self.watch.run_ended, entry),
+            on_lost=partial(self.watch.lost, entry),
         )
         self._places.add(place)
         place.ended.add_done_callback(lambda _: self._places.discard(place))
@@ -348,7 +347,7 @@ class Kernel:
             entry.mail_waits = False
             self.background(self.collect(entry.agent_id))
         if entry.place is not None and entry.place.ended.done():
-            self._crash(entry, "process ended before the paglet was active")
+            self.watch.crash(entry, "process ended before the paglet was active")
 
     def open_mailbox(self, entry: AgentEntry) -> None:
         """Let an entry's messages be delivered, unless an operation on it holds them back."""
@@ -576,85 +575,6 @@ class Kernel:
         gone = InvalidAgentError(f"paglet {entry.agent_id} was disposed")
         for delivery in waiting:
             self.messages.refuse(entry, delivery, gone)
-
-    # --- crashes ------------------------------------------------------------------------------------------------------
-
-    def _lost(self, entry: AgentEntry, place: Place) -> None:
-        if entry.place is not place or entry.phase in (Phase.GONE, Phase.CRASHED):
-            return
-        if entry.phase is Phase.STARTING:
-            return  # whoever starts it gets the error of its request
-        code = place.exitcode
-        self._crash(entry, describe_exit(code) if code is not None else "process ended")
-
-    def reload(self, entry: AgentEntry, why: str) -> None:
-        """End the process of a paglet that is ahead of its row, and start it again from that."""
-        if entry.current is not None:
-            # It had no part in this, and nothing of what its handler does will be on disk.
-            entry.verdict = Rerun(entry.current.message_id, 0)
-        self._stop_crashed(entry, why)
-        entry.restarting = True
-        self.background(self.revive(entry, "recovery"))
-
-    def show_crashed(self, entry: AgentEntry, error: str) -> None:
-        """Let a paglet be seen as crashed: it could not be started, or was so already when the host started."""
-        entry.phase = Phase.CRASHED
-        entry.restarting = False
-        entry.error = error
-        self.messages.release(entry, PagletCrashedError(f"paglet {entry.agent_id} crashed: {error}"))
-
-    def _crash(self, entry: AgentEntry, error: str) -> None:
-        """Note a death that nobody asked for, and do as the paglet's restart policy says."""
-        if entry.crashed:
-            return
-        delivery = entry.current
-        in_hand = None if delivery is None else InHand(delivery.message_id, delivery.oneway)
-        entry.deaths, verdict = entry.deaths.died(self.loop.time(), entry.restart, entry.durability, in_hand)
-        entry.verdict = verdict.message
-        self._stop_crashed(entry, error)
-        if isinstance(verdict.process, Restart):
-            entry.restarting = True
-            jitter = random.uniform(1.0, 1.2)  # noqa: S311 - spreads restarts, guards nothing
-            self.loop.call_later(verdict.process.after * jitter, self._restart, entry)
-            return
-        entry.restarting = False
-        self.messages.release(entry, PagletCrashedError(f"paglet {entry.agent_id} crashed: {error}"))
-        self.background(self.vault.crashed(entry.agent_id, entry.class_name, entry.epoch, error))
-
-    def died_again(self, entry: AgentEntry, error: str) -> None:
-        """Note that a paglet could not be started again, which counts as one more death."""
-        self._crash(entry, f"restart failed: {error}")
-        entry.release_held()
-
-    def _restart(self, entry: AgentEntry) -> None:
-        if entry.restarting and entry.crashed and not self.closing:
-            self.background(self.revive(entry, "restart"))
-
-    def _stop_crashed(self, entry: AgentEntry, error: str) -> None:
-        place = entry.place
-        entry.phase = Phase.CRASHED
-        entry.exitcode = place.exitcode if place is not None else None
-        entry.crashed_pid = place.pid if place is not None else None
-        entry.error = error
-        entry.mailbox.pause()
-        entry.wake_idle_waiters()
-        for tell in self.on_departed:
-            tell(entry)
-        self.emit("paglet-crashed", entry, data={"pid": entry.crashed_pid, "exitcode": entry.exitcode}, error=error)
-        if place is not None and place.alive:
-            place.kill()
-
-    def _run_ended(self, entry: AgentEntry, place: Place, error: Exception | None) -> None:
-        future = place.run_ended
-        if future is None or future.done():
-            return
-        if error is None:
-            future.set_result(None)
-            return
-        future.set_exception(error)
-        future.exception()  # whether anybody waits or not, it has been seen
-        if entry.active and entry.place is place and not entry.creating:
-            self._crash(entry, f"run failed: {type(error).__name__}: {error}")
 
     def _called(self, entry: AgentEntry, place: Place, frame: Frame) -> None:
         self.call_handler(entry, place, frame)

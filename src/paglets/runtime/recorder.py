@@ -153,7 +153,7 @@ class JournalRecorder:
         delivery.packed.close()
         delivery.answer(None, error)
         if entry.active:
-            self._kernel.reload(entry, f"a handled message could not be recorded: {error}")
+            self._kernel.watch.reload(entry, f"a handled message could not be recorded: {error}")
 
     def remove(self, entry: AgentEntry, delivery: Delivery) -> None:
         """Remove a stored message that was handled."""

@@ -384,7 +384,7 @@ class Dormitory:
                 found = await self.record(agent_id)
             except BaseException as exc:
                 entry.restarting = was_restarting
-                kernel.show_crashed(entry, str(exc))
+                kernel.watch.show_crashed(entry, str(exc))
                 entry.release_held()
                 if isinstance(exc, InvalidAgentError):
                     raise ConflictError(
@@ -409,7 +409,7 @@ class Dormitory:
                 faults.reached("wake.activated")
         except BaseException as exc:
             if entry.restarting and reason != "revive":
-                kernel.died_again(entry, str(exc) or type(exc).__name__)
+                kernel.watch.failed_to_restart(entry, str(exc) or type(exc).__name__)
             else:
                 self._failed_to_wake(entry, record.status, exc)
             raise
@@ -467,7 +467,7 @@ class Dormitory:
         if entry.place is not None:
             entry.place.kill()
         self.rise(entry.agent_id)
-        kernel.show_crashed(entry, str(error) or type(error).__name__)
+        kernel.watch.show_crashed(entry, str(error) or type(error).__name__)
         entry.release_held()
         kernel.background(self._vault.crashed(entry.agent_id, entry.class_name, entry.epoch, str(error)))
 
@@ -524,7 +524,7 @@ class Dormitory:
                 )
                 entry.window_lost_at = self._kernel.loop.time()
                 error = errors.get(summary.agent_id) or "its process died in an earlier run of this host"
-                self._kernel.show_crashed(entry, error)
+                self._kernel.watch.show_crashed(entry, error)
             elif summary.status is not Status.DEPARTING:
                 self.lay_down(summary)
                 if summary.status is Status.ACTIVE or summary.policy.activate_on_startup:

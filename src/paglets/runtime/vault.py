@@ -219,19 +219,6 @@ class Vault:
 
         return await self.journal.write(unit)
 
-    async def arrived_inactive(
-        self, record: StoredRecord, ref: StateRef, row: LedgerRow, messages: Sequence[QueuedMessage]
-    ) -> None:
-        """Note that a paglet sleeps here that came from elsewhere."""
-
-        def unit(connection: sqlite3.Connection) -> None:
-            paglets.put(connection, record, ref)
-            for message in messages:
-                enqueue(connection, record.agent_id, message)
-            ledger.add(connection, row)
-
-        await self.journal.write(unit)
-
     def awaken(self, agent_id: str) -> Awakened | None:
         """Read everything that is needed to start a paglet; blocking.
 
