@@ -63,10 +63,13 @@ def test_the_deadline_goes_along_a_forwarder(hosts: HostFactory, gate: Gate) -> 
         for host in (alpha, beta):
             with pytest.raises(RemoteTimeoutError):
                 deliver_at(client, host.address, made.agent_id, note("late"), timeout=0.3)
+        # The host's clock for a message starts when that has arrived: let it run out before the way is free.
+        with pytest.raises(RemoteTimeoutError):
+            there.send(note("later"), timeout=0.5)
         gate.open()
         assert held.get_reply(20) == 1
-        eventually(lambda: len(events_of(gamma, "message-failed")) == 2, "both are let go")
-        assert book(client, there) == ["gate"]
+        eventually(lambda: len(events_of(gamma, "message-failed")) >= 2, "both are let go")
+        assert "late" not in book(client, there)
 
 
 def test_the_time_that_a_paglet_takes_to_wake_counts(hosts: HostFactory, gate: Gate) -> None:

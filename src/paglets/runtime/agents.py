@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -248,10 +248,13 @@ class AgentEntry:
                 return posting.done
         return None
 
-    def release_held(self) -> None:
-        """Post again what came while a transfer was undecided."""
+    def release_held(self, before: Iterable[HeldPosting] = ()) -> None:
+        """Post again what came while a transfer was undecided.
+
+        :param before: what is to be posted ahead of it.
+        """
         held, self.held, self.held_bytes = self.held, None, 0
-        for posting in held or ():
+        for posting in (*before, *(held or ())):
             posting.again()
 
     def fail_held(self, error: BaseException) -> None:

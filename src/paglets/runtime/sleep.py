@@ -332,15 +332,17 @@ class Dormitory:
             # What was active when the host died comes back whatever its policy says.
             reason = "recovery" if self.recovering(agent_id) else "activate"
             if agent_id not in self._kernel.agents or agent_id in self._waking:
+                # Those who wait are released as soon as it is awake. It may sleep again when this returns, and others
+                # wait by then; to release these now would put them behind who comes later.
                 await self.activate(agent_id, reason=reason, settle=False)
+            else:
+                self._release_callers(agent_id)
         except BaseException as exc:
             error = exc if isinstance(exc, PagletError) else HostUnreachableError(f"paglet {agent_id} was not woken")
             for posting in self._callers.pop(agent_id, ()):
                 posting.done(None, error)
             if not isinstance(exc, PagletError):
                 raise
-        else:
-            self._release_callers(agent_id)
 
     def _release_callers(self, agent_id: str) -> None:
         for posting in self._callers.pop(agent_id, ()):
@@ -424,8 +426,8 @@ class Dormitory:
         self.rise(agent_id)
         entry.deferred[:0] = calls
         kernel.activate(entry)
-        self._release_callers(agent_id)
-        entry.release_held()
+        # Who woke it comes before who found it waking.
+        entry.release_held(before=self._callers.pop(agent_id, ()))
         if entry.checkpoint_failed:
             kernel.messages.touched(entry)
         data: dict[str, Any] = {"queued_message_count": len(found.waiting)}
