@@ -8,7 +8,7 @@ from tests.faults.chaos import run_round
 from tests.faults.cluster import Cluster
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_hosts_that_are_killed_under_load_lose_and_double_nothing(cluster: Cluster, seed: int) -> None:
     cluster.start("alpha", "beta", "gamma")
     report = run_round(cluster, seed, kills=20)

@@ -361,39 +361,69 @@ class Dormitory:
 
     async def _wake(self, agent_id: str, reason: str, *, settle: bool, calls: Sequence[SelfCall]) -> dict[str, str]:
         kernel = self._kernel
-        began = kernel.loop.time()
         entry = kernel.agents.get(agent_id)
         if entry is None:
-            summary = self._sleepers[agent_id]
-            # Before the row is read: messages that come from now on wait in its mailbox.
-            entry = kernel.reserve(
-                agent_id, summary.agent_class_name, summary.state_class_name, epoch=summary.epoch, from_store=True
-            )
-            entry.held = []  # until its window and what waits on disk are in place
-            entry.window_lost_at = began if reason == "recovery" else None
-            try:
-                found = await self.record(agent_id)
-            except BaseException as exc:
-                self._failed_to_wake(entry, summary.status, exc)
-                raise
+            entry, handled = await self._wake_sleeper(agent_id, reason, calls)
         else:
-            # A crashed entry starts again as it is: its mailbox and its window are still true.
-            entry.place = None
-            entry.held = []
-            entry.phase = Phase.STARTING
-            was_restarting, entry.restarting = entry.restarting, True
-            try:
-                found = await self.record(agent_id)
-            except BaseException as exc:
-                entry.restarting = was_restarting
-                kernel.watch.show_crashed(entry, str(exc))
-                entry.release_held()
-                if isinstance(exc, InvalidAgentError):
-                    raise ConflictError(
-                        f"crashed paglet {agent_id} keeps no state to start from (its DURABILITY is "
-                        f"{entry.durability.value!r}); it can only be disposed"
-                    ) from None
-                raise
+            # Its process may have died in the middle of a move: that decides first whose the paglet is.
+            async with entry.lock:
+                if entry.phase is Phase.GONE:
+                    raise InvalidAgentError(f"paglet {agent_id} has left {kernel.config.name}")
+                if not entry.crashed:
+                    return kernel.proxy_wire(agent_id)  # it goes on already
+                handled = await self._start_crashed(entry, reason, calls)
+        location = await kernel.begin(entry, settle=settle)
+        if handled and settle:
+            everything: list[asyncio.Future[Any]] = [asyncio.gather(*handled), entry.gone]
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+        return location or (entry.gone.result() if entry.gone.done() else None) or kernel.proxy_wire(agent_id)
+
+    async def _wake_sleeper(
+        self, agent_id: str, reason: str, calls: Sequence[SelfCall]
+    ) -> tuple[AgentEntry, list[asyncio.Future[None]]]:
+        began = self._kernel.loop.time()
+        summary = self._sleepers[agent_id]
+        # Before the row is read: messages that come from now on are held.
+        entry = self._kernel.reserve(
+            agent_id, summary.agent_class_name, summary.state_class_name, epoch=summary.epoch, from_store=True
+        )
+        entry.held = []  # until its window and what waits on disk are in place
+        entry.window_lost_at = began if reason == "recovery" else None
+        try:
+            found = await self.record(agent_id)
+        except BaseException as exc:
+            self._failed_to_wake(entry, summary.status, exc)
+            raise
+        return entry, await self._start_from_row(entry, found, reason, calls)
+
+    async def _start_crashed(
+        self, entry: AgentEntry, reason: str, calls: Sequence[SelfCall]
+    ) -> list[asyncio.Future[None]]:
+        """Start a crashed entry again as it is: its mailbox and its window are still true."""
+        entry.place = None
+        entry.held = []
+        entry.phase = Phase.STARTING
+        was_restarting, entry.restarting = entry.restarting, True
+        try:
+            found = await self.record(entry.agent_id)
+        except BaseException as exc:
+            entry.restarting = was_restarting
+            self._kernel.watch.show_crashed(entry, str(exc))
+            entry.release_held()
+            if isinstance(exc, InvalidAgentError):
+                raise ConflictError(
+                    f"crashed paglet {entry.agent_id} keeps no state to start from (its DURABILITY is "
+                    f"{entry.durability.value!r}); it can only be disposed"
+                ) from None
+            raise
+        return await self._start_from_row(entry, found, reason, calls)
+
+    async def _start_from_row(
+        self, entry: AgentEntry, found: Awakened, reason: str, calls: Sequence[SelfCall]
+    ) -> list[asyncio.Future[None]]:
+        """Start a process from what is on disk; return what is resolved when each stored message was handled."""
+        kernel, agent_id = self._kernel, entry.agent_id
+        began = kernel.loop.time()
         record = found.record
         entry.home = record.home
         if record.durability is not None:
@@ -434,11 +464,7 @@ class Dormitory:
         if reason != "activate":
             data["reason"] = reason
         kernel.emit("activate", entry, data=data)
-        location = await kernel.begin(entry, settle=settle)
-        if handled and settle:
-            everything: list[asyncio.Future[Any]] = [asyncio.gather(*handled), entry.gone]
-            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
-        return location or (entry.gone.result() if entry.gone.done() else None) or kernel.proxy_wire(agent_id)
+        return handled
 
     async def _note_awake(
         self, entry: AgentEntry, record: StoredRecord, found: Awakened, reason: str, seconds: float

@@ -150,7 +150,7 @@ class TransferLog:
 
         def unit(connection: sqlite3.Connection) -> None:
             if transfers.remove(connection, plan.transfer_id, "commit") and plan.leaves_source:
-                paglets.set_status(connection, entry.agent_id, entry.epoch, Status.ACTIVE)
+                paglets.set_status(connection, entry.agent_id, entry.epoch, Status.ACTIVE, handed_over=True)
                 known = places.departed_get(connection, entry.agent_id)
                 if known is not None and known.epoch == plan.epoch:
                     places.departed_remove(connection, entry.agent_id)

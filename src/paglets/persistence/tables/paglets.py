@@ -49,7 +49,7 @@ _SET_STATUS = """
         status = :status, since = coalesce(:at, since), error = coalesce(:error, error),
         request = coalesce(:request, request), policy_flags = coalesce(:flags, policy_flags),
         activate_at = CASE WHEN :flags IS NULL THEN activate_at ELSE :activate_at END
-    WHERE agent_id = :agent AND epoch = :epoch
+    WHERE agent_id = :agent AND epoch = :epoch AND (status <> :departing OR :handed_over)
 """
 _STATUSES = {int(status): status for status in Status}
 _ACTIVE = int(Status.ACTIVE)
@@ -175,9 +175,16 @@ def set_status(
     policy: DeactivationPolicy | None = None,
     request: DeactivationRequest | None = None,
     error: str | None = None,
+    handed_over: bool = False,
 ) -> bool:
-    """Change the status of a paglet and what else is given; return False when it is not here in this epoch."""
+    """Change the status of a paglet and what else is given; return False when it is not here in this epoch.
+
+    :param handed_over: change it even if the paglet was handed over, which then did not happen; otherwise such a row
+        stays as it is, and False is returned.
+    """
     parameters = {
+        "handed_over": handed_over,
+        "departing": int(Status.DEPARTING),
         "agent": agent_id,
         "epoch": epoch,
         "status": int(status),
