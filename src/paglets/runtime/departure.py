@@ -145,6 +145,7 @@ class DepartureDesk:
                 in_handler,
                 state,
                 kernel.loop.create_future(),
+                entry.current if in_handler else None,
             )
             self._departures[plan.transfer_id] = departure
             kernel.background(self._drive(departure, todo))

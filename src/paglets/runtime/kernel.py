@@ -562,10 +562,11 @@ class Kernel:
             self.emit("dispose", entry, data={"active": False})
             return
         async with self.operation(entry, parent=parent, in_handler=in_handler) as place:
+            delivery = entry.current if in_handler else None
             event = self.event_fields(entry.agent_id, reason="dispose")
             answer, _ = await self.hook(place, "on_disposing", event, cleanup="dispose", parent=parent)
             waiting = [queued.item for queued in entry.mailbox.waiting()]
-            aftermath = Aftermath.of(entry, in_handler, answer, None)
+            aftermath = Aftermath.of(delivery, answer, None)
             rows = await self.vault.disposed(entry, waiting, aftermath)
             for delivery in waiting:
                 delivery.stored = True  # as a dead letter

@@ -40,6 +40,8 @@ class Departure:
     in_handler: bool
     state: coordinator.CoordinatorState
     decided: asyncio.Future[None]
+    delivery: Delivery | None = None
+    """The message whose handler moves its own paglet."""
     target_health: dict[str, Any] = field(default_factory=dict)
     blob: Attachment = EMPTY
     luggage: bytes = b""
@@ -167,7 +169,7 @@ class Packer:
         if plan.kind is TransferKind.CLONE:
             return Aftermath()
         location = {"host_url": plan.target, "agent_id": plan.agent_id}
-        return Aftermath.of(departure.entry, departure.in_handler, departure.answer, location)
+        return Aftermath.of(departure.delivery, departure.answer, location)
 
     async def unpack_stored(self, departure: Departure, stored: StoredCommit) -> None:
         """Read what a target that has lost its copy needs, of a transfer that an earlier life of this host committed.

@@ -129,13 +129,14 @@ class Dormitory:
         request = request or DeactivationRequest()
         kernel = self._kernel
         async with kernel.operation(entry, parent=parent, in_handler=in_handler, timeout=timeout) as place:
+            delivery = entry.current if in_handler else None
             event = kernel.event_fields(entry.agent_id, reason=request.reason, request=request.to_wire())
             answer, state = await kernel.hook(
                 place, "on_deactivating", event, cleanup="deactivate", snapshot=True, parent=parent
             )
             policy = DeactivationPolicy.from_wire(answer["policy"])
             location = kernel.proxy_wire(entry.agent_id)
-            aftermath = Aftermath.of(entry, in_handler, answer, location)
+            aftermath = Aftermath.of(delivery, answer, location)
             # What is accepted now is on disk before the paglet sleeps, so that who wakes it finds it there.
             entry.held = []
             try:
@@ -400,6 +401,7 @@ class Dormitory:
         self, entry: AgentEntry, reason: str, calls: Sequence[SelfCall]
     ) -> list[asyncio.Future[None]]:
         """Start a crashed entry again as it is: its mailbox and its window are still true."""
+        await self._kernel.messages.recorded(entry)  # what it had handled is in the row then
         entry.place = None
         entry.held = []
         entry.phase = Phase.STARTING

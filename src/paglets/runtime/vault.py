@@ -64,12 +64,15 @@ class Aftermath:
     outbox: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def of(
-        cls, entry: AgentEntry, in_handler: bool, answer: dict[str, Any], location: dict[str, str] | None
-    ) -> Aftermath:
-        """Return the aftermath of the handler that runs, if it is what asks, or an empty one."""
-        delivery = entry.current
-        if not in_handler or delivery is None:
+    def of(cls, delivery: Delivery | None, answer: dict[str, Any], location: dict[str, str] | None) -> Aftermath:
+        """Return what is to be known of the message whose handler asks, an empty one where none does.
+
+        :param delivery: taken before the hook ran: when the process dies afterwards, its message is none in hand any
+            more, and yet the snapshot has what its handler did.
+        :param answer: what the process said with its snapshot.
+        :param location: what the message is answered with.
+        """
+        if delivery is None:
             return cls()
         outcome = Outcome() if delivery.oneway else Outcome(pack(location))
         return cls(delivery.message_id, outcome, delivery.stored, answer.get("outbox") or [])
