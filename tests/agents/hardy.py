@@ -71,6 +71,9 @@ class Hardy(Paglet[HardyState]):
     def act_gate(self, path: str) -> None:
         Path(path).read_bytes()
 
+    def act_dispatch(self, url: str) -> None:
+        self.dispatch(url)
+
     def act_die(self, code: str) -> None:
         os._exit(int(code or 1))
 

@@ -52,3 +52,18 @@ def test_a_paglet_is_restarted_when_its_move_is_called_off(hosts: HostFactory, g
     eventually(lambda: alpha.get_proxy(proxy.agent_id), "the paglet to be started again")
     proxy.send(do("count 1"))
     assert where(proxy, alpha, beta) == ["alpha"]
+
+
+def test_a_handler_that_moves_its_paglet_within_its_host_is_not_run_again(hosts: HostFactory, gate: Gate) -> None:
+    alpha = hosts("alpha")
+    proxy = alpha.create(RestartedCareful, HardyState(plan={"arrival": [f"gate {gate}"]}))
+    process = proxy.info()["pid"]
+    with ThreadPoolExecutor(1) as pool:
+        moving = pool.submit(proxy.send, do("count 1", f"dispatch {alpha.address}"), timeout=20.0)
+        gate.await_entered()
+        os.kill(process, signal.SIGKILL)
+        await_event(alpha, "paglet-crashed", agent_id=proxy.agent_id)
+        gate.open()
+        assert moving.result(20) == proxy.to_wire()
+    proxy.send(do("count 10"))
+    assert alpha.get_state(proxy.agent_id, HardyState).count == 11

@@ -536,7 +536,7 @@ class ArrivalDesk:
             faults.reached("target.activated")
         if record.plan.kind is not TransferKind.LOCAL:
             self._timers.adopt(record.plan.agent_id, cargo.luggage.reminders)
-            self._whereabouts.tell(record.plan.agent_id)
+            self._whereabouts.tell(record.plan.agent_id, home=cargo.luggage.home)
 
     async def _ask(self, arrival: Arrival, vote: str) -> events.ParticipantEvent:
         if arrival.link is None:

@@ -314,7 +314,13 @@ class DepartureDesk:
     def _hand_over(self, departure: Departure) -> None:
         """Take the paglet out of this host's table: the commit record is on disk."""
         entry = departure.entry
-        if entry.phase is Phase.GONE or departure.plan.kind in (TransferKind.LOCAL, TransferKind.CLONE):
+        if departure.plan.kind is TransferKind.LOCAL:
+            aftermath = self._packer.aftermath(departure)
+            if aftermath.message_id:
+                # Where the process died under the move its message was put back; it counts as handled all the same.
+                entry.window.remember(aftermath.message_id, aftermath.outcome)
+            return
+        if entry.phase is Phase.GONE or departure.plan.kind is TransferKind.CLONE:
             return
         entry.phase = Phase.GONE
         self._kernel.agents.remove(entry)

@@ -355,7 +355,7 @@ class Node:
             return
         await self.kernel.dispose(entry, parent=parent, in_handler=in_handler)
         self.timers.forget_all(agent_id)
-        self.whereabouts.tell(agent_id)
+        self.whereabouts.tell(agent_id, home=entry.home)
         await self._remove_work_dir(agent_id)
 
     async def _remove_work_dir(self, agent_id: str) -> None:

@@ -115,6 +115,9 @@ class MessagePump:
         if place is None or entry.uncommitted >= MOST_UNCOMMITTED or entry.phase is Phase.CRASHED:
             return
         while (delivery := entry.mailbox.next()) is not None:
+            if entry.durability is Durability.MESSAGE and delivery.message_id in entry.window:
+                self._answer_again(entry, delivery)
+                continue
             if delivery.deadline is None or delivery.oneway or self._loop.time() < delivery.deadline:
                 break
             entry.mailbox.done(False)
@@ -130,6 +133,15 @@ class MessagePump:
             delivery.packed,
             partial(self._answered, entry, place, delivery),
         )
+
+    def _answer_again(self, entry: AgentEntry, delivery: Delivery) -> None:
+        """Answer a message that was handled while it waited: its paglet's snapshot had it, and its process died."""
+        outcome = entry.window.outcome(delivery.message_id)
+        entry.mailbox.done(outcome is None or outcome.error is None)
+        reply, error = outcome_as_answer(outcome or HANDLED)
+        self._settle(entry, delivery, reply, error, outcome)
+        if delivery.stored:
+            self.recorder.remove(entry, delivery)
 
     def _answered(self, entry: AgentEntry, place: Place, delivery: Delivery, frame: Frame | None) -> None:
         if entry.current is delivery:

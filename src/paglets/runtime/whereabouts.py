@@ -233,8 +233,13 @@ class Whereabouts:
         for notice in await self._kernel.on_disk(self._kernel.journal.read, places.notices):
             self.tell(notice.agent_id)
 
-    def tell(self, agent_id: str) -> None:
-        """Tell the home host of a paglet where it is, soon and until it has acknowledged that."""
+    def tell(self, agent_id: str, *, home: str | None = None) -> None:
+        """Tell the home host of a paglet where it is, soon and until it has acknowledged that.
+
+        :param home: that host, where it is known; this one need not be told.
+        """
+        if home is not None and (not home or same_url(home, self._kernel.address())):
+            return
         if agent_id not in self._telling:
             self._telling.add(agent_id)
             self._kernel.background(self._tell(agent_id))
