@@ -134,6 +134,7 @@ class Kernel:
         self.properties: dict[str, Any] = {}
         self.closing = False
         self.closed = False
+        self._disk_closed = False
         self._launcher = launcher
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix=f"paglets-disk-{config.name}")
         self._background: set[asyncio.Task[Any]] = set()
@@ -152,7 +153,12 @@ class Kernel:
     # --- helpers ------------------------------------------------------------------------------------------------------
 
     async def on_disk(self, work: Callable[..., T], *args: Any) -> T:
-        """Run blocking work in the bounded executor."""
+        """Run blocking work in the bounded executor.
+
+        :raises HostUnreachableError: the host has stopped; nothing was begun.
+        """
+        if self._disk_closed:
+            raise HostUnreachableError(f"host {self.config.name} is shutting down; nothing was begun")
         return await self.loop.run_in_executor(self._disk, partial(work, *args))
 
     def background(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -630,6 +636,7 @@ class Kernel:
         if places:
             await asyncio.wait([place.ended for place in places], timeout=5.0)
         await asyncio.gather(*self._background, return_exceptions=True)
+        self._disk_closed = True
         self._disk.shutdown(wait=True)
 
     async def _end_everyone(self) -> None:

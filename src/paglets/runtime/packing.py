@@ -145,7 +145,8 @@ class Packer:
     async def _pack(self, departure: Departure) -> None:
         """Put the luggage together; what comes from now on is held until the transfer is decided."""
         plan, entry = departure.plan, departure.entry
-        reminders = await self._kernel.on_disk(self._timers.of, entry.agent_id)
+        timers = self._timers
+        reminders = await self._kernel.on_disk(timers.of, entry.agent_id) if timers.has_any(entry.agent_id) else []
         if plan.kind is TransferKind.LOCAL:
             return
         luggage = Luggage("", entry.durability, reminders=reminders)

@@ -153,6 +153,10 @@ class Timekeeper:
         self._drop(agent_id, name)
         return await self._kernel.journal.write(lambda connection: reminders.forget(connection, agent_id, name))
 
+    def has_any(self, agent_id: str) -> bool:
+        """Tell whether a paglet has reminders."""
+        return agent_id in self._names
+
     def of(self, agent_id: str) -> list[ReminderRow]:
         """Read the reminders of a paglet; blocking."""
         return self._kernel.journal.read(lambda connection: reminders.of(connection, agent_id))

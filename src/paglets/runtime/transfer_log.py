@@ -270,7 +270,8 @@ class TransferLog:
                     handled.replace(connection, plan.agent_id, rows)
                 reminders.replace(connection, plan.agent_id, luggage.reminders)
                 places.departed_remove(connection, plan.agent_id)
-                tell_home(connection, plan.agent_id, home, here, plan.epoch, here)
+                if not same_url(home, plan.source):  # which has known since its commit
+                    tell_home(connection, plan.agent_id, home, here, plan.epoch, here)
             ledger.add(connection, entry_row)
 
         await self._journal.write(unit)
