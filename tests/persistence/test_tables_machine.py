@@ -67,11 +67,13 @@ class TablesMachine(RuleBasedStateMachine):
         if stored is not None and fits:
             self.paglets[agent_id] = stored[0], blob
 
-    @rule(agent_id=AGENTS, epoch=EPOCHS, status=STATUSES, at=st.none() | st.floats(0, 3))
-    def set_status(self, agent_id: str, epoch: int, status: Status, at: float | None) -> None:
+    @rule(agent_id=AGENTS, epoch=EPOCHS, status=STATUSES, at=st.none() | st.floats(0, 3), handed_over=st.booleans())
+    def set_status(self, agent_id: str, epoch: int, status: Status, at: float | None, handed_over: bool) -> None:
         stored = self.paglets.get(agent_id)
         fits = stored is not None and stored[0].epoch == epoch
-        assert self.write(paglets.set_status, agent_id, epoch, status, at=at) == fits
+        # What was handed over stays so, unless the hand-over is taken back.
+        fits = fits and stored is not None and (handed_over or stored[0].status is not Status.DEPARTING)
+        assert self.write(paglets.set_status, agent_id, epoch, status, at=at, handed_over=handed_over) == fits
         if stored is not None and fits:
             since = stored[0].deactivated_at if at is None else at
             self.paglets[agent_id] = replace(stored[0], status=status, deactivated_at=since), stored[1]
