@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 import uuid
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ from paglets.runtime.files import FileDesk, copy_tree_files
 from paglets.runtime.frames import IF_TOUCHED
 from paglets.runtime.kernel import Kernel, StartOrder
 from paglets.runtime.luggage import MAX_LUGGAGE_BYTES, Luggage
+from paglets.runtime.pauses import call_about
 from paglets.runtime.place import Place
 from paglets.runtime.receiving import FileSink, Incoming, StateSink, manifest_of
 from paglets.runtime.sleep import Dormitory
@@ -367,8 +368,7 @@ class ArrivalDesk:
     def _schedule(self, arrival: Arrival, after: float) -> None:
         if arrival.timer is not None:
             arrival.timer.cancel()
-        jitter = random.uniform(0.9, 1.1)  # noqa: S311 - spreads retries, guards nothing
-        arrival.timer = self._kernel.loop.call_later(after * jitter, self._feed, arrival, events.RetryDue())
+        arrival.timer = call_about(after, partial(self._feed, arrival, events.RetryDue()))
 
     # --- steps --------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@ from paglets.core.error_wire import error_to_wire
 from paglets.core.errors import HostError, OverloadedError, RemoteTimeoutError
 from paglets.core.runtime_values import ServiceScope, enum_from_wire
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
-from paglets.remote import requests
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.agents import AgentEntry, Phase, SelfCall
 from paglets.runtime.attachment import EMPTY, Attachment
@@ -156,7 +155,7 @@ class CallDesk:
         answer = await self._node.ports.words.deliver_parcel(
             arguments["host_url"],
             arguments["agent_id"],
-            requests.Parcel(posting.message(), posting.oneway, posting.activate_if_inactive, posting.no_delay),
+            posting.parcel(),
             posting.terms,
             timeout=arguments["timeout"],
         )
@@ -370,16 +369,8 @@ class CallDesk:
 def _posting(arguments: Arguments) -> Posting:
     oneway = arguments["oneway"]
     chain, timeout = arguments.get("chain"), None if oneway else arguments["timeout"]
-    return Posting(
-        arguments["message"],
-        arguments["kind"],
-        arguments["priority"],
-        arguments["message_id"],
-        oneway,
-        arguments["activate_if_inactive"],
-        arguments["no_delay"],
-        FIRST_ATTEMPT if oneway else DeliveryTerms(timeout=timeout, chain=tuple(chain or ())),
-    )
+    terms = FIRST_ATTEMPT if oneway else DeliveryTerms(timeout=timeout, chain=tuple(chain or ()))
+    return Posting.sent(arguments, terms, oneway=oneway)
 
 
 class _LocalDelivery:

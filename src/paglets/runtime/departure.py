@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from paglets.core.errors import HostError, PagletError, TransferError
@@ -26,6 +26,7 @@ from paglets.runtime.files import FileDesk
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.outbox import Outbox
 from paglets.runtime.packing import Departure, Packer
+from paglets.runtime.pauses import call_about
 from paglets.runtime.post import PostOffice
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import StoredCommit, TransferLog
@@ -299,8 +300,7 @@ class DepartureDesk:
     def _schedule(self, departure: Departure, after: float) -> None:
         if departure.timer is not None:
             departure.timer.cancel()
-        jitter = random.uniform(0.9, 1.1)  # noqa: S311 - spreads retries, guards nothing
-        departure.timer = self._kernel.loop.call_later(after * jitter, self._feed, departure, events.RetryDue())
+        departure.timer = call_about(after, partial(self._feed, departure, events.RetryDue()))
 
     # --- steps at this host -------------------------------------------------------------------------------------------
 

@@ -66,8 +66,6 @@ FAREWELL_SECONDS = 2.0
 STATE_QUERY_SECONDS = 2.0
 #: How old the durable state of a paglet that keeps checkpoints may be.
 CHECKPOINT_INTERVAL_SECONDS = 1.0
-#: Where a message that bypasses the queue stands among the priorities.
-UNQUEUED_RANK = 1 << 40
 DISK_THREADS = 4
 
 
@@ -623,8 +621,7 @@ class Kernel:
         for entry in self.agents:
             entry.phase = Phase.GONE
             self.agents.remove(entry)
-            # What waits was never begun: it may be sent again.
-            unhandled = HostUnreachableError(f"host {self.config.name} is shutting down; the message was not handled")
+            unhandled = self.closing_error()
             self.messages.release(entry, unhandled)
             entry.fail_held(unhandled)
             self.departed(entry, None)
@@ -638,6 +635,10 @@ class Kernel:
         await asyncio.gather(*self._background, return_exceptions=True)
         self._disk_closed = True
         self._disk.shutdown(wait=True)
+
+    def closing_error(self) -> HostUnreachableError:
+        """Return the error of a message that is not handled because the host ends: it may be sent again."""
+        return HostUnreachableError(f"host {self.config.name} is shutting down; the message was not handled")
 
     async def _end_everyone(self) -> None:
         entries = [entry for entry in self.agents if not entry.crashed or entry.restarting]

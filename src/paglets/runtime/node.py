@@ -187,11 +187,11 @@ class Node:
 
     async def _redeliver(self, host_url: str, agent_id: str, message: Message, oneway: bool) -> object:
         """Have a dead letter's message accepted again, here or where its receiver is."""
+        del oneway  # whoever waited for the reply of one that is not has been answered with its failure
+        posting = Posting.of(message, oneway=True)
         if same_url(host_url, self.kernel.address()):
-            posting = Posting.of(message, oneway=True)
             return await self.post.send(agent_id, posting)
-        del oneway
-        return await self.whereabouts.forward(agent_id, Posting.of(message, oneway=True), Forward(host_url, 0))
+        return await self.whereabouts.forward(agent_id, posting, Forward(host_url, 0))
 
     async def locate(self, agent_id: str) -> dict[str, Any]:
         """Tell where a paglet is, as far as this host knows.

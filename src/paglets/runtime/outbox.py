@@ -6,8 +6,6 @@ A receiver whose host is away holds up its own messages only.
 
 from __future__ import annotations
 
-import asyncio
-import random
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from typing import Any
 
 from paglets.core.context import same_url
 from paglets.core.errors import ConnectionLostError, PagletError, RemoteTimeoutError
+from paglets.core.messages import Message
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.rows import OutboxRow
@@ -23,12 +22,12 @@ from paglets.persistence.tables import dead_letters, outbox
 from paglets.protocol.delivery import routing
 from paglets.runtime import faults
 from paglets.runtime.kernel import Kernel
+from paglets.runtime.pauses import rest
 from paglets.runtime.post import Posting, PostOffice, permanent
 from paglets.runtime.vault import dead_letter
 from paglets.serialization.values import unpack
 
 FIRST_PAUSE_SECONDS = 0.05
-LONGEST_PAUSE_SECONDS = 30.0
 #: After so long without success a message is a dead letter.
 GIVE_UP_SECONDS = 24 * 3600.0
 #: While so many messages, or so many bytes, wait, handlers of durable paglets can send nothing one-way.
@@ -100,7 +99,7 @@ class Outbox:
                     await self._bury(row, delivery, str(refusal))
             except PagletError as exc:
                 self._kernel.emit("journal-failed", agent_id=row.agent_id, error=str(exc))
-                pause = await _rest(pause)
+                pause = await rest(pause)
             else:
                 return
 
@@ -119,26 +118,18 @@ class Outbox:
                 if faults.ARMED:
                     faults.reached("outbox.sent")
                 return None
-            pause = await _rest(pause)
+            pause = await rest(pause)
 
     async def _send(self, row: OutboxRow, delivery: dict[str, Any]) -> None:
-        posting = Posting(
-            delivery["message"],
-            delivery["kind"],
-            delivery["priority"],
-            delivery["message_id"],
-            True,
-            delivery["activate_if_inactive"],
-            delivery["no_delay"],
-            DeliveryTerms(attempt=row.attempts + 1) if row.attempts else FIRST_ATTEMPT,
-        )
+        terms = DeliveryTerms(attempt=row.attempts + 1) if row.attempts else FIRST_ATTEMPT
+        posting = Posting.sent(delivery, terms, oneway=True)
         if same_url(row.host_url, self._kernel.address()):
             await self._post.send(row.agent_id, posting)
         else:
             await self._post.forwarder.forward(row.agent_id, posting, routing.Forward(row.host_url, 0))
 
     async def _bury(self, row: OutboxRow, delivery: dict[str, Any], reason: str) -> None:
-        message = Posting(delivery["message"], delivery["kind"], delivery["priority"], delivery["message_id"]).message()
+        message = Message.from_wire(unpack(delivery["message"]))
         letter = dead_letter(row.agent_id, row.host_url, QueuedMessage(message, oneway=True), reason)
 
         def unit(connection: Any) -> None:
@@ -147,9 +138,3 @@ class Outbox:
 
         await self._kernel.journal.write(unit)
         self._kernel.emit("message-failed", agent_id=row.agent_id, message_id=letter.message_id, error=reason)
-
-
-async def _rest(pause: float) -> float:
-    """Wait about so many seconds and return how long to wait the next time."""
-    await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries
-    return min(LONGEST_PAUSE_SECONDS, pause * 2)

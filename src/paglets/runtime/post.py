@@ -6,7 +6,7 @@ What to do with a message is decided by :func:`paglets.protocol.delivery.routing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.persistence.persistency import QueuedMessage
 from paglets.protocol.delivery import routing
 from paglets.protocol.delivery.window import Outcome
+from paglets.remote.requests import Parcel
 from paglets.runtime.agents import HELD_MESSAGES, AgentEntry, Delivery, DeliveryDone, HeldPosting, Phase
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.kernel import Kernel
@@ -79,9 +80,27 @@ class Posting:
             found,
         )
 
+    @classmethod
+    def sent(cls, delivery: Mapping[str, Any], terms: DeliveryTerms, *, oneway: bool) -> Posting:
+        """Take over a delivery as a paglet's process sends it; its message is packed already."""
+        return cls(
+            delivery["message"],
+            delivery["kind"],
+            delivery["priority"],
+            delivery["message_id"],
+            oneway,
+            delivery["activate_if_inactive"],
+            delivery["no_delay"],
+            terms,
+        )
+
     def message(self) -> Message:
         """Unpack the message."""
         return Message.from_wire(unpack(self.packed))
+
+    def parcel(self) -> Parcel:
+        """Return what a request to another host carries of it."""
+        return Parcel(self.message(), self.oneway, self.activate_if_inactive, self.no_delay)
 
 
 class Forwarder(Protocol):
@@ -296,7 +315,7 @@ class PostOffice:
             if not wakes or posting.wakes >= (1 if posting.oneway else MOST_AWAKENINGS):
                 break  # it waits for the next time
             if kernel.closing:
-                raise closing_error(kernel.config.name)
+                raise kernel.closing_error()
             self._wake_for(agent_id, self._aged(posting, began), done)
             return None
         if posting.no_delay or not summary.policy.queue_messages_when_inactive:
@@ -455,11 +474,6 @@ class PostOffice:
 SEND_AFTER_SECONDS = 1.0
 #: How long a message waits for the decision whether its receiver is here.
 ARRIVAL_SECONDS = 60.0
-
-
-def closing_error(host_name: str) -> HostUnreachableError:
-    """Return the error of a message that a host does not handle because it ends: it may be sent again."""
-    return HostUnreachableError(f"host {host_name} is shutting down; the message was not handled")
 
 
 def permanent(error: Exception) -> bool:

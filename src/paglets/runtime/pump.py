@@ -174,7 +174,7 @@ class MessagePump:
         if delivery.stored and place.left_for is None:
             self.recorder.remove(entry, delivery)
         self.touched(entry)
-        self.wake_idle_waiters(entry)
+        entry.wake_idle_waiters()
         self.pump(entry)
 
     def _outcome(
@@ -203,7 +203,7 @@ class MessagePump:
             # Of a `MESSAGE` paglet nothing that the handler did is left, so a repeated message may be handled. Of any
             # other it may be, in a checkpoint or in the world.
             self._settle(entry, delivery, None, error, handled=entry.durability is not Durability.MESSAGE)
-        self.wake_idle_waiters(entry)
+        entry.wake_idle_waiters()
         self.pump(entry)
 
     def settle_recorded(self, entry: AgentEntry, delivery: Delivery, outcome: Outcome) -> None:
@@ -241,10 +241,6 @@ class MessagePump:
         if delivery.stored:
             self.recorder.remove(entry, delivery)
         return True
-
-    def wake_idle_waiters(self, entry: AgentEntry) -> None:
-        """Tell who waits for the running handler, and for the disk, how far they are."""
-        entry.wake_idle_waiters()
 
     async def idle(self, entry: AgentEntry, timeout: float) -> None:
         """Wait until no handler of the paglet runs; the caller has paused the mailbox.

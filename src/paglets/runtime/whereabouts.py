@@ -8,7 +8,6 @@ host. So a message finds its way along the chain, and around a part of it that i
 from __future__ import annotations
 
 import asyncio
-import random
 import sqlite3
 import time
 from dataclasses import replace
@@ -32,6 +31,7 @@ from paglets.remote import requests
 from paglets.remote.aio import AsyncHostClient
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.kernel import Kernel
+from paglets.runtime.pauses import rest
 from paglets.runtime.place import packed
 from paglets.runtime.post import Posting, permanent
 from paglets.runtime.sleep import Dormitory
@@ -41,7 +41,6 @@ FORWARD_SECONDS = 600.0
 #: How long a home host may take to say where a paglet is.
 ASK_SECONDS = 5.0
 FIRST_PAUSE_SECONDS = 0.1
-LONGEST_PAUSE_SECONDS = 30.0
 #: News are told to so many home hosts at the same time.
 TELLERS = 8
 
@@ -183,8 +182,7 @@ class Whereabouts:
         if seconds <= 0:
             raise RemoteTimeoutError(f"paglet {agent_id} did not answer in time")
         terms = replace(posting.terms, attempt=attempt, hops=posting.terms.hops + 1)
-        parcel = requests.Parcel(posting.message(), posting.oneway, posting.activate_if_inactive, posting.no_delay)
-        return await self._words.deliver_at(url, agent_id, parcel, terms, seconds)
+        return await self._words.deliver_at(url, agent_id, posting.parcel(), terms, seconds)
 
     async def _stranger(
         self, state: forwarding.Forwarding, url: str, agent_id: str, seconds: float
@@ -253,8 +251,7 @@ class Whereabouts:
                 if told:
                     await self._kernel.journal.write(partial(places.notice_done, agent_id=agent_id, epoch=notice.epoch))
                 else:
-                    await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads retries
-                    pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+                    pause = await rest(pause)
         finally:
             self._telling.discard(agent_id)
 
