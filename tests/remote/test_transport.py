@@ -215,6 +215,22 @@ class TestHttpPayload:
         with pytest.raises(EOFError):
             self.load({"Transfer-Encoding": "chunked"}, chunked(body, 1000)[:-8])
 
+    @pytest.mark.parametrize("headers", [{"Transfer-Encoding": "chunked"}, {"Content-Length": "{}"}])
+    def test_the_whole_body_is_read_and_no_more(self, headers: dict[str, str]) -> None:
+        body = dumped(PAYLOAD)
+        wire = chunked(body, 1000) if "Transfer-Encoding" in headers else body
+        source = io.BytesIO(wire + b"POST /next")
+        headers = {name: text.format(len(body)) for name, text in headers.items()}
+        assert load_http_pickle_payload({"Content-Type": MOVEMENT_CONTENT_TYPE, **headers}, source) == PAYLOAD
+        assert source.read() == b"POST /next"
+
+    def test_a_body_that_goes_on_after_its_value(self) -> None:
+        body = dumped(PAYLOAD) + b"x"
+        with pytest.raises(SerializationError, match="goes on"):
+            self.load({"Content-Length": str(len(body))}, body)
+        with pytest.raises(SerializationError, match="goes on"):
+            self.load({"Transfer-Encoding": "chunked"}, chunked(body, 1000))
+
 
 class TestChunkedWriter:
     def test_small_writes_are_gathered(self) -> None:
@@ -258,14 +274,13 @@ class TestChunkedWriter:
 
             thread = threading.Thread(target=serve)
             thread.start()
-            connection = http.client.HTTPConnection(*server.getsockname())
-            connection.putrequest("POST", "/agents")
-            connection.putheader("Content-Type", MOVEMENT_CONTENT_TYPE)
-            connection.putheader("Transfer-Encoding", "chunked")
-            connection.endheaders()
-            dump_http_chunked_pickle(connection, value)
+            with contextlib.closing(http.client.HTTPConnection(*server.getsockname())) as connection:
+                connection.putrequest("POST", "/agents")
+                connection.putheader("Content-Type", MOVEMENT_CONTENT_TYPE)
+                connection.putheader("Transfer-Encoding", "chunked")
+                connection.endheaders()
+                dump_http_chunked_pickle(connection, value)
             thread.join()
-            connection.close()
         assert received == [value]
 
 

@@ -151,13 +151,19 @@ def load_http_pickle_payload(headers: Any, source: Any) -> dict[str, Any]:
     content_type = _header(headers, "Content-Type").partition(";")[0].strip().lower()
     if content_type != MOVEMENT_CONTENT_TYPE:
         raise HostError(f"unsupported content type {content_type[:80]!r}, send {MOVEMENT_CONTENT_TYPE}")
+    reader: ChunkedRequestReader | LimitedRequestReader
     if _header(headers, "Transfer-Encoding").strip().lower() == "chunked":
-        payload = load_pickle(ChunkedRequestReader(source))
+        reader = ChunkedRequestReader(source)
     else:
         length = _header(headers, "Content-Length").strip()
         if not (length.isascii() and length.isdigit() and len(length) < 20):
             raise HostError("a request body is chunked or has a Content-Length")
-        payload = load_pickle(LimitedRequestReader(source, int(length)))
+        reader = LimitedRequestReader(source, int(length))
+    payload = load_pickle(reader)
+    # The end of the body is read too: whoever closes the connection now would cut off a sender that still writes it, and
+    # on one that is kept the next request would begin with it.
+    if reader.read(1):
+        raise SerializationError("malformed data: the body goes on after its value")
     if not isinstance(payload, dict):
         raise HostError(f"a request body holds a dict, not {type_name(payload)}")
     return payload
