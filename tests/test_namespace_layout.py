@@ -24,6 +24,8 @@ MODULES = sorted(
     if path.name != "__init__.py"
 )
 NAMES = {
+    "paglets.artifacts": "ArtifactRef PagletFileRef ArtifactWriteResult file_sha256 copy_stream copy_path "
+    "paglet_file_ref_from_path safe_target_filename ARTIFACT_COPY ARTIFACT_MOVE STREAM_CHUNK_BYTES",
     "paglets.core.agent": "Paglet PagletState PagletContext state_locked ACTIVE INACTIVE NOT_HANDLED",
     "paglets.core.context_events": "ContextEvent ContextEventLog ContextListener",
     "paglets.core.errors": "PagletError HostError InvalidAgentError NotHandledError RemoteHostError TransferError",
@@ -51,6 +53,8 @@ NAMES = {
     "paglets.serialization.codec": "qualified_name resolve_qualified_name dataclass_to_wire dataclass_from_wire",
     "paglets.services.contracts": "ServiceContract ServiceOperation ServiceHandle ServiceRecord ServiceRegistry",
 }
+#: Packages that are the public module of their topic; the others export nothing.
+EXPORTING = ("paglets.artifacts", "paglets.patterns", "paglets.system.", "paglets.examples.")
 FRESH_SECONDS = 60
 
 
@@ -99,8 +103,9 @@ for package in sys.argv[1:]:
     names = [name for name in vars(importlib.import_module(package)) if not name.startswith("__")]
     result[package] = [name for name in names if f"{package}.{name}" not in sys.modules]
 """
-    assert {"paglets.core", "paglets.remote", "paglets.runtime"} <= set(PACKAGES)
-    assert fresh(program, *PACKAGES) == {package: [] for package in PACKAGES}
+    bare = [package for package in PACKAGES if not package.startswith(EXPORTING)]
+    assert {"paglets.core", "paglets.remote", "paglets.runtime"} <= set(bare)
+    assert fresh(program, *bare) == {package: [] for package in bare}
 
 
 @pytest.mark.parametrize("module", NAMES)

@@ -160,8 +160,8 @@ def load_http_pickle_payload(headers: Any, source: Any) -> dict[str, Any]:
             raise HostError("a request body is chunked or has a Content-Length")
         reader = LimitedRequestReader(source, int(length))
     payload = load_pickle(reader)
-    # The end of the body is read too: whoever closes the connection now would cut off a sender that still writes it, and
-    # on one that is kept the next request would begin with it.
+    # The end of the body is read too: whoever closes the connection now would cut off a sender that still writes it,
+    # and on one that is kept the next request would begin with it.
     if reader.read(1):
         raise SerializationError("malformed data: the body goes on after its value")
     if not isinstance(payload, dict):

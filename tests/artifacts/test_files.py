@@ -17,6 +17,7 @@ from paglets.artifacts import (
     file_sha256,
     paglet_file_ref_from_path,
     safe_target_filename,
+    streams,
     unique_target_names,
 )
 from paglets.core.errors import SerializationError, TransferError
@@ -216,7 +217,7 @@ def test_a_failed_copy_keeps_the_old_target(tmp_path: Path, monkeypatch: pytest.
     def disk_full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(artifacts.shutil, "copyfileobj", disk_full)
+    monkeypatch.setattr(streams.shutil, "copyfileobj", disk_full)
     with pytest.raises(OSError, match="No space"):
         copy_path(source, target)
 
