@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import queue
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from typing import BinaryIO, Final, Self
 
 from paglets.artifacts import ArtifactRef
 from paglets.artifacts.compression import Compressor
+from paglets.artifacts.hashing import THREAD_BYTES, Digest
 from paglets.core.errors import TransferError
 from paglets.remote.sockets import Connection, Deadline
 
@@ -26,7 +26,6 @@ __all__ = [
     "CompressedBody",
     "ContentSink",
     "ContentSource",
-    "Digest",
     "FileBody",
     "Progress",
     "changed",
@@ -36,8 +35,6 @@ __all__ = [
 
 # Large enough that calls do not count, small enough to stay in a cache between reading, hashing and writing.
 PIECE_BYTES: Final = 512 * 1024
-_THREAD_BYTES: Final = 4 * 1024 * 1024
-_PIECES_AHEAD: Final = 4
 
 Progress = Callable[[int, int], None]
 """Told how many bytes of how many are done; called from the thread that moves them."""
@@ -56,41 +53,6 @@ def open_source(path: Path) -> BinaryIO:
         return path.open("rb", buffering=0)
     except (OSError, ValueError) as exc:
         raise TransferError(f"Could not read {path}: {exc}") from exc
-
-
-class Digest:
-    """Compute a SHA-256 beside the input and output of the calling thread; `close` ends the thread that does it."""
-
-    def __init__(self, size: int) -> None:
-        self._digest = hashlib.sha256()
-        self._pieces: queue.Queue[bytes | None] | None = None
-        self._thread: threading.Thread | None = None
-        if size >= _THREAD_BYTES:
-            self._pieces = queue.Queue(_PIECES_AHEAD)
-            self._thread = threading.Thread(target=self._work, args=(self._pieces,), name="paglets-hash", daemon=True)
-            self._thread.start()
-
-    def update(self, piece: bytes) -> None:
-        """Take the next piece; wait while several are ahead."""
-        if self._pieces is None:
-            self._digest.update(piece)
-        else:
-            self._pieces.put(piece)
-
-    def close(self) -> None:
-        """Wait for the last piece and end the thread; a second call does nothing."""
-        if self._pieces is not None and self._thread is not None:
-            self._pieces.put(None)
-            self._thread.join()
-            self._thread = None
-
-    def hexdigest(self) -> str:
-        """Return the checksum of all pieces; call it after `close`."""
-        return self._digest.hexdigest()
-
-    def _work(self, pieces: queue.Queue[bytes | None]) -> None:
-        while (piece := pieces.get()) is not None:
-            self._digest.update(piece)
 
 
 # --- out of a file ----------------------------------------------------------------------------------------------------
@@ -122,7 +84,7 @@ class ContentSource:
             self._threads.shutdown()
 
     def _begin(self) -> None:
-        if self.size < _THREAD_BYTES:
+        if self.size < THREAD_BYTES:
             self._sum = Future()
             self._sum.set_result(self._hash())
         else:
