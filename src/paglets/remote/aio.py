@@ -162,7 +162,10 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
         seconds = self.timeout if timeout is None else timeout
         session = self._open_session()
         target = _target(url)
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
+        fields: dict[str, str] = {}
+        if body is None or isinstance(body, bytes):
+            fields, seconds = requests.relay_terms(url, seconds)
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **fields, **headers}
         if self.api_key:
             headers["Authorization"] = f"Bearer {requests.checked_key(self.api_key)}"
         try:

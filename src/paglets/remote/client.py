@@ -250,10 +250,12 @@ class HostClient(Following):
     ) -> Any:
         api_key = self.api_key
         streamed = not isinstance(body, bytes)
-        deadline = Deadline(self.timeout if timeout is None else timeout, whole=not streamed, connecting=connecting)
+        seconds = self.timeout if timeout is None else timeout
+        fields, seconds = ({}, seconds) if streamed else requests.relay_terms(url, seconds)
+        deadline = Deadline(seconds, whole=not streamed, connecting=connecting)
         if isinstance(body, bytes) and method != "GET":
             length = len(body)
-        request = request_of(method, url, body, content_type, api_key, length)
+        request = request_of(method, url, body, content_type, api_key, length, fields)
         return call(
             self.connections,
             request,

@@ -91,6 +91,11 @@ class ConnectionPool:
         _watch_forks()
         _pools.add(self)
 
+    @property
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """How https hosts are verified, None for the system's way."""
+        return self._ssl_context
+
     def statistics(self) -> PoolStatistics:
         """Return how many connections are idle and how many were opened and reused."""
         with self._lock:

@@ -20,12 +20,14 @@ from paglets.core.error_wire import HTTP_ERRORS, error_from_wire
 from paglets.core.errors import (
     AuthenticationError,
     ConnectionLostError,
+    HostUnreachableError,
     RemoteHostError,
     SerializationError,
 )
 from paglets.core.messages import ONEWAY, SYNCHRONOUS, Message
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.remote.movement import Piece, movement_pieces
+from paglets.remote.pursuit import NotConnectedError
 from paglets.remote.references import PagletProxyRef
 from paglets.remote.transfer import TransferTicket
 from paglets.remote.transport import MOVEMENT_CONTENT_TYPE, json_safe, restore_json_safe
@@ -34,6 +36,7 @@ from paglets.serialization.codec import to_wire
 __all__ = [
     "DEFAULT_MAX_RESPONSE_BYTES",
     "DEFAULT_TIMEOUT_SECONDS",
+    "RELAY_TIMEOUT_HEADER",
     "Parcel",
     "agent_url",
     "checked_key",
@@ -48,12 +51,15 @@ __all__ = [
     "move_payload",
     "movement_body",
     "operation_timeout",
+    "relay_terms",
     "terms_of",
     "with_artifact",
     "with_reply",
 ]
 
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
+RELAY_TIMEOUT_HEADER: Final = "Paglets-Timeout"
+"""Seconds that an answer through a relay may take to begin, so that the relay can say what became of the request."""
 DEFAULT_MAX_RESPONSE_BYTES: Final = 256 * 1024 * 1024
 
 _MOVEMENTS: Final = frozenset({"dispatch", "clone", "retract"})
@@ -62,6 +68,9 @@ _MOVEMENT_SLACK_SECONDS: Final = 10.0
 _PLAIN: Final = frozenset({str, int, bool, type(None)})
 _BINARY_MARK: Final = b'"__paglets_binary__"'
 _MAX_QUOTED_ERROR: Final = 300
+_RELAY_MARK: Final = "/relay/hosts/"
+_RELAY_GRACE_SECONDS: Final = 0.5
+_NO_FIELDS: Final[dict[str, str]] = {}
 # What a host takes as the time that a sender waits.
 _MAX_TIMEOUT_SECONDS: Final = 86_400.0
 # A proxy in between has these answers of its own: the host behind it may have had the request.
@@ -135,6 +144,16 @@ def checked_key(api_key: str) -> str:
     return api_key
 
 
+def relay_terms(url: str, seconds: float) -> tuple[dict[str, str], float]:
+    """Return the fields that tell a relay how long an answer is waited for, and how long to wait for the relay's word.
+
+    :param seconds: that the answer may take; returned unchanged where the URL is no relay's.
+    """
+    if _RELAY_MARK not in url:
+        return _NO_FIELDS, seconds
+    return {RELAY_TIMEOUT_HEADER: f"{seconds:.3f}"}, seconds + _RELAY_GRACE_SECONDS
+
+
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
@@ -165,7 +184,11 @@ def _error(status: int, body: bytes, url: str, *, has_key: bool) -> Exception:
             f"{url} requires an API key: set PAGLETS_API_KEY, or name another environment variable with --api-key-env"
         )
     if isinstance(payload, Mapping) and "error_type" in payload:
-        return error_from_wire(payload, unknown=RemoteHostError, table=HTTP_ERRORS)
+        error = error_from_wire(payload, unknown=RemoteHostError, table=HTTP_ERRORS)
+        if payload.get("relay") is True and isinstance(error, HostUnreachableError):
+            # Of the host that was asked, not of one that it passed something on to.
+            return NotConnectedError(str(error))
+        return error
     cls: type[Exception] = RemoteHostError
     if status == 401:
         cls = AuthenticationError

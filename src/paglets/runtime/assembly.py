@@ -27,6 +27,7 @@ from paglets.runtime.launch.base import Launcher
 from paglets.runtime.loop import LoopThread
 from paglets.runtime.node import Node, NodePorts
 from paglets.runtime.options import Binding
+from paglets.runtime.relay.wiring import Relay
 from paglets.serialization.blob import encode_blob
 from paglets.serialization.names import ClassPolicy, qualified_name
 from paglets.services.contracts import ServiceRegistry
@@ -47,6 +48,8 @@ MAX_PEER_CALLS = 1000
 RESUME_SECONDS = 10.0
 #: How long a stopping host waits for the transfers it is in the middle of.
 TRANSFER_FINISH_SECONDS = 0.5
+#: How long requests that came over a link may go on when the host stops.
+GRACEFUL_SECONDS = 1.0
 
 
 class Assembly:
@@ -57,9 +60,11 @@ class Assembly:
         self._thread = thread
         self.node = node
         self._words = words
+        self._relay = Relay(host, node.kernel)
         self._server: HttpServer | None = None
         self._timekeeper: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._served = False
         self.loop = thread.loop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -84,9 +89,10 @@ class Assembly:
         platform.raise_descriptor_limit()
         launcher = launcher or default_launcher()
         launcher.start()
-        sockets = bind(binding.hosts, host.port)
+        sockets = bind(binding.hosts, host.port) if host.connect_to is None else []
         try:
-            host.port = sockets[0].getsockname()[1]
+            if sockets:
+                host.port = sockets[0].getsockname()[1]
             prepare_directory(host)
             artifacts = ArtifactStore(
                 host.persistence_dir / ARTIFACTS_NAME,
@@ -130,8 +136,13 @@ class Assembly:
             self.emit("journal-warning", error=warning)
         wanted = await node.load()
         self._emit_sync_result()
-        self._server = HttpServer(application(node, self._policy(), version=product_version()), sockets)
-        await self._server.start()
+        served = application(node, self._policy(), version=product_version(), relay=self._relay.gateway)
+        if host.connect_to is None:
+            self._server = HttpServer(served, sockets)
+            await self._server.start()
+        else:
+            self._relay.connect(served)
+        self._served = True
         # One paglet that takes its time to come back does not keep the others from being reached.
         resuming = self.loop.create_task(self.kernel.guarded(node.resume(wanted)))
         self.kernel.keep(resuming)
@@ -140,6 +151,7 @@ class Assembly:
         self._timekeeper = self.loop.create_task(node.timers.run())
         self._sweeper = self.loop.create_task(self._sweep_artifacts())
         host.mesh.refresh_self()
+        await self._relay.settle()
 
     async def _sweep_artifacts(self) -> None:
         """Remove what has expired, now and from time to time; what is found damaged is told once."""
@@ -155,11 +167,12 @@ class Assembly:
 
     def _policy(self) -> Callable[[], GuardPolicy]:
         host = self._host
-        parts = urlsplit(host.public_url or "")
+        # Over a link come requests that name the hub, their path without its prefix.
+        parts = urlsplit(host.public_url or host.connect_to or "")
         policy = GuardPolicy(
             api_key=host.api_key,
             host_names=own_host_names(*host.bind_hosts, host.public_host, parts.hostname or ""),
-            path_prefix=parts.path.rstrip("/"),
+            path_prefix="" if host.public_url is None else parts.path.rstrip("/"),
         )
         return lambda: policy
 
@@ -230,8 +243,10 @@ class Assembly:
         if store_active:
             await self.node.dormitory.put_everyone_to_sleep()
         await self.node.close()
-        if self._server is not None:
+        if self._served:
             self.emit("context-shutdown")
+        await self._relay.stop(GRACEFUL_SECONDS)
+        if self._server is not None:
             await self._server.stop()
         await self._words.aclose()
 
@@ -253,7 +268,11 @@ async def build(
         checkpoint_interval=host.checkpoint_interval,
     )
     kernel = Kernel(config, thread.loop, launcher, host.events, lambda: host.address, journal)
-    words = AsyncHostClient(api_key=host.api_key or host.client.api_key, max_connections=MAX_PEER_CALLS)
+    words = AsyncHostClient(
+        api_key=host.api_key or host.client.api_key,
+        ssl_context=host.client.connections.ssl_context,
+        max_connections=MAX_PEER_CALLS,
+    )
     ports = NodePorts(
         client=host.client,
         words=words,

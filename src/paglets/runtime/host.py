@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from paglets.artifacts import (
     DEFAULT_ARTIFACT_MAX_BYTES,
@@ -55,9 +56,12 @@ from paglets.runtime.options import (
     cleaned_tags,
     host_directory,
     not_available,
+    positive,
+    positive_or_none,
 )
 from paglets.runtime.post import Posting
 from paglets.runtime.pump import ReplyWaiter
+from paglets.runtime.relay.hub import RelaySettings
 from paglets.runtime.remote_resources import RemoteResources
 from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
 from paglets.runtime.views import mailbox_counts
@@ -130,7 +134,12 @@ class Host:
     :param port: 0 takes a free one at start; :attr:`port` has it then.
     :param client: used for calls to other hosts and by the proxies this host hands out.
     :param api_key: every request must show it as bearer key.
-    :param public_url: base URL under which a reverse proxy makes this host reachable.
+    :param public_url: base URL under which a reverse proxy makes this host reachable; other hosts may connect to it.
+    :param connect_to: base URL of a hub; this host is reached through it and listens nowhere.
+    :param relay_offline_after: seconds of silence after which the other end of a link is taken for dead.
+    :param relay_delivery_timeout: seconds that a connected host may take to answer where whoever asks sets no limit;
+        None for as long as he waits.
+    :param relay_queue_limit: requests that may be under way to one connected host.
     :param persistence_dir: where everything durable is kept; ``~/.paglets/hosts/<name>`` by default.
     :param artifact_max_bytes: the most bytes of one artifact; None and 0 are unlimited.
     :param artifact_storage_quota_bytes: the most bytes of all artifacts and of what is being received; None is
@@ -190,20 +199,26 @@ class Host:
         run_settle_seconds: float = 0.25,
         checkpoint_interval: float = CHECKPOINT_INTERVAL_SECONDS,
     ) -> None:
-        if connect_to is not None:
-            raise not_available("connect_to")
         if auto_update_from_git:
             raise not_available("auto_update_from_git")
         # Accepted so that programs run unchanged; what they tune comes with relaying and updates.
         del git_repo_root, git_process_start_head, auto_update_restart_callback, auto_update_reporter
-        del auto_update_restart_delay, bind_watch_interval, relay_offline_after, relay_delivery_timeout
-        del relay_queue_limit
+        del auto_update_restart_delay, bind_watch_interval
         self.name = checked_name(name)
         self._binding = Binding.of(host)
         self.port = port
         self.api_key = api_key
         self.public_url = checked_public_url(public_url)
-        self.relay_mode = self.public_url is not None
+        self.connect_to = checked_public_url(connect_to, "connect_to")
+        if self.public_url is not None and self.connect_to is not None:
+            raise ValueError("a host is a hub or connected to one: give public_url or connect_to")
+        self.relay_mode = self.public_url is not None or self.connect_to is not None
+        self.relay_settings = RelaySettings(
+            accepts=self.public_url is not None,
+            offline_after=positive(relay_offline_after, "relay_offline_after"),
+            delivery_timeout=positive_or_none(relay_delivery_timeout, "relay_delivery_timeout"),
+            queue_limit=int(positive(relay_queue_limit, "relay_queue_limit")),
+        )
         self.tags = cleaned_tags(tags)
         self.host_properties = cleaned_properties(properties)
         self.persistence_dir = host_directory(name, persistence_dir)
@@ -242,13 +257,15 @@ class Host:
             gossip_interval=mesh_gossip_interval,
             offline_after=mesh_offline_after,
         )
+        if self.connect_to is not None:
+            self.mesh.add_seed(self.connect_to)
 
     # --- address ------------------------------------------------------------------------------------------------------
 
     @property
     def bind_hosts(self) -> list[str]:
-        """The addresses this host listens on."""
-        return list(self._binding.hosts)
+        """The addresses this host listens on, none where it is connected to a hub."""
+        return [] if self.connect_to is not None else list(self._binding.hosts)
 
     @property
     def bind_host(self) -> str:
@@ -263,6 +280,8 @@ class Host:
     @property
     def address(self) -> str:
         """Base URL for others, without a trailing slash."""
+        if self.connect_to is not None:
+            return f"{self.connect_to}/relay/hosts/{quote(self.name, safe='')}"
         return self.public_url or base_url(self.public_host, self.port)
 
     @property

@@ -67,9 +67,10 @@ def base_url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def checked_public_url(url: str | None) -> str | None:
+def checked_public_url(url: str | None, option: str = "public_url") -> str | None:
     """Return a public URL without its trailing slash.
 
+    :param option: what to call it.
     :raises ValueError: it is no http or https URL.
     """
     if url is None:
@@ -77,7 +78,7 @@ def checked_public_url(url: str | None) -> str | None:
     cleaned = url.strip().rstrip("/")
     parts = urlsplit(cleaned)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"public_url must be an http or https URL, not {url!r}")
+        raise ValueError(f"{option} must be an http or https URL, not {url!r}")
     return cleaned
 
 
@@ -89,6 +90,18 @@ def cleaned_tags(tags: Sequence[str] | None) -> tuple[str, ...]:
 def cleaned_properties(properties: dict[str, str] | None) -> dict[str, str]:
     """Return properties with stripped keys and text values; empty keys are dropped."""
     return {str(key).strip(): str(value) for key, value in (properties or {}).items() if str(key).strip()}
+
+
+def positive(number: float, option: str) -> float:
+    """Return a number; raise `ValueError` unless it is above 0 and finite."""
+    if not 0 < number < float("inf"):
+        raise ValueError(f"{option} must be a number above 0, not {number!r}")
+    return number
+
+
+def positive_or_none(number: float | None, option: str) -> float | None:
+    """Return a number or None; raise `ValueError` unless it is above 0 and finite."""
+    return None if number is None else positive(number, option)
 
 
 def host_directory(name: str, persistence_dir: str | Path | None) -> Path:

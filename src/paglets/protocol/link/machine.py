@@ -95,6 +95,10 @@ class Link:
         unread = sum(stream.unread for stream in self._streams.values())
         return LinkStatistics(self._asked, self._serving, unread, self._pending, self._grown)
 
+    def is_open(self, number: int) -> bool:
+        """Tell whether a stream is neither complete nor given up."""
+        return number in self._streams
+
     # --- saying -------------------------------------------------------------------------------------------------------
 
     def ask(self, method: str, target: str, headers: Headers) -> int:

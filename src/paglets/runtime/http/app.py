@@ -70,9 +70,16 @@ class Dispatcher:
             self._intake.release(len(body))
 
 
-def application(node: Node, policy: Callable[[], GuardPolicy], *, version: str) -> Application:
-    """Return the whole application of a host."""
+def application(
+    node: Node, policy: Callable[[], GuardPolicy], *, version: str, relay: Callable[[Application], Application]
+) -> Application:
+    """Return the whole application of a host.
+
+    :param relay: makes what serves ``/relay/`` from what serves everything else.
+    """
     intake = Intake()
     routes: Any = documented_routes(node, version=version)
     movements = MovementEndpoint(node, intake, policy)
-    return Guard(Dispatcher(intake, movements, HotRoutes(node), routes, policy), policy)
+    guard = Guard(Dispatcher(intake, movements, HotRoutes(node), routes, policy), policy)
+    guard.relay = relay(guard)
+    return guard

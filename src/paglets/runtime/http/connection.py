@@ -87,6 +87,9 @@ class BoundedHttpProtocol(ExtendedHttpProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and see that it does not go on for ever."""
+        if self.handed_over():
+            super().data_received(data)
+            return
         self._unyielding += len(data)
         super().data_received(data)
         if not self._receiving or self.transport.is_closing():
@@ -115,7 +118,8 @@ class BoundedHttpProtocol(ExtendedHttpProtocol):
     def pause_writing(self) -> None:
         """Begin to watch whether the client takes its answer."""
         super().pause_writing()
-        self._watch_writing()
+        if not self.handed_over():
+            self._watch_writing()
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or see that a closing connection closes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ BODY_TAKEN = "paglets.body_taken"
 #: Who has sent the head and the whole body calls `ANSWER_SENT` with True, otherwise with False.
 OUTLET = "paglets.outlet"
 ANSWER_SENT = "paglets.answer_sent"
+#: A function that hands the whole connection over to another protocol, an `asyncio.Protocol`; the request is over with
+#: it. Returns False where that is not possible.
+UPGRADE = "paglets.upgrade"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,7 @@ class ExtendedHttpProtocol(HttpToolsProtocol):
         self._stream_limits = limits
         self._direct: tuple[RequestResponseCycle, Callable[[bytes], bool]] | None = None
         self._passage: Passage | None = None
+        self._successor: asyncio.Protocol | None = None
 
     def extensions_of(self, cycle: RequestResponseCycle) -> Any:
         """Return what belongs into the scope of a request."""
@@ -60,12 +65,40 @@ class ExtendedHttpProtocol(HttpToolsProtocol):
             BODY_TAKEN: partial(self._body_taken, cycle),
             OUTLET: partial(self._open_outlet, cycle),
             ANSWER_SENT: partial(self._answer_sent, cycle),
+            UPGRADE: partial(self._hand_over, cycle),
         }
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, unless another protocol does."""
+        if self._successor is None:
+            super().data_received(data)
+        else:
+            self._successor.data_received(data)
+
+    def eof_received(self) -> None:
+        """Tell the protocol that took over, if any."""
+        if self._successor is not None:
+            self._successor.eof_received()
+
+    def pause_writing(self) -> None:
+        """Hold up what writes."""
+        if self._successor is None:
+            super().pause_writing()
+        else:
+            self._successor.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Let what writes go on."""
+        super().resume_writing()
+        if self._successor is not None:
+            self._successor.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wake whoever uses the socket."""
         if self._passage is not None:
             self._passage.cut()
+        if self._successor is not None:
+            self._successor.connection_lost(exc)
         super().connection_lost(exc)
 
     def on_body(self, body: bytes) -> None:
@@ -76,6 +109,10 @@ class ExtendedHttpProtocol(HttpToolsProtocol):
         elif not direct[1](body):
             self._direct = None
             self.cycle.message_event.set()  # whoever refused it waits for the next message
+
+    def handed_over(self) -> bool:
+        """Tell whether another protocol has taken over."""
+        return self._successor is not None
 
     def body_begins_elsewhere(self) -> None:
         """Know that the parser sees no more of a body."""
@@ -103,6 +140,17 @@ class ExtendedHttpProtocol(HttpToolsProtocol):
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()
+
+    def _hand_over(self, cycle: RequestResponseCycle, successor: asyncio.Protocol) -> bool:
+        """Let another protocol have the connection. What came of it until now was this request and nothing else."""
+        if cycle is not self.cycle or cycle.more_body or cycle.response_started or self.pipeline:
+            return False
+        if cycle.disconnected or self.transport.is_closing():
+            return False
+        cycle.response_started = cycle.response_complete = True
+        self._successor = successor
+        successor.connection_made(self.transport)
+        return True
 
     def _give_directly(self, cycle: RequestResponseCycle, take: Callable[[bytes], bool]) -> bytes:
         """Hand every further piece of a body to ``take`` as it is parsed, instead of gathering it for the application.

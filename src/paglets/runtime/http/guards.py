@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -42,6 +42,8 @@ JSON_TYPE = b"application/json"
 MOVEMENT_TYPE = b"application/x-paglets-movement"
 #: What stands for the type of a body of any type that is stored as it is.
 CONTENT_TYPE = b"application/octet-stream"
+
+RELAY_PATH = "/relay/"
 
 #: Where the guard leaves the type of the body for the application: `JSON_TYPE`, `MOVEMENT_TYPE`, `CONTENT_TYPE`, or
 #: nothing.
@@ -85,6 +87,8 @@ class Guard:
     def __init__(self, application: Application, policy: Callable[[], GuardPolicy]) -> None:
         self._application = application
         self._policy = policy
+        self.relay: Application | None = None
+        """Gets what is under ``/relay/``, with bodies of any type and size."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -102,20 +106,40 @@ class Guard:
             check_key(headers.get(b"authorization"), policy.api_key)
             prefix = policy.path_prefix
             if prefix and (scope["path"] == prefix or scope["path"].startswith(prefix + "/")):
-                scope["path"] = scope["path"][len(prefix) :] or "/"
-                scope["raw_path"] = scope["path"].encode()
-            if takes_content(scope["method"], scope["path"]):
-                check_coding(headers, encodings())
-                scope[MEDIA_TYPE] = CONTENT_TYPE
-            else:
-                scope[MEDIA_TYPE] = media_type(headers)
-            scope[HAS_BODY] = check_length(
-                headers, policy.max_json_bytes, bounded=scope[MEDIA_TYPE] not in (MOVEMENT_TYPE, CONTENT_TYPE)
-            )
+                strip_prefix(scope, prefix)
+            passing = scope["path"].startswith(RELAY_PATH) and self.relay is not None
+            if not passing:
+                self._judge_body(scope, headers, policy)
         except PagletError as exc:
             await refuse(send, exc)
             return
-        await self._application(scope, receive, send)
+        if passing and self.relay is not None:
+            # Its body is judged where it goes.
+            await self.relay(scope, receive, send)
+        else:
+            await self._application(scope, receive, send)
+
+    def _judge_body(self, scope: Scope, headers: dict[bytes, bytes], policy: GuardPolicy) -> None:
+        """Leave in the scope what there is of a body.
+
+        :raises PagletError: it is of a type or a size that is not taken.
+        """
+        if takes_content(scope["method"], scope["path"]):
+            check_coding(headers, encodings())
+            scope[MEDIA_TYPE] = CONTENT_TYPE
+        else:
+            scope[MEDIA_TYPE] = media_type(headers)
+        scope[HAS_BODY] = check_length(
+            headers, policy.max_json_bytes, bounded=scope[MEDIA_TYPE] not in (MOVEMENT_TYPE, CONTENT_TYPE)
+        )
+
+
+def strip_prefix(scope: Scope, prefix: str) -> None:
+    """Take a prefix off the path of a request; the rest stays quoted as it was."""
+    raw: bytes = scope["raw_path"]
+    scope["path"] = scope["path"][len(prefix) :] or "/"
+    start = prefix.encode()
+    scope["raw_path"] = (raw[len(start) :] or b"/") if raw.startswith(start) else quote(scope["path"]).encode()
 
 
 def single_headers(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

@@ -1,0 +1,114 @@
+"""What a host's relay needs of the host: the port of the hub's side, and the connected side's view of its hub."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from paglets.core.errors import PagletError
+from paglets.runtime.http.guards import Application
+from paglets.runtime.relay.connector import Connector, Upstream
+from paglets.runtime.relay.gateway import RelayGateway
+from paglets.runtime.relay.hub import Hub
+from paglets.runtime.relay.inside import InsideServer
+
+if TYPE_CHECKING:
+    from paglets.runtime.host import Host
+    from paglets.runtime.kernel import Kernel
+
+#: How long a starting host waits for its hub.
+FIRST_LINK_SECONDS = 2.0
+
+
+class _HostPort:
+    """A host as its hub's side sees it."""
+
+    def __init__(self, host: Host, kernel: Kernel) -> None:
+        self._host = host
+        self._kernel = kernel
+
+    def address(self) -> str:
+        return self._host.address
+
+    def health(self) -> dict[str, Any]:
+        return self._host.health()
+
+    def hosts(self) -> list[dict[str, Any]]:
+        return [ref.to_wire() for ref in self._host.mesh.hosts()]
+
+    def register(self, record: dict[str, Any]) -> None:
+        self._host.mesh.register_wire(record)
+
+    def mark_offline(self, url: str, error: str) -> None:
+        self._host.mesh.mark_offline(url, error)
+
+    def emit(self, kind: str, **fields: Any) -> None:
+        self._kernel.emit(kind, **fields)
+
+
+class Relay:
+    """The two sides of relaying at one host; lives on its loop."""
+
+    def __init__(self, host: Host, kernel: Kernel) -> None:
+        self._host = host
+        self._kernel = kernel
+        self.hub = Hub(host.name, _HostPort(host, kernel), host.relay_settings)
+        self._connector: Connector | None = None
+        self._inside: InsideServer | None = None
+
+    def gateway(self, local: Application) -> Application:
+        """Return what serves ``/relay/``."""
+        return RelayGateway(self.hub, local)
+
+    def connect(self, application: Application) -> None:
+        """Begin to connect to the hub, if the host has one.
+
+        :param application: serves what comes over the link.
+        """
+        host = self._host
+        if host.connect_to is None:
+            return
+        self._inside = InsideServer(application)
+        upstream = Upstream(
+            url=host.connect_to,
+            name=host.name,
+            api_key=host.api_key or host.client.api_key,
+            health=host.health,
+            tls=self._tls,
+            limits=host.relay_settings.limits(),
+            learn=self._learn,
+            emit=self._kernel.emit,
+        )
+        self._connector = Connector(upstream, self._inside)
+        self._connector.start()
+
+    async def settle(self) -> None:
+        """Wait a moment for the link, if there is to be one."""
+        if self._connector is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_LINK_SECONDS):
+                    await self._connector.connected.wait()
+
+    async def stop(self, graceful_seconds: float) -> None:
+        """End every link; requests in progress get a moment."""
+        if self._inside is not None:
+            await self._inside.stop(graceful_seconds)
+        if self._connector is not None:
+            await self._connector.stop()
+        self.hub.close()
+
+    def _learn(self, records: list[dict[str, Any]]) -> None:
+        """Know the hosts that the hub knows."""
+        own = self._host.address
+        for record in records:
+            if str(record.get("url", "")).rstrip("/") == own:
+                continue
+            try:
+                self._host.mesh.register_wire(record)
+            except PagletError as exc:
+                self._kernel.emit("relay-client-error", data={"hub": str(self._host.connect_to)}, error=str(exc))
+
+    def _tls(self) -> ssl.SSLContext:
+        return self._host.client.connections.ssl_context or ssl.create_default_context()

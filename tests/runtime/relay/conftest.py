@@ -1,0 +1,71 @@
+"""A hub and two hosts that are connected to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paglets.remote.client import HostClient
+from paglets.runtime.host import Host
+from tests.support import HostFactory, eventually, free_port
+
+KEY = "relay-test-key"
+
+
+@dataclass(slots=True)
+class Trio:
+    """Hub A, and hosts B and L that nobody can call."""
+
+    hub: Host
+    far: Host
+    laptop: Host
+    client: HostClient
+
+
+class RelayFactory(HostFactory):
+    """Start hubs and hosts that connect to them."""
+
+    def hub(self, name: str = "A", **options: Any) -> Host:
+        """Return a started hub; its port stays the same from one start to the next."""
+        port = options.setdefault("port", free_port())
+        options.setdefault("public_url", f"http://127.0.0.1:{port}")
+        return self(name, api_key=KEY, **options)
+
+    def connected(self, name: str, hub: Host, **options: Any) -> Host:
+        """Return a started host that is connected to a hub."""
+        return self(name, api_key=KEY, connect_to=hub.address, **options)
+
+    def trio(self, **options: Any) -> tuple[Host, Host, Host]:
+        """Return A, B and L, which know each other."""
+        options = {"mesh": True, "mesh_gossip_interval": 0.1, **options}
+        hub = self.hub(**options)
+        far, laptop = self.connected("B", hub, **options), self.connected("L", hub, **options)
+        for host in (hub, far, laptop):
+            names = {"A", "B", "L"}
+            eventually(
+                lambda host=host: {ref.name for ref in host.list_hosts(online_only=True)} >= names,
+                f"{host.name} knows {names}",
+            )
+        return hub, far, laptop
+
+
+@pytest.fixture
+def relays(tmp_path: Path) -> Iterator[RelayFactory]:
+    """Give a factory of hubs and connected hosts, which stops them after the test."""
+    factory = RelayFactory(tmp_path)
+    try:
+        yield factory
+    finally:
+        factory.close()
+
+
+@pytest.fixture
+def trio(relays: RelayFactory) -> Iterator[Trio]:
+    """Give a hub with two connected hosts."""
+    hub, far, laptop = relays.trio()
+    with HostClient(api_key=KEY) as client:
+        yield Trio(hub, far, laptop, client)
