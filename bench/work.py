@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 import psutil
 
-from bench import durable, floors
+from bench import durable, floors, relay
 from bench.agents import Caller, Echo, EchoState, Spinner
 from bench.measure import Row, milliseconds, timed
 from paglets.core.messages import Message
@@ -230,4 +230,5 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "recovery": durable.recovery,
     "sleepers": durable.sleepers,
     "load": under_load,
+    "relay": relay.relay,
 }

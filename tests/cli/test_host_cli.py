@@ -192,9 +192,11 @@ def test_a_broken_launch_config_is_one_line_and_1(refused: Callable[..., str], t
         (["--checkpoint-interval", "nan"], ["--checkpoint-interval", "above 0", "not nan"]),
         (["--persistent-storage-quota", "lots"], ["--persistent-storage-quota", "'lots'"]),
         (["--allow", "not a pattern"], ["not a pattern"]),
-        (["--connect-to", "http://x"], ["--connect-to is not available in this version"]),
+        (["--connect-to", "http://x"], ["--connect-to needs an API key", DEFAULT_API_KEY_ENV]),
+        (["--relay-queue-limit", "0"], ["--relay-queue-limit must be at least 1, not 0"]),
+        (["--relay-offline-after", "0"], ["--relay-offline-after", "above 0, not 0"]),
+        (["--relay-delivery-timeout", "nan"], ["--relay-delivery-timeout", "above 0, not nan"]),
         (["--auto-update-from-git"], ["--auto-update-from-git is not available in this version"]),
-        (["--relay-queue-limit", "5"], ["--relay-queue-limit is not available in this version"]),
         (["--log-level", "loud"], ["--log-level"]),
     ],
 )
@@ -209,6 +211,34 @@ def test_a_wrong_option_is_one_line_and_2(
     assert captured.err.startswith("paglets host: ")
     for word in words:
         assert word in captured.err
+
+
+def test_a_host_is_a_hub_or_connected_to_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(DEFAULT_API_KEY_ENV, "secret")
+    both = ["--public-url", "http://here.example", "--connect-to", "http://there.example"]
+    assert main(["host", "--name", "alpha", *both]) == 2
+    assert "--public-url or --connect-to" in capsys.readouterr().err
+
+
+def test_the_options_of_the_relay_reach_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DEFAULT_API_KEY_ENV, "secret")
+    hosts: list[Host] = []
+
+    def serve(_: HostOptions, arguments: dict[str, Any], command: str) -> int:
+        hosts.append(Host(**arguments))
+        return 0
+
+    monkeypatch.setattr(host_run, "serve", serve)
+    options = ["--relay-offline-after", "9", "--relay-delivery-timeout", "7", "--relay-queue-limit", "5"]
+    assert main(["host", "--name", "alpha", "--connect-to", "https://hub.example/paglets/", *options]) == 0
+    (host,) = hosts
+    assert (host.connect_to, host.relay_mode) == ("https://hub.example/paglets", True)
+    assert host.address == "https://hub.example/paglets/relay/hosts/alpha"
+    settings = host.relay_settings
+    assert (settings.offline_after, settings.delivery_timeout, settings.queue_limit) == (9, 7, 5)
+    assert not settings.accepts
 
 
 @pytest.mark.usefixtures("no_key")

@@ -27,6 +27,7 @@ it at once.
 """
 
 _NETWORK: Final = "Network"
+_RELAY: Final = "Relay"
 _MESH: Final = "Mesh"
 _PAGLETS: Final = "Paglets"
 _STORAGE: Final = "Storage"
@@ -60,10 +61,46 @@ def host(
         typer.Option(
             "--public-url",
             metavar="URL",
-            help="URL under which a reverse proxy makes this host reachable; needs an API key.",
-            rich_help_panel=_NETWORK,
+            help="URL under which this host is reachable, also as a hub that others connect to; needs an API key.",
+            rich_help_panel=_RELAY,
         ),
     ] = None,
+    connect_to: Annotated[
+        str | None,
+        typer.Option(
+            "--connect-to",
+            metavar="URL",
+            help="Public URL of a hub: be reached through it and listen nowhere; needs an API key.",
+            rich_help_panel=_RELAY,
+        ),
+    ] = None,
+    relay_offline_after: Annotated[
+        float,
+        typer.Option(
+            "--relay-offline-after",
+            metavar="SECONDS",
+            help="Silence after which the other end of a link is taken for dead.",
+            rich_help_panel=_RELAY,
+        ),
+    ] = 30.0,
+    relay_delivery_timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--relay-delivery-timeout",
+            metavar="SECONDS",
+            help="How long a connected host may take to answer where whoever asks sets no limit; no limit by default.",
+            rich_help_panel=_RELAY,
+        ),
+    ] = None,
+    relay_queue_limit: Annotated[
+        int,
+        typer.Option(
+            "--relay-queue-limit",
+            metavar="NUMBER",
+            help="Requests that may be under way to one connected host.",
+            rich_help_panel=_RELAY,
+        ),
+    ] = 1024,
     api_key_env: Annotated[
         str | None,
         typer.Option(
@@ -234,19 +271,11 @@ def host(
             rich_help_panel=_OUTPUT,
         ),
     ] = False,
-    connect_to: Annotated[str | None, _absent("--connect-to")] = None,
     auto_update: Annotated[bool, _absent("--auto-update-from-git", bool)] = False,
-    relay_offline_after: Annotated[str | None, _absent("--relay-offline-after")] = None,
-    relay_delivery_timeout: Annotated[str | None, _absent("--relay-delivery-timeout")] = None,
-    relay_queue_limit: Annotated[str | None, _absent("--relay-queue-limit")] = None,
 ) -> None:
     """Run a host: the place where paglets live, and where other hosts and programs reach them."""
     absent = {
-        "--connect-to": connect_to is not None,
         "--auto-update-from-git": auto_update,
-        "--relay-offline-after": relay_offline_after is not None,
-        "--relay-delivery-timeout": relay_delivery_timeout is not None,
-        "--relay-queue-limit": relay_queue_limit is not None,
     }
     options = HostOptions(
         name=name,
@@ -260,6 +289,10 @@ def host(
         mesh_lan_discovery=mesh_lan_discovery,
         mesh_version=mesh_version,
         public_url=public_url,
+        connect_to=connect_to,
+        relay_offline_after=relay_offline_after,
+        relay_delivery_timeout=relay_delivery_timeout,
+        relay_queue_limit=relay_queue_limit,
         api_key_env=api_key_env,
         tags=tag or (),
         properties=property or (),

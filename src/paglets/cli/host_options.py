@@ -45,6 +45,11 @@ class HostOptions:
     mesh_lan_discovery: bool = True
     mesh_version: str | None = None
     public_url: str | None = None
+    connect_to: str | None = None
+    """Public URL of a hub."""
+    relay_offline_after: float = 30.0
+    relay_delivery_timeout: float | None = None
+    relay_queue_limit: int = 1024
     api_key_env: str | None = None
     tags: Sequence[str] = ()
     properties: Sequence[str] = ()
@@ -92,6 +97,18 @@ class HostOptions:
         sources = f"set {DEFAULT_API_KEY_ENV}, or name a variable that holds it with --api-key-env"
         if self.public_url is not None and key is None:
             raise ValueError(f"--public-url needs an API key: {sources}")
+        if self.connect_to is not None and key is None:
+            raise ValueError(f"--connect-to needs an API key: {sources}")
+        if self.connect_to is not None and self.public_url is not None:
+            raise ValueError("a host is a hub or connected to one: give --public-url or --connect-to")
+        for option, seconds in (
+            ("--relay-offline-after", self.relay_offline_after),
+            ("--relay-delivery-timeout", self.relay_delivery_timeout),
+        ):
+            if seconds is not None and not 0 < seconds < math.inf:
+                raise ValueError(f"{option} must be a number of seconds above 0, not {seconds:g}")
+        if self.relay_queue_limit < 1:
+            raise ValueError(f"--relay-queue-limit must be at least 1, not {self.relay_queue_limit}")
         if key is None and not binding.loopback_only and not self.insecure:
             raise ValueError(
                 f"refusing to listen on {', '.join(binding.hosts)} without an API key, since everybody who reaches it "
@@ -104,6 +121,10 @@ class HostOptions:
             "port": self.port,
             "api_key": key,
             "public_url": self.public_url,
+            "connect_to": self.connect_to,
+            "relay_offline_after": self.relay_offline_after,
+            "relay_delivery_timeout": self.relay_delivery_timeout,
+            "relay_queue_limit": self.relay_queue_limit,
             "mesh": self.mesh,
             "peers": list(self.peers),
             "mesh_multicast": self.mesh_multicast,

@@ -76,7 +76,8 @@ def _announce(host: Host, options: HostOptions) -> None:
         sys.stderr.flush()
     if not options.json:
         mesh = "on" if options.mesh else "off"
-        _say(f"paglets host '{host.name}' listening at {host.address} (mesh {mesh}, version {host.mesh.code_version})")
+        where = f"listening at {host.address}" if host.connect_to is None else f"connected via {host.connect_to}"
+        _say(f"paglets host '{host.name}' {where} (mesh {mesh}, version {host.mesh.code_version})")
         return
     listening: dict[str, Any] = {
         "event": "listening",
