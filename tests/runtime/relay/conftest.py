@@ -11,6 +11,7 @@ import pytest
 
 from paglets.remote.client import HostClient
 from paglets.runtime.host import Host
+from paglets.runtime.relay import hub, wiring
 from tests.support import HostFactory, eventually, free_port
 
 KEY = "relay-test-key"
@@ -42,11 +43,18 @@ class RelayFactory(HostFactory):
     def trio(self, **options: Any) -> tuple[Host, Host, Host]:
         """Return A, B and L, which know each other."""
         options = {"mesh": True, "mesh_gossip_interval": 0.1, **options}
-        hub = self.hub(**options)
-        far, laptop = self.connected("B", hub, **options), self.connected("L", hub, **options)
-        for host in (hub, far, laptop):
+        middle = self.hub(**options)
+        far, laptop = self.connected("B", middle, **options), self.connected("L", middle, **options)
+        for host in (middle, far, laptop):
             eventually(lambda host=host: len(host.list_hosts(online_only=True)) == 3, f"{host.name} knows all three")
-        return hub, far, laptop
+        return middle, far, laptop
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait less for hosts that will not come."""
+    monkeypatch.setattr(hub, "RETURN_SECONDS", 1.0)
+    monkeypatch.setattr(wiring, "FIRST_LINK_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -59,9 +67,13 @@ def relays(tmp_path: Path) -> Iterator[RelayFactory]:
         factory.close()
 
 
-@pytest.fixture
-def trio(relays: RelayFactory) -> Iterator[Trio]:
-    """Give a hub with two connected hosts."""
-    hub, far, laptop = relays.trio()
-    with HostClient(api_key=KEY) as client:
-        yield Trio(hub, far, laptop, client)
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trio]:
+    """Give a hub with two connected hosts, the same to all tests of a module."""
+    factory = RelayFactory(tmp_path_factory.mktemp("trio"))
+    try:
+        middle, far, laptop = factory.trio()
+        with HostClient(api_key=KEY) as client:
+            yield Trio(middle, far, laptop, client)
+    finally:
+        factory.close()

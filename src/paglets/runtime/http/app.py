@@ -71,15 +71,19 @@ class Dispatcher:
 
 
 def application(
-    node: Node, policy: Callable[[], GuardPolicy], *, version: str, relay: Callable[[Application], Application]
+    node: Node,
+    policy: Callable[[], GuardPolicy],
+    *,
+    version: str,
+    relay: Callable[[Application], Application] | None = None,
 ) -> Application:
     """Return the whole application of a host.
 
-    :param relay: makes what serves ``/relay/`` from what serves everything else.
+    :param relay: makes what serves ``/relay/`` from what serves everything else; None for nothing under it.
     """
     intake = Intake()
     routes: Any = documented_routes(node, version=version)
     movements = MovementEndpoint(node, intake, policy)
     guard = Guard(Dispatcher(intake, movements, HotRoutes(node), routes, policy), policy)
-    guard.relay = relay(guard)
+    guard.relay = None if relay is None else relay(guard)
     return guard

@@ -1,0 +1,251 @@
+"""What whoever asks is told of connected hosts that are away, silent or busy, and what becomes of the paglet."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
+
+import pytest
+
+from paglets.core.errors import (
+    AuthenticationError,
+    ConflictError,
+    ConnectionLostError,
+    HostError,
+    HostUnreachableError,
+    NotFoundError,
+    RemoteHostError,
+    TransferError,
+)
+from paglets.core.messages import Message
+from paglets.remote.client import HostClient
+from paglets.remote.pursuit import NotConnectedError
+from paglets.remote.senders import submit
+from paglets.remote.transfer import TransferTicket
+from paglets.runtime.host import Host
+from tests.agents.actor import Actor
+from tests.runtime.relay.conftest import KEY, RelayFactory
+from tests.runtime.relay.scripted import ScriptedHost
+from tests.support import Gate, await_event, events_of, eventually, where
+
+
+@contextmanager
+def caller(timeout: float = 10.0) -> Iterator[HostClient]:
+    with HostClient(timeout, api_key=KEY) as client:
+        yield client
+
+
+def test_a_host_that_never_connected(relays: RelayFactory) -> None:
+    hub = relays.hub()
+    with caller() as client, pytest.raises(NotConnectedError, match="Relay target 'B' is not connected"):
+        client.get_json(f"{hub.address}/relay/hosts/B/health")
+
+
+def test_a_host_that_is_no_hub_says_that_nobody_is_there(relays: RelayFactory) -> None:
+    """Not that it does not know the route: a source would take that for a target which forgot the transfer."""
+    host = relays("plain", api_key=KEY)
+    with caller() as client:
+        with pytest.raises(NotConnectedError, match="is not connected"):
+            client.post_json(f"{host.address}/relay/hosts/B/transfers/x/commit", {"vote": "y"})
+        with pytest.raises(NotFoundError, match="not polled"):
+            client.post_json(f"{host.address}/relay/connect", {"health": {}})
+    with pytest.raises(HostError, match="no relay hub"), ScriptedHost(host.address, "B"):
+        pass
+
+
+def test_an_offline_target_keeps_the_paglet_at_its_source(relays: RelayFactory) -> None:
+    hub, far, laptop = relays.trio()
+    proxy = laptop.create(Actor)
+    far.stop()
+    await_event(hub, "relay-disconnected")
+    with pytest.raises(TransferError, match=r"Relay target 'B' is offline/not polling \(last seen \d+\.\ds ago\)"):
+        proxy.dispatch("B")
+    assert where(proxy, laptop) == ["L"]
+    assert proxy.send(Message("add")) == 1
+    assert {event.data["stage"] for event in events_of(hub, "relay-target-offline")} == {"relay-preflight"}
+    (node,) = [node for node in _nodes(hub) if node["name"] == "B"]
+    assert (node["online"], node["active_polls"]) == (False, 0)
+
+
+def test_a_message_to_an_offline_host_fails_when_the_time_is_over(relays: RelayFactory) -> None:
+    hub, far, _ = relays.trio()
+    proxy = far.create(Actor)
+    far.shutdown()
+    await_event(hub, "relay-disconnected")
+    with caller() as client, pytest.raises(HostUnreachableError, match="offline/not polling") as failure:
+        client.deliver(proxy.host_url, proxy.agent_id, Message("add"), timeout=0.5)
+    assert isinstance(failure.value, RemoteHostError)
+
+
+def test_a_target_that_does_not_answer_in_time(relays: RelayFactory) -> None:
+    hub = relays.hub()
+    source = relays.connected("L", hub)
+    proxy = source.create(Actor)
+    with ScriptedHost(hub.address, "B", answers={"/health": source.health()}) as silent:
+        with pytest.raises(TransferError, match="timed out"):
+            proxy.dispatch(TransferTicket(f"{hub.address}/relay/hosts/B", timeout=0.3))
+        assert where(proxy, source) == ["L"]
+        assert "dispatching" in proxy.send(Message("look"))["log"]
+        event = await_event(hub, "relay-delivery-timeout")
+        assert (event.data["stage"], event.data["kind"]) == ("relay-ack", "envelope")
+        assert events_of(hub, "relay-delivery-enqueued")
+        # What was not answered in time is taken back.
+        silent.await_reset("/agents")
+    assert events_of(hub, "transfer-failed")[0].data["stage"] == "relay-ack"
+
+
+def test_requests_that_wait_are_counted_and_bounded(relays: RelayFactory, gate: Gate) -> None:
+    hub = relays.hub(relay_queue_limit=1)
+    far = relays.connected("B", hub)
+    proxy = far.create(Actor)
+    with caller() as client:
+        future = _send_into(gate, client, proxy.host_url, proxy.agent_id)
+        gate.await_entered()
+        (node,) = _nodes(hub)
+        assert (node["queue_depth"], node["in_flight"]) == (1, 1)
+        with pytest.raises(NotConnectedError, match="too many requests under way"):
+            client.get_json(f"{far.address}/health")
+        gate.open()
+        future.result(10)
+        eventually(lambda: _nodes(hub)[0]["in_flight"] == 0, "nothing is under way")
+        assert client.get_json(f"{far.address}/health")["name"] == "B"
+
+
+def _send_into(gate: Gate, client: HostClient, host_url: str, agent_id: str) -> Future[object]:
+    return submit(lambda: client.deliver(host_url, agent_id, Message("do", {"steps": f"gate {gate}"})))
+
+
+def test_an_answer_without_a_limit_is_waited_for_as_long_as_the_hub_says(relays: RelayFactory) -> None:
+    hub = relays.hub(relay_delivery_timeout=0.2)
+    with ScriptedHost(hub.address, "B"), closing(_raw(hub, "GET /relay/hosts/B/health")) as connection:
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 504 ")
+    assert b"Relay delivery to 'B' timed out after 0.2s" in answer
+
+
+def test_a_link_that_breaks_under_a_request_may_have_carried_it(relays: RelayFactory) -> None:
+    hub = relays.hub()
+    with ScriptedHost(hub.address, "B") as host, caller() as client:
+        host.on_request = host.drop
+        with pytest.raises(ConnectionLostError, match="The link to relay target 'B' broke"):
+            client.post_json(f"{hub.address}/relay/hosts/B/agents/x/dispose", {})
+
+
+def test_a_request_that_the_host_did_not_look_at_was_not_sent(relays: RelayFactory) -> None:
+    hub = relays.hub()
+    with ScriptedHost(hub.address, "B") as host, caller() as client:
+        host.on_request = host.refuse
+        with pytest.raises(NotConnectedError, match="did not take the request"):
+            client.post_json(f"{hub.address}/relay/hosts/B/agents/x/dispose", {})
+
+
+def test_a_request_waits_for_a_link_that_is_back_at_once(relays: RelayFactory) -> None:
+    hub = relays.hub()
+    far = relays.connected("B", hub)
+    _cut(far)
+    await_event(hub, "relay-disconnected")
+    with caller() as client:
+        assert client.get_json(f"{far.address}/health")["name"] == "B"
+    assert events_of(far, "relay-client-error")[0].error
+    assert [node["online"] for node in _nodes(hub)] == [True]
+
+
+def test_a_silent_link_is_given_up_by_both_ends(relays: RelayFactory) -> None:
+    hub = relays.hub(relay_offline_after=0.6)
+    with ScriptedHost(hub.address, "B", deaf=True):
+        event = await_event(hub, "relay-disconnected")
+    assert "nothing was heard" in event.error
+
+
+def test_a_new_link_of_the_same_host_takes_the_place_of_the_old(relays: RelayFactory) -> None:
+    hub = relays.hub()
+    with ScriptedHost(hub.address, "B") as old, ScriptedHost(hub.address, "B", answers={"/health": {"name": "new"}}):
+        assert "newer link" in old.await_end()
+        with caller() as client:
+            assert client.get_json(f"{hub.address}/relay/hosts/B/health") == {"name": "new"}
+
+
+def test_a_name_belongs_to_whoever_had_it_first(relays: RelayFactory) -> None:
+    hub = relays.hub()
+    table = hub._running()._relay.hub
+    with ScriptedHost(hub.address, "B"):
+        eventually(lambda: _nodes(hub), "the hub knows B")
+        with pytest.raises(ConflictError, match="another key"):
+            table.admit("B", b"somebody else's")
+        with pytest.raises(HostError, match="409"), ScriptedHost(hub.address, "A"):
+            pass
+
+
+def test_a_link_needs_the_key_and_a_name(relays: RelayFactory) -> None:
+    hub = relays.hub()
+    for name, key, status in (("B", "wrong", "401"), ("B", "", "401"), ("", KEY, "400")):
+        with pytest.raises(HostError, match=status), ScriptedHost(hub.address, name, key=key):
+            pass
+    with caller() as client, pytest.raises(HostError, match="WebSocket"):
+        client.get_json(f"{hub.address}/relay/link?name=B")
+    with HostClient(api_key="wrong") as client, pytest.raises(AuthenticationError):
+        client.get_json(f"{hub.address}/relay/hosts/B/health")
+    assert _nodes(hub) == []
+
+
+def test_a_host_that_calls_itself_otherwise_is_dropped(relays: RelayFactory) -> None:
+    hub = relays.hub()
+    with ScriptedHost(hub.address, "B", said="C") as host:
+        host.await_end()
+    assert _nodes(hub) == []
+
+
+def test_nonsense_on_a_link_ends_it(relays: RelayFactory) -> None:
+    hub = relays.hub()
+    with ScriptedHost(hub.address, "B") as host:
+        host.send(b"\xff" * 40)
+        host.await_end()
+    assert "unknown kind" in await_event(hub, "relay-disconnected").error
+    assert _nodes(hub)[0]["online"] is False
+
+
+def test_a_connected_host_that_cannot_reach_its_hub_keeps_trying(relays: RelayFactory) -> None:
+    port_holder = relays.hub()
+    address, port = port_holder.address, port_holder.port
+    port_holder.stop()
+    far = relays("B", api_key=KEY, connect_to=address)
+    assert await_event(far, "relay-client-error").error
+    hub = relays.hub("again", port=port)
+    assert hub.address == address
+    await_event(far, "relay-client-connected")
+
+
+def test_a_refused_key_is_told(relays: RelayFactory) -> None:
+    hub = relays.hub()
+    far = relays("B", api_key="wrong", connect_to=hub.address)
+    assert "401" in await_event(far, "relay-client-error").error
+
+
+def _nodes(hub: Host) -> list[dict[str, object]]:
+    with caller() as client:
+        nodes: list[dict[str, object]] = client.get_json(f"{hub.address}/relay/diagnostics")["nodes"]
+    return nodes
+
+
+def _cut(host: Host) -> None:
+    """Have the connection of a link closed under it."""
+    assembly = host._running()
+
+    async def cut() -> None:
+        connector = assembly._relay._connector
+        assert connector is not None
+        assert connector._session is not None
+        assert connector._session.wire is not None
+        connector._session.wire.abort("cut by the test")
+        await asyncio.sleep(0)
+
+    assembly.run(cut())
+
+
+def _raw(hub: Host, request: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", hub.port), timeout=10)
+    connection.sendall(f"{request} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
+    return connection
