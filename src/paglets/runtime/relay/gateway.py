@@ -142,6 +142,8 @@ class _Passage:
             raise HostError(f"the request cannot be passed on: {exc}") from exc
         self._report("relay-delivery-enqueued", timeout=self._seconds, queue_depth=hub.queue_depth(name))
         uploading = loop.create_task(self._upload(stream, receive))
+        # After the task has had its first turn: a body that is here already goes in the same message.
+        loop.call_soon(stream.flush)
         try:
             left = None if self._seconds is None else max(0.0, self._seconds - (loop.time() - began))
             try:
