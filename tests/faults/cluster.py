@@ -127,7 +127,9 @@ class HostProcess:
 
     @property
     def url(self) -> str:
-        """Where others reach it: through its proxy where it has one."""
+        """Where others reach it: through its proxy or its hub where it has one."""
+        if "connect_to" in self.options:
+            return f"{self.options['connect_to']}/relay/hosts/{self.name}"
         return str(self.options.get("public_url") or self.direct_url)
 
     @property
