@@ -182,6 +182,7 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
                         data=data,
                         headers=headers,
                         allow_redirects=False,
+                        ssl=await self._verification(target),
                         timeout=_ANY_TIME if connecting is None else _connecting_within(connecting),
                     )
                 except _FAILURES as exc:
@@ -192,6 +193,17 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
             raise
         except TimeoutError as exc:
             raise _failure(exc, url, seconds) from exc
+
+    async def _verification(self, target: URL) -> ssl.SSLContext | bool:
+        """Return how to verify a host."""
+        if target.scheme != "https":
+            return True
+        if self.ssl_context is None:
+            # As of now: what the HTTP library made when it was imported does not know a store that was named since.
+            import ssl
+
+            self.ssl_context = await asyncio.to_thread(ssl.create_default_context)
+        return self.ssl_context
 
     @property
     def _open(self) -> bool:
@@ -205,7 +217,6 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
                 connector=aiohttp.TCPConnector(
                     limit=self.max_connections,
                     keepalive_timeout=PoolOptions().idle_seconds,
-                    ssl=True if self.ssl_context is None else self.ssl_context,
                 ),
                 # The time of a call is watched here, where progress is known.
                 timeout=_ANY_TIME,
