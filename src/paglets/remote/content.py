@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import queue
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
 from paglets.artifacts import ArtifactRef
+from paglets.artifacts.hashing import Digest
 from paglets.core.errors import TransferError
 
 __all__ = ["PIECE_BYTES", "ContentSink", "ContentSource", "local_path", "open_source"]
 
 # Large enough that calls do not count, small enough to stay in a cache between reading, hashing and sending.
 PIECE_BYTES: Final = 256 * 1024
-_THREAD_BYTES: Final = 4 * 1024 * 1024
-_PIECES_AHEAD: Final = 4
 
 
 def local_path(path: str | Path) -> Path:
@@ -34,47 +30,6 @@ def open_source(path: Path) -> BinaryIO:
         return path.open("rb", buffering=0)
     except OSError as exc:
         raise TransferError(f"Could not read {path}: {exc}") from exc
-
-
-class _Digest:
-    """Compute a SHA-256 beside the input and output of the calling thread.
-
-    Hashing costs about as much time as moving the bytes, and needs the interpreter for neither: from some size on it
-    runs on a thread of its own. Use it as a context, which ends that thread.
-    """
-
-    def __init__(self, size: int) -> None:
-        self._digest = hashlib.sha256()
-        self._pieces: queue.Queue[bytes | None] | None = None
-        self._thread: threading.Thread | None = None
-        if size >= _THREAD_BYTES:
-            self._pieces = queue.Queue(_PIECES_AHEAD)
-            self._thread = threading.Thread(target=self._work, args=(self._pieces,), name="paglets-hash", daemon=True)
-            self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self._pieces is not None and self._thread is not None:
-            self._pieces.put(None)
-            self._thread.join()
-            self._pieces = None
-
-    def update(self, piece: bytes) -> None:
-        """Take the next piece; wait while several are ahead."""
-        if self._pieces is None:
-            self._digest.update(piece)
-        else:
-            self._pieces.put(piece)
-
-    def hexdigest(self) -> str:
-        """Return the checksum of all pieces; call it after the end of the context."""
-        return self._digest.hexdigest()
-
-    def _work(self, pieces: queue.Queue[bytes | None]) -> None:
-        while (piece := pieces.get()) is not None:
-            self._digest.update(piece)
 
 
 class ContentSource:
@@ -98,7 +53,7 @@ class ContentSource:
             return
         # One behind: whoever has the last piece may ask for the checksum.
         last = b""
-        with _Digest(self.size) as digest:
+        with Digest(self.size) as digest:
             for piece in self._pieces():
                 digest.update(piece)
                 if last:
@@ -134,7 +89,7 @@ class ContentSink:
     def __init__(self, ref: ArtifactRef, stream: BinaryIO) -> None:
         self._ref = ref
         self._stream = stream
-        self._digest = _Digest(ref.size_bytes)
+        self._digest = Digest(ref.size_bytes)
         self._size = 0
 
     def __enter__(self) -> Self:
