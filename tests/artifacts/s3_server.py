@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from contextlib import suppress
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,12 @@ class S3Server:
         else:
             self.resume()
 
+    def close(self) -> None:
+        """End it for good."""
+        self.stop()
+        if "client" in vars(self):
+            self.client.close()
+
     def stop(self) -> None:
         """End it and wait for its end."""
         process, self._process = self._process, None
@@ -96,8 +103,9 @@ class S3Server:
             process.wait()
         process.stdout.close()
 
+    @cached_property
     def client(self) -> Any:
-        """Return a client of this bucket's owner, which the test closes."""
+        """A client of its owner, which is closed with it."""
         return botocore.session.Session().create_client(
             "s3",
             region_name="us-east-1",

@@ -74,7 +74,7 @@ def _configure(directory: Path, user: str, secret: str, ports: dict[str, int]) -
             "bulk": "",
             "slo": "",
             "copy": "",
-            "s3api": "s3_only = true\n",
+            "s3api": "s3_only = true\nmin_segment_size = 65536\n",
             "tempauth": f"user_{user} = {secret} .admin\n",
         }.items()
     )

@@ -28,19 +28,12 @@ class BlobBackend(Protocol):
         """Store a file as the blob of this checksum; it has the blob when this returns, and not before."""
         ...
 
-    def get(self, sha256: str, path: Path) -> int:
-        """Write a whole blob to a new file and return its size; the file is removed when this fails.
-
-        :raises NotFoundError: there is no such blob.
-        """
-        ...
-
     def read(self, sha256: str, start: int = 0, length: int | None = None) -> Generator[bytes, None, None]:
         """Give a part of a blob in pieces of at most 1 MB; None takes all from `start` on.
 
         Close the iterator, or take all of it.
 
-        :raises NotFoundError: while iterating; there is no such blob.
+        :raises NotStoredError: while iterating; there is no such blob.
         """
         ...
 

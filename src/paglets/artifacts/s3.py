@@ -11,8 +11,9 @@ import logging
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -21,10 +22,11 @@ from typing import Any, BinaryIO, Final, TypeVar
 import botocore.session
 from botocore.config import Config
 
+from paglets.artifacts.errors import NotStoredError, WrongContentError
 from paglets.artifacts.s3_bodies import FilePart, TimeBudget
 from paglets.artifacts.s3_errors import FOREIGN_ERRORS, keep_secrets_out_of_logs, meaning
 from paglets.artifacts.s3_location import S3Location
-from paglets.core.errors import HostError, NotFoundError, PagletError, StorageUnavailableError, TransferError
+from paglets.core.errors import HostError, PagletError, StorageUnavailableError
 
 __all__ = ["S3Backend"]
 
@@ -36,6 +38,7 @@ _PART_BYTES: Final = 32 * 1024 * 1024
 # Amazon takes ten times as many; some others do not.
 _MOST_PARTS: Final = 1000
 _AT_ONCE: Final = 4
+_STEP_BYTES: Final = 4 * 1024 * 1024
 _SHA256_DIGITS: Final = 64
 
 
@@ -50,7 +53,8 @@ class S3Backend:
     :param read_timeout: seconds without a byte after which a request is given up.
     :param attempts: how often a request is tried before it has failed.
     :param least_rate: bytes per second under which a transfer is given up as well, after `read_timeout`.
-    :param part_bytes: size of the parts of large objects; S3 wants 5 MB or more.
+    :param part_bytes: size of the parts in which large objects are written; S3 wants 5 MB or more.
+    :param step_bytes: size of the parts in which they are read, of which four are in memory for each reader.
     """
 
     def __init__(
@@ -63,6 +67,7 @@ class S3Backend:
         attempts: int = 3,
         least_rate: int = 64 * 1024,
         part_bytes: int = _PART_BYTES,
+        step_bytes: int = _STEP_BYTES,
     ) -> None:
         self._place = location
         self._prefix = f"{location.prefix}/{store_id}/" if location.prefix else f"{store_id}/"
@@ -71,6 +76,7 @@ class S3Backend:
         self._attempts = attempts
         self._least_rate = least_rate
         self._part_bytes = part_bytes
+        self._step_bytes = step_bytes
         self._lock = threading.Lock()
         self._client: Any = None
         self._closed = False
@@ -95,54 +101,44 @@ class S3Backend:
         if (found := self.size(sha256)) != size:
             raise StorageUnavailableError(f"{self._place} has {found} of {size} bytes of a blob just stored there")
 
-    def get(self, sha256: str, path: Path) -> int:
-        """Write a whole blob to a new file; see `BlobBackend`."""
-        size = self.size(sha256)
-        if size is None:
-            raise NotFoundError(f"{self._place} has no blob {sha256}")
-        try:
-            with path.open("xb", buffering=0) as stream:
-                self._get_in_parts(sha256, stream, size)
-        except BaseException:
-            path.unlink(missing_ok=True)
-            raise
-        return size
-
     def read(self, sha256: str, start: int = 0, length: int | None = None) -> Generator[bytes, None, None]:
-        """Give a part of a blob; see `BlobBackend`."""
+        """Give a part of a blob; see `BlobBackend`. What is large comes over several connections, 16 MB ahead."""
         if length is None:
             size = self.size(sha256)
             if size is None:
-                raise NotFoundError(f"{self._place} has no blob {sha256}")
+                raise NotStoredError(f"{self._place} has no blob {sha256}")
             length = max(0, size - start)
-        budget = self._budget(length)
         end = start + length
-        failures = 0
-        while start < end:
-            try:
-                for piece in self._pieces(sha256, start, end, budget):
-                    start += len(piece)
-                    failures = 0
-                    yield piece
-            except StorageUnavailableError:
-                # What has come is kept; a connection may break, but not again and again without a byte.
-                failures += 1
-                if failures == self._attempts or self._closed or budget.exhausted:
-                    raise
+        if length <= self._step_bytes:
+            yield from self._read_range(sha256, start, end)
+            return
+        ahead: deque[Future[bytes]] = deque()
+        try:
+            while ahead or start < end:
+                while start < end and len(ahead) < _AT_ONCE:
+                    step = min(self._step_bytes, end - start)
+                    ahead.append(self._submit(partial(self._read_step, sha256, start, start + step)))
+                    start += step
+                content = ahead.popleft().result()
+                for at in range(0, len(content), PIECE_BYTES):
+                    yield content[at : at + PIECE_BYTES]
+        finally:
+            for future in ahead:
+                future.cancel()
 
     def size(self, sha256: str) -> int | None:
         """Return the size of a blob or None; see `BlobBackend`."""
         key = self._key(sha256)
         try:
             return int(self._ask("look for a blob", "head_object", Key=key)["ContentLength"])
-        except NotFoundError:
+        except NotStoredError:
             # The answer has no body: it may be the bucket that is missing.
             self._ask("look for a blob", "list_objects_v2", Prefix=key, MaxKeys=1)
             return None
 
     def delete(self, sha256: str) -> None:
         """Remove a blob; see `BlobBackend`."""
-        with suppress(NotFoundError):
+        with suppress(NotStoredError):
             self._ask("delete a blob", "delete_object", Key=self._key(sha256))
 
     def blobs(self) -> Iterator[tuple[str, int]]:
@@ -172,7 +168,7 @@ class S3Backend:
                 further = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
             left = [entry for entry in found if entry["UploadId"] not in self._uploads]
         for entry in left:
-            with suppress(NotFoundError):
+            with suppress(NotStoredError):
                 self._ask("end an upload", "abort_multipart_upload", Key=entry["Key"], UploadId=entry["UploadId"])
         return len(left)
 
@@ -215,30 +211,30 @@ class S3Backend:
         answer = self._send("store a blob", "upload_part", body, Key=key, UploadId=upload, PartNumber=number)
         return {"PartNumber": number, "ETag": answer["ETag"]}
 
-    def _get_in_parts(self, sha256: str, stream: BinaryIO, size: int) -> None:
-        step = self._part_bytes
-        self._at_once(
-            [
-                partial(self._get_part, sha256, stream.fileno(), start, min(step, size - start))
-                for start in range(0, size, step)
-            ]
-        )
+    def _read_step(self, sha256: str, start: int, end: int) -> bytes:
+        return b"".join(self._read_range(sha256, start, end))
 
-    def _get_part(self, sha256: str, descriptor: int, start: int, length: int) -> None:
-        with closing(self.read(sha256, start, length)) as pieces:
-            for piece in pieces:
-                view = memoryview(piece)
-                while view:
-                    written = os.pwrite(descriptor, view, start)
-                    start += written
-                    view = view[written:]
+    def _read_range(self, sha256: str, start: int, end: int) -> Generator[bytes, None, None]:
+        budget = self._budget(end - start)
+        failures = 0
+        while start < end:
+            try:
+                for piece in self._pieces(sha256, start, end, budget):
+                    start += len(piece)
+                    failures = 0
+                    yield piece
+            except StorageUnavailableError:
+                # What has come is kept; a connection may break, but not again and again without a byte.
+                failures += 1
+                if failures == self._attempts or self._closed or budget.exhausted:
+                    raise
 
     def _pieces(self, sha256: str, start: int, end: int, budget: TimeBudget) -> Generator[bytes, None, None]:
         answer = self._ask("read a blob", "get_object", Key=self._key(sha256), Range=f"bytes={start}-{end - 1}")
         left = end - start
         with closing(answer["Body"]) as body:
             if int(answer["ContentLength"]) != left:
-                raise TransferError(
+                raise WrongContentError(
                     f"{self._place} has {answer['ContentLength']} of the {left} bytes asked for of blob {sha256}"
                 )
             while left:
@@ -257,8 +253,7 @@ class S3Backend:
     def _at_once(self, jobs: Sequence[Callable[[], T]]) -> list[T]:
         if len(jobs) == 1:
             return [jobs[0]()]
-        self._connected()  # says so when this is closed
-        futures = [self._threads.submit(job) for job in jobs]
+        futures = [self._submit(job) for job in jobs]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
             return [future.result() for future in futures if future.done()]
@@ -266,6 +261,10 @@ class S3Backend:
             for future in futures:
                 future.cancel()
             wait(futures)
+
+    def _submit(self, job: Callable[[], T]) -> Future[T]:
+        self._connected()  # says so when this is closed
+        return self._threads.submit(job)
 
     # requests
 

@@ -12,13 +12,8 @@ from botocore import exceptions as foreign
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as LateError
 
-from paglets.core.errors import (
-    InsufficientStorageError,
-    NotFoundError,
-    PagletError,
-    StorageUnavailableError,
-    TransferError,
-)
+from paglets.artifacts.errors import NotStoredError, WrongContentError
+from paglets.core.errors import InsufficientStorageError, PagletError, StorageUnavailableError
 
 __all__ = ["FOREIGN_ERRORS", "keep_secrets_out_of_logs", "meaning"]
 
@@ -83,11 +78,11 @@ def keep_secrets_out_of_logs() -> None:
 
 def _answered(code: str, doing: str, place: str) -> PagletError:
     if code in _ABSENT:
-        return NotFoundError(f"Could not {doing} in {place}: there is nothing under its checksum")
+        return NotStoredError(f"Could not {doing} in {place}: there is nothing under its checksum")
     if code in _NO_ROOM:
         return InsufficientStorageError(f"Could not {doing} in {place}: it has no room ({code})")
     if code in _SHORT:
-        return TransferError(f"Could not {doing} in {place}: the object is shorter than the blob")
+        return WrongContentError(f"Could not {doing} in {place}: the object is shorter than the blob")
     if code == "NoSuchBucket":
         why = "there is no such bucket; create it first"
     elif code in _REFUSED:
