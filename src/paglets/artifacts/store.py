@@ -262,6 +262,14 @@ class ArtifactStore:
         """
         return self.blobs.received(upload)
 
+    def forget_upload(self, upload: str) -> None:
+        """Give up an upload with what has arrived of it, and its room in the quota; one not known is no error.
+
+        :raises UploadConflictError: its connection is ending at this very moment.
+        :raises TransferError: the key is malformed.
+        """
+        self._uploads.forget(upload)
+
     # what is here
 
     def ref(self, artifact_id: str) -> ArtifactRef:

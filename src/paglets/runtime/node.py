@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paglets.artifacts import PagletFileRef
+from paglets.artifacts.store import ArtifactStore
 from paglets.core.context import same_url
 from paglets.core.errors import (
     ConflictError,
@@ -39,6 +40,7 @@ from paglets.runtime.agents import AgentEntry, Delivery, SelfCall
 from paglets.runtime.arrival import ArrivalDesk
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.checkpoints import Checkpointer
+from paglets.runtime.content_threads import ContentThreads
 from paglets.runtime.dead_letters import DeadLetterDesk
 from paglets.runtime.departure import DepartureDesk
 from paglets.runtime.files import FileDesk
@@ -72,6 +74,7 @@ class NodePorts:
     health: Callable[[], dict[str, Any]]
     git_update: Callable[[dict[str, Any]], dict[str, Any]]
     storage_quota_bytes: int | None
+    artifacts: ArtifactStore
 
 
 class Node:
@@ -81,6 +84,9 @@ class Node:
         self.kernel = kernel
         self.ports = ports
         self.files = FileDesk(kernel.config.directory)
+        self.artifacts = ports.artifacts
+        self.blobs = ports.artifacts.blobs
+        self.content = ContentThreads(kernel.config.name)
         self.timers = Timekeeper(kernel)
         self.dormitory = Dormitory(kernel, self.files, self.timers)
         self.views = Views(kernel, self.dormitory)
@@ -213,6 +219,7 @@ class Node:
         self.departures.cancel_all("the host is shutting down")
         await self.kernel.close()
         self._movers.shutdown(wait=False, cancel_futures=True)
+        await self.content.close()
 
     # --- lifecycle ----------------------------------------------------------------------------------------------------
 
