@@ -303,9 +303,9 @@ def test_a_dead_server_stores_nothing_and_is_used_again_later(mortal: Place, tmp
         backend.put(sha256, path)
         mortal.server.kill()
         other, other_path, _ = blob(tmp_path, 2000, seed=2)
-        with pytest.raises(StorageUnavailableError, match="cannot be reached"):
+        with pytest.raises(StorageUnavailableError, match=r"cannot be reached|too slow"):
             backend.put(other, other_path)
-        with pytest.raises(StorageUnavailableError, match="cannot be reached"):
+        with pytest.raises(StorageUnavailableError, match=r"cannot be reached|too slow"):
             list(backend.read(sha256))
 
         mortal.server.start()

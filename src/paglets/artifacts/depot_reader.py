@@ -62,10 +62,17 @@ class DepotReader(io.RawIOBase):
             self._position = position
         return position
 
-    def expect(self, count: int) -> None:
-        """Know that no more than so many bytes will be read from here on, so that no more are asked for."""
+    def begin(self, start: int, end: int) -> None:
+        """Have reads begin and end at these bytes, and wait for the first of them.
+
+        :raises NotStoredError: the backend does not have the content any more.
+        :raises WrongContentError: it has another content.
+        :raises StorageUnavailableError: it cannot be reached.
+        """
         self._leave()
-        self._end = min(self._size, self._position + count)
+        self._position, self._end = min(start, self._size), min(end, self._size)
+        if self._position < self._end:
+            self._rest = memoryview(self._next())
 
     def fetch(self) -> None:
         """Bring all of it into the cache, however large it is; read nothing before or after.

@@ -63,7 +63,7 @@ class S3Backend:
         store_id: str,
         *,
         connect_timeout: float = 5.0,
-        read_timeout: float = 30.0,
+        read_timeout: float = 20.0,
         attempts: int = 3,
         least_rate: int = 64 * 1024,
         part_bytes: int = _PART_BYTES,
@@ -79,7 +79,7 @@ class S3Backend:
         self._step_bytes = step_bytes
         self._lock = threading.Lock()
         self._client: Any = None
-        self._closed = False
+        self._closed = threading.Event()
         self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="paglets-s3")
         self._uploads: set[str] = set()
         self._begin_upload = threading.Lock()
@@ -174,8 +174,8 @@ class S3Backend:
 
     def close(self) -> None:
         """Let go of everything; see `BlobBackend`."""
+        self._closed.set()
         with self._lock:
-            self._closed = True
             client, self._client = self._client, None
         self._threads.shutdown(cancel_futures=True)
         if client is not None:
@@ -226,7 +226,7 @@ class S3Backend:
             except StorageUnavailableError:
                 # What has come is kept; a connection may break, but not again and again without a byte.
                 failures += 1
-                if failures == self._attempts or self._closed or budget.exhausted:
+                if failures == self._attempts or budget.exhausted:
                     raise
 
     def _pieces(self, sha256: str, start: int, end: int, budget: TimeBudget) -> Generator[bytes, None, None]:
@@ -284,8 +284,7 @@ class S3Backend:
 
     def _connected(self) -> Any:
         with self._lock:
-            if self._closed:
-                raise HostError(f"{self._place} is closed, as its host is")
+            self._check_open()
             if self._client is None:
                 self._client = self._connect()
             return self._client
@@ -293,6 +292,8 @@ class S3Backend:
     def _connect(self) -> Any:
         keep_secrets_out_of_logs()
         session = botocore.session.Session()
+        # A request that failed is not tried again while the host stops.
+        session.register("before-send.s3", self._check_open)
         region = self._place.region or session.get_config_variable("region") or os.environ.get("AWS_REGION")
         return session.create_client(
             "s3",
@@ -316,4 +317,8 @@ class S3Backend:
         return f"{self._prefix}{sha256[:2]}/{sha256}"
 
     def _budget(self, size: int) -> TimeBudget:
-        return TimeBudget(self._read_timeout + size / self._least_rate, str(self._place))
+        return TimeBudget(self._read_timeout + size / self._least_rate, str(self._place), self._closed)
+
+    def _check_open(self, **_about: Any) -> None:
+        if self._closed.is_set():
+            raise HostError(f"{self._place} is closed, as its host is")

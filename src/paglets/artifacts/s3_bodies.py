@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import time
 from typing import Any, BinaryIO
 
@@ -16,16 +17,18 @@ class TimeBudget:
     """The seconds that a transfer may spend on waiting, so that one which trickles ends too.
 
     :param place: where it goes, for the error.
+    :param over: set when every transfer is to end.
     """
 
-    def __init__(self, seconds: float, place: str) -> None:
+    def __init__(self, seconds: float, place: str, over: threading.Event) -> None:
         self._left = seconds
         self._place = place
+        self._over = over
 
     @property
     def exhausted(self) -> bool:
         """Whether more was spent than there was."""
-        return self._left < 0
+        return self._left < 0 or self._over.is_set()
 
     def spend(self, seconds: float) -> None:
         """Take time off the budget.
@@ -38,6 +41,8 @@ class TimeBudget:
 
     def error(self) -> StorageUnavailableError:
         """Return what to raise when it is exhausted."""
+        if self._over.is_set():
+            return StorageUnavailableError(f"{self._place} is not used any more: the host stops")
         return StorageUnavailableError(f"{self._place} is too slow; try again later")
 
 

@@ -83,6 +83,11 @@ class ArtifactStore:
         self._catalogue = self._registry.catalogue
 
     @property
+    def remote(self) -> bool:
+        """Return whether contents are kept on another machine, so that creating and deleting wait for the network."""
+        return self._depot is not None
+
+    @property
     def host_url(self) -> str:
         """Return the address that references name, without a slash at the end."""
         return self._catalogue.host_url

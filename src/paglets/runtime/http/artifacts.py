@@ -16,6 +16,7 @@ from litestar.types import ASGIApp
 
 from paglets.artifacts import ArtifactRef
 from paglets.artifacts.compression import Decompressor
+from paglets.artifacts.depot_reader import DepotReader
 from paglets.artifacts.errors import NotStoredError, WrongContentError
 from paglets.artifacts.store import ArtifactStore
 from paglets.artifacts.upload import ArtifactWriter
@@ -115,7 +116,7 @@ async def store_artifact(
         writer: ArtifactWriter = await node.content.move(begin)
         most = node.artifacts.max_artifact_bytes or _LARGEST
         await fill(request, writer, node.content, (most if total is None else total) - offset)
-        ref = (await node.content.move(writer.finish)).ref
+        ref = (await node.content.alter(node.artifacts, writer.finish)).ref
         finished.add(upload, ref)
         return {"artifact": ref.to_wire()}
 
@@ -248,7 +249,7 @@ async def metadata(request: JsonRequest, artifact_id: ArtifactId) -> Answer:
 async def delete_artifact(request: JsonRequest, artifact_id: ArtifactId) -> Answer:
     """Delete it; one that is not there is no error."""
     node = node_of(request)
-    await node.content.look(node.artifacts.delete, artifact_id)
+    await node.content.alter(node.artifacts, node.artifacts.delete, artifact_id)
     return answer({"ok": True})
 
 
@@ -299,6 +300,9 @@ async def content_answer(request: JsonRequest, artifact_id: str) -> ASGIApp:
         except UnsatisfiableError:
             stream.close()
             return _unsatisfiable(ref, headers)
+        if isinstance(stream, DepotReader) and request.method != HttpMethod.HEAD:
+            start, end = part or (0, ref.size_bytes)
+            await node.content.reach(stream.begin, start, end)
         return ContentAnswer(node.content, stream, ref.size_bytes, part, headers)
     except BaseException:
         stream.close()
