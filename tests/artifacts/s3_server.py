@@ -82,6 +82,16 @@ class S3Server:
         else:
             self.resume()
 
+    def make_bucket(self) -> None:
+        """Create the bucket of the tests."""
+        self.client.create_bucket(Bucket=BUCKET)
+
+    def objects(self, prefix: str = "") -> dict[str, int]:
+        """Return the sizes of all objects whose key begins so."""
+        found = self.client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+        assert not found["IsTruncated"]
+        return {entry["Key"]: entry["Size"] for entry in found.get("Contents", ())}
+
     def close(self) -> None:
         """End it for good."""
         self.stop()

@@ -22,7 +22,7 @@ from paglets.artifacts.errors import NotStoredError, WrongContentError
 from paglets.artifacts.s3 import S3Backend
 from paglets.artifacts.s3_location import S3Location
 from paglets.core.errors import HostError, StorageUnavailableError
-from tests.artifacts.s3_server import BUCKET, CREDENTIALS, SECRET, S3Server, require_swift
+from tests.artifacts.s3_server import BUCKET, SECRET, S3Server
 
 MB = 1024 * 1024
 # As small as the server is told to accept.
@@ -30,26 +30,7 @@ PART = 128 * 1024
 IMPATIENT: dict[str, Any] = {"connect_timeout": 0.5, "read_timeout": 0.5, "attempts": 2}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    require_swift()
-    running = S3Server(tmp_path_factory.mktemp("s3") / "swift")
-    running.start()
-    try:
-        running.client.create_bucket(Bucket=BUCKET)
-        yield running
-    finally:
-        running.close()
-
-
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name, value in CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+pytestmark = pytest.mark.usefixtures("credentials")
 
 
 class Place:
@@ -86,12 +67,10 @@ def backend(place: Place) -> Iterator[S3Backend]:
 
 
 @pytest.fixture
-def mortal(place: Place) -> Iterator[Place]:
+def mortal_place(mortal: S3Server, place: Place) -> Place:
     """Give a place whose server the test may kill or pause."""
-    try:
-        yield place
-    finally:
-        place.server.revive()
+    assert place.server is mortal
+    return place
 
 
 class Listener:
@@ -297,44 +276,44 @@ def test_credentials_come_from_the_shared_file_as_well(
         assert backend.size("0" * 64) is None
 
 
-def test_a_dead_server_stores_nothing_and_is_used_again_later(mortal: Place, tmp_path: Path) -> None:
+def test_a_dead_server_stores_nothing_and_is_used_again_later(mortal_place: Place, tmp_path: Path) -> None:
     sha256, path, content = blob(tmp_path, 1000)
-    with mortal.opened(**IMPATIENT) as backend:
+    with mortal_place.opened(**IMPATIENT) as backend:
         backend.put(sha256, path)
-        mortal.server.kill()
+        mortal_place.server.kill()
         other, other_path, _ = blob(tmp_path, 2000, seed=2)
         with pytest.raises(StorageUnavailableError, match=r"cannot be reached|too slow"):
             backend.put(other, other_path)
         with pytest.raises(StorageUnavailableError, match=r"cannot be reached|too slow"):
             list(backend.read(sha256))
 
-        mortal.server.start()
+        mortal_place.server.start()
         assert b"".join(backend.read(sha256)) == content
         assert list(backend.blobs()) == [(sha256, 1000)]
 
 
-def test_a_server_that_dies_in_the_middle_shows_no_half_object(mortal: Place, tmp_path: Path) -> None:
+def test_a_server_that_dies_in_the_middle_shows_no_half_object(mortal_place: Place, tmp_path: Path) -> None:
     sha256, path, content = blob(tmp_path, 3 * PART)
-    with mortal.opened(**IMPATIENT) as backend:
+    with mortal_place.opened(**IMPATIENT) as backend:
         sent = threading.Lock()
 
         def die_with_the_second_part(**_about: Any) -> None:
             with sent:
                 count.append(1)
                 if len(count) == 2:
-                    mortal.server.kill()
+                    mortal_place.server.kill()
 
         count: list[int] = []
         backend._connected().meta.events.register("before-send.s3.UploadPart", die_with_the_second_part)
         with pytest.raises(StorageUnavailableError):
             backend.put(sha256, path)
 
-        mortal.server.start()
+        mortal_place.server.start()
         assert backend.size(sha256) is None
         assert list(backend.blobs()) == []
-        assert len(mortal.uploads()) == 1
+        assert len(mortal_place.uploads()) == 1
         assert backend.sweep() == 1
-        assert mortal.uploads() == []
+        assert mortal_place.uploads() == []
         assert backend.sweep() == 0
 
         backend.put(sha256, path)
@@ -402,18 +381,18 @@ def test_bytes_that_change_on_the_way_are_refused_by_the_server(backend: S3Backe
     assert backend.size(sha256) is None
 
 
-def test_a_server_that_does_not_answer_is_given_up(mortal: Place, tmp_path: Path) -> None:
+def test_a_server_that_does_not_answer_is_given_up(mortal_place: Place, tmp_path: Path) -> None:
     sha256, path, _ = blob(tmp_path, 1000)
-    with mortal.opened(**IMPATIENT) as backend:
+    with mortal_place.opened(**IMPATIENT) as backend:
         backend.put(sha256, path)
-        mortal.server.pause()
+        mortal_place.server.pause()
         try:
             with pytest.raises(StorageUnavailableError, match=r"in time|too slow"):
                 backend.put(sha256, path)
             with pytest.raises(StorageUnavailableError, match=r"in time"):
                 list(backend.read(sha256, 0, 1000))
         finally:
-            mortal.server.resume()
+            mortal_place.server.resume()
 
 
 def test_a_server_that_trickles_is_given_up() -> None:
