@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import random
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from paglets.core.errors import HostError, PagletError, StorageUnavailableError
 from paglets.remote.client import HostClient
 from paglets.runtime.host import Host
 from tests.artifacts.s3_server import BUCKET, SECRET, S3Server
-from tests.support import HostFactory
+from tests.support import HostFactory, eventually
 
 pytestmark = pytest.mark.usefixtures("credentials")
 MB = 1024 * 1024
@@ -126,6 +128,39 @@ def test_a_dead_server_refuses_uploads_and_nothing_is_left(
     assert len(server_objects := mortal.objects(prefix)) == 1, server_objects
     assert asked(host, ref.artifact_id)[0] == 200
     client.upload_artifact(host.address, other)
+
+
+def test_who_does_not_wait_for_the_bucket_hears_of_the_same_artifact_later(
+    hosts: HostFactory, mortal: S3Server, place: str, client: HostClient
+) -> None:
+    host = hosts(artifact_store=place)
+    content = random.Random(1).randbytes(MB)
+    key = "0123456789abcdef" * 2
+    answers: list[Any] = []
+
+    def send(offset: int) -> threading.Thread:
+        def work() -> None:
+            connection = http.client.HTTPConnection(host.public_host, host.port, timeout=60)
+            with closing(connection):
+                url = f"/artifacts?upload={key}&size={MB}&offset={offset}"
+                connection.request("POST", url, body=content[offset:])
+                answers.append(json.loads(connection.getresponse().read()))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        return thread
+
+    mortal.pause()
+    impatient = send(0)
+    url = f"{host.address}/artifacts/uploads/{key}"
+    eventually(lambda: client.get_json(url)["offset"] == MB, "the upload is all there")
+    again = send(MB)
+    mortal.resume()
+    for thread in (impatient, again):
+        thread.join()
+    assert answers[0]["artifact"] == answers[1]["artifact"]
+    assert len(client.list_artifacts(host.address)) == 1
+    assert client.get_json(url)["offset"] == MB
 
 
 def test_wrong_bytes_in_the_bucket_never_arrive_whole(

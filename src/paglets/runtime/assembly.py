@@ -148,7 +148,7 @@ class Assembly:
         store = self.node.artifacts
         while True:
             try:
-                await self.node.content.alter(store, store.cleanup_temporary)
+                await self.node.content.with_store(store, store.cleanup_temporary)
             except TransferError as exc:
                 self.emit("artifact-fault", error=str(exc))
             while store.problems:

@@ -45,8 +45,8 @@ class ContentThreads:
         """Do something that waits for storage on another machine; otherwise like :meth:`look`."""
         return await self._run(self._far, partial(work, *args, **keywords))
 
-    async def alter(self, store: ArtifactStore, work: Callable[..., T], *args: object, **keywords: object) -> T:
-        """Add to a store of artifacts or take from it, which is far away or a matter of this disk."""
+    async def with_store(self, store: ArtifactStore, work: Callable[..., T], *args: object, **keywords: object) -> T:
+        """Do something with the contents of a store, which are far away or on this disk."""
         run = self.reach if store.remote else self.move
         return await run(work, *args, **keywords)
 
