@@ -60,7 +60,7 @@ def _clean(host: Host) -> Iterator[None]:
     assert files_of(host) == []
 
 
-@pytest.mark.parametrize("size", [0, 1, 70_000, LARGE])
+@pytest.mark.parametrize("size", [1, 70_000, LARGE])
 def test_what_is_missing_is_brought_and_kept(host: Host, size: int) -> None:
     content, other = os.urandom(size), os.urandom(10)
     assert missing(host, content, other) == [[sha256_of(content), 0], [sha256_of(other), 0]]
@@ -101,9 +101,6 @@ def test_what_is_wrong_is_not_kept(host: Host, damage: str) -> None:
     body = {"other": content[::-1], "short": content[1:], "long": content + b"x"}[damage]
     reply = bring(host, content, body=body)
     assert (reply.status, reply.error) == (400, "TransferError")
-    if damage == "short":
-        # It may be the beginning of it.
-        host.blobs.forget(sha256_of(content))
     assert files_of(host) == []
 
 
@@ -164,9 +161,8 @@ def test_blobs_that_make_no_sense(host: Host, path: str) -> None:
 def test_the_key_is_asked_for(hosts: HostFactory) -> None:
     host = hosts(api_key="secret")
     with Wire(host.address) as wire:
-        wire.send(
-            b"PUT /blobs/%b?holder=h&size=9 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n" % (b"0" * 64)
-        )
+        target = f"/blobs/{'0' * 64}?holder=h&size=9"
+        wire.send(f"PUT {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n".encode())
         refused_and_closed(wire.reply(), 401)
 
 
