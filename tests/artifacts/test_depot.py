@@ -167,6 +167,18 @@ def test_a_content_that_is_gone_is_no_reason_to_forget_the_artifact(tmp_path: Pa
     assert store.list()
 
 
+def test_an_upload_brings_back_what_somebody_removed(tmp_path: Path, backend: MemoryBackend) -> None:
+    store = opened(tmp_path, backend)
+    content = noise(100)
+    first = made(store, content)
+    forget(store)
+    for left in ({}, dict.fromkeys(backend.objects, content[:50])):
+        backend.objects = left
+        made(store, content)
+        forget(store)
+        assert content_of(store, first) == content
+
+
 def test_a_path_is_fetched_and_stays(tmp_path: Path, backend: MemoryBackend) -> None:
     store = opened(tmp_path, backend, cache=0)
     content = noise(3 * PIECE)

@@ -70,7 +70,8 @@ class Depot:
         with self.locked(sha256):
             fresh = not self.has(sha256)
             try:
-                if fresh:
+                # Somebody else may have removed what is known to be there; a new upload is the chance to mend that.
+                if fresh or self.backend.size(sha256) != path.stat().st_size:
                     self.backend.put(sha256, path)
                 yield
             except BaseException:
