@@ -19,6 +19,7 @@ from paglets.artifacts import (
     registered_name,
     registered_path,
 )
+from paglets.artifacts.backends import artifact_place
 from paglets.artifacts.blobs import BlobStore
 from paglets.artifacts.compression import encodings
 from paglets.artifacts.store import ArtifactStore
@@ -141,6 +142,8 @@ class Host:
         None for as long as he waits.
     :param relay_queue_limit: requests that may be under way to one connected host.
     :param persistence_dir: where everything durable is kept; ``~/.paglets/hosts/<name>`` by default.
+    :param artifact_store: where artifacts are kept: a directory, or `s3://BUCKET[/PREFIX][?endpoint=URL][&region=NAME]`,
+        for which `artifacts` in the host's directory is the cache; that directory by default.
     :param artifact_max_bytes: the most bytes of one artifact; None and 0 are unlimited.
     :param artifact_storage_quota_bytes: the most bytes of all artifacts and of what is being received; None is
         unlimited.
@@ -176,6 +179,7 @@ class Host:
         mesh_offline_after: float = 10.0,
         persistence_dir: str | Path | None = None,
         persistent_storage_quota_bytes: int | None = DEFAULT_PERSISTENT_STORAGE_QUOTA_BYTES,
+        artifact_store: str | Path | None = None,
         artifact_max_bytes: int | None = DEFAULT_ARTIFACT_MAX_BYTES,
         artifact_storage_quota_bytes: int | None = DEFAULT_ARTIFACT_STORAGE_QUOTA_BYTES,
         artifact_spool_ttl_seconds: float = DEFAULT_ARTIFACT_SPOOL_TTL_SECONDS,
@@ -223,6 +227,7 @@ class Host:
         self.host_properties = cleaned_properties(properties)
         self.persistence_dir = host_directory(name, persistence_dir)
         self.persistent_storage_quota_bytes = persistent_storage_quota_bytes
+        self.artifact_place = None if artifact_store is None else artifact_place(str(artifact_store))
         self.artifact_max_bytes = max(0, artifact_max_bytes or 0)
         self.artifact_storage_quota_bytes = (
             None if artifact_storage_quota_bytes is None else max(0, artifact_storage_quota_bytes)
@@ -394,6 +399,7 @@ class Host:
             "auto_update_from_git": False,
             "auto_update_restart_scheduled": False,
             "encodings": encodings(),
+            **({"draining": True} if self._assembly is not None and self._assembly.kernel.draining else {}),
         }
 
     def list_hosts(self, *, online_only: bool = False, include_self: bool = True) -> list[HostRef]:
@@ -606,6 +612,27 @@ class Host:
         """Pull a paglet from another host to this one."""
         node = self._node
         return self._proxy(self._wait(lambda: node.retract_from(remote_host_url, agent_id)))
+
+    def drain(self, to: Sequence[str] | None = None, *, timeout: float = 30.0) -> dict[str, Any]:
+        """Begin to move every paglet to other hosts, or to put it to sleep, and take nothing new in.
+
+        :param to: names or URLs of the hosts that take them; None for all others that are online, nobody to move none.
+        :param timeout: seconds that one paglet may take for each step.
+        :return: how far it is, as `drain_status` does; it goes on in the background.
+        :raises ConflictError: a drain is under way.
+        """
+        node = self._node
+        return self._wait(lambda: _on_loop(lambda: node.drain.begin(to, timeout)))
+
+    def undrain(self) -> dict[str, Any]:
+        """Take paglets in again, and see to the messages and timers that have waited."""
+        node = self._node
+        return self._wait(node.drain.undo)
+
+    def drain_status(self) -> dict[str, Any]:
+        """Return ``draining``, ``running``, ``total``, and in ``moved``, ``asleep``, ``stayed`` what became of whom."""
+        node = self._node
+        return self._wait(lambda: _on_loop(node.drain.status))
 
     def deactivate(self, agent_id: str, request: DeactivationRequest | None = None) -> PagletProxy:
         """Store a paglet on disk and end its process."""
@@ -885,3 +912,7 @@ def creation(agent_cls: type[Paglet[Any]], state: PagletState | None) -> tuple[s
     for name in names:
         check_importable(name)
     return *names, Attachment.of(encode_blob(value).segments)
+
+
+async def _on_loop(call: Callable[[], T]) -> T:
+    return call()

@@ -35,6 +35,11 @@ ANSWER_SENT = "paglets.answer_sent"
 UPGRADE = "paglets.upgrade"
 
 
+#: For how long, and how many bytes, a client is heard out that was answered before the end of its body.
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 16 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
     """How slow a client may be with a body."""
@@ -55,6 +60,8 @@ class ExtendedHttpProtocol(HttpToolsProtocol):
         self._direct: tuple[RequestResponseCycle, Callable[[bytes], bool]] | None = None
         self._passage: Passage | None = None
         self._successor: asyncio.Protocol | None = None
+        self._lingering: asyncio.TimerHandle | None = None
+        self._lingered = 0
 
     def extensions_of(self, cycle: RequestResponseCycle) -> Any:
         """Return what belongs into the scope of a request."""
@@ -99,10 +106,17 @@ class ExtendedHttpProtocol(HttpToolsProtocol):
             self._passage.cut()
         if self._successor is not None:
             self._successor.connection_lost(exc)
+        if self._lingering is not None:
+            self._lingering.cancel()
         super().connection_lost(exc)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
+        if self._lingering is not None:
+            self._lingered += len(body)
+            if self._lingered > LINGER_BYTES:
+                self.transport.close()
+            return
         direct = self._direct
         if direct is None or direct[0] is not self.cycle or self.cycle.response_complete:
             super().on_body(body)
@@ -137,9 +151,19 @@ class ExtendedHttpProtocol(HttpToolsProtocol):
 
     def _end_answer(self, cycle: RequestResponseCycle) -> None:
         cycle.message_event.set()
-        if not cycle.keep_alive:
+        if cycle.keep_alive or self.transport.is_closing():
+            cycle.on_response()
+        elif cycle.more_body and self.transport.can_write_eof():
+            cycle.on_response()
+            self._linger()
+        else:
             self.transport.close()
-        cycle.on_response()
+            cycle.on_response()
+
+    def _linger(self) -> None:
+        """Let a client find the answer that is still sending: closing now would make the system throw it away."""
+        self.transport.write_eof()
+        self._lingering = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _hand_over(self, cycle: RequestResponseCycle, successor: asyncio.Protocol) -> bool:
         """Let another protocol have the connection. What came of it until now was this request and nothing else."""
