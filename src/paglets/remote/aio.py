@@ -24,6 +24,7 @@ from paglets.remote.content import PIECE_BYTES
 from paglets.remote.exchanges import split_url
 from paglets.remote.idle import PoolOptions
 from paglets.remote.pursuit import NotConnectedError
+from paglets.remote.shortcut import Shortcut
 from paglets.remote.whereabouts import learn_creation
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = ["AsyncHostClient", "AsyncPagletCalls", "AsyncPagletProxy"]
 
 _FAILURES: Final = (aiohttp.ClientError, OSError, UnicodeError)
 _ANY_TIME: Final = aiohttp.ClientTimeout(total=None)
+_NO_HEADERS: Final[dict[str, str]] = {}
 _JSON: Final = {"Content-Type": "application/json"}
 
 
@@ -66,6 +68,8 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
         self.max_response_bytes = max_response_bytes
         self.max_connections = max_connections
         self.ssl_context = ssl_context
+        self.shortcut: Shortcut | None = None
+        """Another way for some of the requests."""
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -161,11 +165,11 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
         """Send a request and give the response, and what starts the time anew when some of a stream has come."""
         seconds = self.timeout if timeout is None else timeout
         session = self._open_session()
-        target = _target(url)
+        target, host = _target(url, self.shortcut)
         fields: dict[str, str] = {}
         if body is None or isinstance(body, bytes):
             fields, seconds = requests.relay_terms(url, seconds)
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **fields, **headers}
+        headers = {"Accept": "application/json", "Accept-Encoding": "identity", **host, **fields, **headers}
         if self.api_key:
             headers["Authorization"] = f"Bearer {requests.checked_key(self.api_key)}"
         try:
@@ -228,12 +232,17 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
         return self._session
 
 
-def _target(url: str) -> URL:
+def _target(url: str, shortcut: Shortcut | None) -> tuple[URL, dict[str, str]]:
+    """Return where a request goes, and the Host header where that is not what the URL says."""
     try:
         origin, authority, target = split_url(url)
     except ValueError as exc:
         raise RemoteHostError(f"Could not reach {url}: {exc}") from exc
-    return URL(f"{origin.scheme}://{authority}{target}", encoded=True)
+    if shortcut is not None and shortcut.covers(origin, target):
+        way = shortcut.way
+        name = f"[{way.host}]" if ":" in way.host else way.host
+        return URL(f"{way.scheme}://{name}:{way.port}{target}", encoded=True), {"Host": authority}
+    return URL(f"{origin.scheme}://{authority}{target}", encoded=True), _NO_HEADERS
 
 
 def _failure(exc: Exception, url: str, seconds: float) -> RemoteHostError:

@@ -13,13 +13,14 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from paglets.remote.content import FileBody
 from paglets.remote.idle import IdleConnections, Origin, PoolOptions
 from paglets.remote.responses import BodyTooLargeError, ProtocolError, Response
+from paglets.remote.shortcut import Shortcut
 from paglets.remote.sockets import Connection, ConnectTimeoutError, Deadline, NotSentError, open_socket
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class ConnectionPool:
     def __init__(self, options: PoolOptions | None = None, *, ssl_context: ssl.SSLContext | None = None) -> None:
         self.options = options or PoolOptions()
         self._ssl_context = ssl_context
+        self.shortcut: Shortcut | None = None
+        """Another way for some of the requests."""
         self._lock = threading.Lock()
         self._idle = IdleConnections(self.options)
         self._closed = False
@@ -107,6 +110,9 @@ class ConnectionPool:
         Raises `NotSentError` and `ConnectTimeoutError` where nothing of the request was sent, otherwise `OSError`
         (connection lost), `TimeoutError`, `ProtocolError`, and whatever an iterable body raises.
         """
+        shortcut = self.shortcut
+        if shortcut is not None and shortcut.covers(request.origin, request.head.split(b" ", 2)[1].decode("ascii")):
+            request = replace(request, origin=shortcut.way)
         connection = self._take(request.origin) or self._open(request.origin, deadline)
         try:
             return self._exchange_on(connection, request, deadline)

@@ -26,7 +26,7 @@ from paglets.runtime.launch import default_launcher
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.loop import LoopThread
 from paglets.runtime.node import Node, NodePorts
-from paglets.runtime.options import Binding
+from paglets.runtime.options import Binding, own_shortcut
 from paglets.runtime.relay.wiring import Relay
 from paglets.serialization.blob import encode_blob
 from paglets.serialization.names import ClassPolicy, qualified_name
@@ -142,6 +142,8 @@ class Assembly:
         if host.connect_to is None:
             self._server = HttpServer(served, sockets)
             await self._server.start()
+            shortcut = own_shortcut(host.public_url, host.bind_host, host.port)
+            host.client.connections.shortcut = self._words.shortcut = shortcut
         else:
             self._relay.connect(served)
         self._served = True
@@ -169,12 +171,11 @@ class Assembly:
 
     def _policy(self) -> Callable[[], GuardPolicy]:
         host = self._host
-        # Over a link come requests that name the hub, their path without its prefix.
-        parts = urlsplit(host.public_url or host.connect_to or "")
+        parts = urlsplit(host.public_url or "")
         policy = GuardPolicy(
             api_key=host.api_key,
             host_names=own_host_names(*host.bind_hosts, host.public_host, parts.hostname or ""),
-            path_prefix="" if host.public_url is None else parts.path.rstrip("/"),
+            path_prefix=parts.path.rstrip("/"),
         )
         return lambda: policy
 
@@ -251,6 +252,7 @@ class Assembly:
         await self._relay.stop(GRACEFUL_SECONDS)
         if self._server is not None:
             await self._server.stop()
+        self._host.client.connections.shortcut = None
         await self._words.aclose()
         # Last: what the end of a request leaves behind is removed on these threads.
         await self.node.content.close()

@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 
 from paglets.core.errors import HostError
 from paglets.persistence.directory import safe_host_name
+from paglets.remote.exchanges import split_url
+from paglets.remote.idle import Origin
 from paglets.remote.lan import lan_address
+from paglets.remote.shortcut import Shortcut
 
 DEFAULT_PERSISTENCE_ROOT = Path.home() / ".paglets" / "hosts"
 AUTO = "auto"
@@ -65,6 +68,18 @@ class Binding:
 def base_url(host: str, port: int) -> str:
     """Return the base URL of an address."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def own_shortcut(public_url: str | None, bind_host: str, port: int) -> Shortcut | None:
+    """Return how a host reaches itself and what is connected to it without leaving its machine.
+
+    :return: None for a host whose URL is that of its own socket.
+    """
+    if public_url is None:
+        return None
+    origin, _, path = split_url(public_url)
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind_host, bind_host)  # noqa: S104 - compared
+    return Shortcut(origin, path.rstrip("/"), Origin("http", host, port))
 
 
 def checked_public_url(url: str | None, option: str = "public_url") -> str | None:

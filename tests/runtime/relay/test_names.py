@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from paglets.remote.client import HostClient
+from tests.agents.actor import Actor
 from tests.runtime.relay.conftest import KEY, RelayFactory
+from tests.support import free_port, where
 
 
 def test_a_host_of_another_version_is_known_and_offline(relays: RelayFactory) -> None:
@@ -20,3 +22,15 @@ def test_a_name_with_unusual_characters(relays: RelayFactory) -> None:
     with HostClient(api_key=KEY) as client:
         assert client.get_json(f"{host.address}/health")["name"] == "Büro 7/2"
         assert client.get_json(f"{hub.address}/relay/hosts/A/health")["name"] == "A"
+
+
+def test_a_hub_reaches_what_is_connected_to_it_without_its_public_address(relays: RelayFactory) -> None:
+    """Behind a proxy it may not be able to call itself from outside."""
+    port = free_port()
+    hub = relays.hub(port=port, public_url="https://hub.invalid/paglets")
+    far = relays("B", api_key=KEY, connect_to=f"http://127.0.0.1:{port}/paglets")
+    address = f"{hub.address}/relay/hosts/B"
+    assert hub.client.get_json(f"{address}/health")["name"] == "B"
+    proxy = hub.create(Actor)
+    assert proxy.dispatch(address).agent_id == proxy.agent_id
+    assert where(proxy, hub, far) == ["B"]

@@ -125,12 +125,20 @@ class Connector:
                 raise HostError(f"{upstream.url} refused the link: {refusal}: {_text(refusal.body)}")
             if session.ended.done():
                 raise HostError(f"no link to {upstream.url}: {session.ended.result()}")
+            self._compare(str(greeting.result().health.get("address", "")))
             upstream.learn(greeting.result().hosts)
             self.connected.set()
             upstream.emit("relay-client-connected", data={"hub": upstream.url})
             return await asyncio.shield(session.ended)
         finally:
             session.close("the link is given up")
+
+    def _compare(self, address: str) -> None:
+        """See that others call the hub what this host calls it: its own address begins with that."""
+        upstream = self._upstream
+        if address and address.rstrip("/") != upstream.url:
+            text = f"the hub calls itself {address}; connect to that, or the address of this host leads nowhere"
+            upstream.emit("relay-client-error", data={"hub": upstream.url}, error=text)
 
     async def _connect(self, session: LinkSession) -> None:
         upstream, loop = self._upstream, asyncio.get_running_loop()

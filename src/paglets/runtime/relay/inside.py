@@ -28,6 +28,10 @@ HOP_BY_HOP: Final = frozenset(
     }
 )
 
+#: What the hub has judged: whom the request names, and which page it comes from. Here it is for this host.
+_JUDGED: Final = frozenset({b"host", b"origin"})
+_OWN_NAME: Final = (b"host", b"localhost")
+
 
 def end_to_end(headers: Headers) -> Headers:
     """Return the fields that are not about the connection that they came on."""
@@ -100,7 +104,7 @@ class _Exchange:
             "path": unquote(path),
             "raw_path": path.encode("ascii"),
             "query_string": query.encode("ascii"),
-            "headers": opened.headers,
+            "headers": [_OWN_NAME, *(field for field in opened.headers if field[0] not in _JUDGED)],
             "state": {},
             "extensions": {ANSWER: self._answer},
         }
