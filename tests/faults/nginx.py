@@ -1,4 +1,4 @@
-"""A real nginx with TLS in front of a hub, as ``docs/relay.md`` has it."""
+"""A real nginx with TLS in front of a hub, set up as ``docs/relay.md`` says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from tests.support import eventually, free_port
 
 BINARY = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
-_CONFIG = """
+_PAGE = Path(__file__).resolve().parents[2] / "docs" / "relay.md"
+_FRAME = """
 worker_processes 1;
 daemon off;
 pid {directory}/nginx.pid;
@@ -25,29 +26,24 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
-    map $http_upgrade $connection_upgrade {{
-        default upgrade;
-        ''      '';
-    }}
-    server {{
-        listen 127.0.0.1:{port} ssl;
-        ssl_certificate {directory}/server.pem;
-        ssl_certificate_key {directory}/server.pem;
-        location /paglets/ {{
-            proxy_pass http://127.0.0.1:{backend};
-            proxy_http_version 1.1;
-            proxy_set_header Host $http_host;
-            proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection $connection_upgrade;
-            proxy_buffering off;
-            proxy_request_buffering off;
-            client_max_body_size 0;
-            proxy_read_timeout 1h;
-            proxy_send_timeout 1h;
-        }}
-    }}
+{server}
 }}
 """
+
+
+def configuration(directory: Path, port: int, backend: int) -> str:
+    """Return what the documentation says, with the names and numbers of a test."""
+    server = _PAGE.read_text().partition("```nginx\n")[2].partition("```")[0]
+    for documented, here in (
+        ("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;"),
+        ("server_name hub.example;", ""),
+        ("/etc/ssl/hub.example.pem", f"{directory}/server.pem"),
+        ("/etc/ssl/hub.example.key", f"{directory}/server.pem"),
+        ("http://127.0.0.1:8765;", f"http://127.0.0.1:{backend};"),
+    ):
+        assert documented in server, f"{_PAGE} does not say {documented}"
+        server = server.replace(documented, here)
+    return _FRAME.format(directory=directory, server=server)
 
 
 class Nginx:
@@ -65,8 +61,7 @@ class Nginx:
         ca = trustme.CA()
         ca.cert_pem.write_to_path(str(self.authority))
         ca.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(directory / "server.pem"))
-        config = _CONFIG.format(directory=directory, port=self.port, backend=backend)
-        (directory / "nginx.conf").write_text(config)
+        (directory / "nginx.conf").write_text(configuration(directory, self.port, backend))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
