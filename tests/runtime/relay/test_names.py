@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from paglets.remote.client import HostClient
+from paglets.remote.mesh import HostRef
 from tests.agents.actor import Actor
 from tests.runtime.relay.conftest import KEY, RelayFactory
-from tests.support import free_port, where
+from tests.support import eventually, free_port, where
 
 
 def test_a_host_of_another_version_is_known_and_offline(relays: RelayFactory) -> None:
@@ -34,3 +35,20 @@ def test_a_hub_reaches_what_is_connected_to_it_without_its_public_address(relays
     proxy = hub.create(Actor)
     assert proxy.dispatch(address).agent_id == proxy.agent_id
     assert where(proxy, hub, far) == ["B"]
+
+
+def test_a_connected_host_is_online_as_long_as_its_link_is(relays: RelayFactory) -> None:
+    """Also where nobody gossips."""
+    hub = relays.hub(mesh_offline_after=0.3)
+    far = relays.connected("B", hub)
+
+    def record() -> HostRef:
+        (peer,) = hub.list_hosts(include_self=False)
+        return peer
+
+    first = record()
+    eventually(lambda: record().last_seen > first.last_seen + 0.6, "news for longer than the mesh waits for them")
+    assert record().online
+    far.stop()
+    eventually(lambda: not record().online, "the end of the link")
+    assert "offline/not polling" in str(record().error)

@@ -88,7 +88,7 @@ class Connector:
             began = loop.time()
             try:
                 reason = await self._one_link()
-            except (OSError, PagletError) as exc:
+            except (OSError, PagletError, ValueError) as exc:  # the last is a name that cannot be looked up
                 reason = str(exc) or type(exc).__name__
             self.connected.clear()
             self._upstream.emit("relay-client-error", data={"hub": self._upstream.url}, error=reason)

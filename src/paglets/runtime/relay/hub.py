@@ -29,6 +29,8 @@ RETURN_SECONDS: Final = 2.0
 #: How long after its loss, or the start of the hub, a link is expected to be back at once.
 EXPECTED_SECONDS: Final = 30.0
 _HELLO_HOSTS: Final = 200
+_SHORTEST_REFRESH: Final = 0.05
+_LONGEST_REFRESH: Final = 5.0
 
 
 class NotReachedError(HostUnreachableError):
@@ -52,6 +54,9 @@ class HubPort(Protocol):
 
     def mark_offline(self, url: str, error: str) -> None:
         """Know that a host cannot be reached."""
+
+    def news_seconds(self) -> float:
+        """Return after how many seconds without news the mesh takes a host for gone."""
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Record an event."""
@@ -107,6 +112,7 @@ class Hub:
         self._awaited: dict[str, set[asyncio.Future[None]]] = {}
         self._waiting = 0
         self._closing = False
+        self._refreshing: asyncio.TimerHandle | None = None
 
     def address_of(self, name: str) -> str:
         """Return the base URL of a connected host."""
@@ -177,14 +183,35 @@ class Hub:
         if former is not None:
             former.close("a newer link of the same host took its place")
         session.ended.add_done_callback(lambda ended: self._lost(place, session, ended.result()))
-        try:
-            self._port.register({**health, "url": address, "online": True, "last_seen": now})
-        except PagletError as exc:
-            node.last_error = str(exc)
+        self._register(place)
+        self._keep_fresh()
         self._port.emit("relay-connected", data={"target": name, "address": address})
         for waiter in self._awaited.pop(name, ()):
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _register(self, place: _Place) -> None:
+        """Have the mesh know that a host is there."""
+        node = place.node
+        record = {**node.health, "url": node.health["address"], "online": True, "last_seen": time.time()}
+        try:
+            self._port.register(record)
+        except (PagletError, ValueError) as exc:
+            node.last_error = str(exc)
+
+    def _keep_fresh(self) -> None:
+        """Tell the mesh again and again who is connected: it is the link that says so, not gossip."""
+        if self._refreshing is None and not self._closing:
+            pause = min(_LONGEST_REFRESH, max(_SHORTEST_REFRESH, self._port.news_seconds() / 3))
+            self._refreshing = self._loop.call_later(pause, self._refresh)
+
+    def _refresh(self) -> None:
+        self._refreshing = None
+        present = [place for place in self._places.values() if place.session is not None and place.session.alive]
+        for place in present:
+            self._register(place)
+        if present:
+            self._keep_fresh()
 
     def _lost(self, place: _Place, session: LinkSession, reason: str) -> None:
         if place.session is not session:
@@ -209,6 +236,8 @@ class Hub:
     def close(self) -> None:
         """End every link."""
         self._closing = True
+        if self._refreshing is not None:
+            self._refreshing.cancel()
         for place in list(self._places.values()):
             if place.session is not None:
                 place.session.close("the hub is shutting down")

@@ -44,6 +44,9 @@ class _HostPort:
     def mark_offline(self, url: str, error: str) -> None:
         self._host.mesh.mark_offline(url, error)
 
+    def news_seconds(self) -> float:
+        return self._host.mesh.offline_after
+
     def emit(self, kind: str, **fields: Any) -> None:
         self._kernel.emit(kind, **fields)
 
