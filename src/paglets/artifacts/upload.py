@@ -190,6 +190,15 @@ class Uploads:
                 self._live[key] = upload
         return upload
 
+    def forget(self, key: str) -> None:
+        """Give up an upload, broken or under way; what is no upload of an artifact is left alone.
+
+        :raises TransferError: the key is malformed.
+        """
+        if self._blobs.received(key) and self._received(key):
+            self._blobs.forget(key)
+            self.tidy()
+
     def tidy(self) -> None:
         """Give back the room of broken uploads that are gone."""
         waiting = {part.key for part in self._blobs.waiting()}
