@@ -154,7 +154,7 @@ def test_a_file_that_changes_between_two_attempts_is_noticed(
 def test_an_upload_survives_the_death_of_its_host(tmp_path: Path, early: None, announced: bool) -> None:
     port = free_port()
     source = tmp_path / "source"
-    source.write_bytes(content := os.urandom(64 * 1024 * 1024))
+    source.write_bytes(content := os.urandom(24 * 1024 * 1024))
     sha256 = hashlib.sha256(content).hexdigest()
     options = ["--name", "alpha", "--port", str(port), "--persistence-dir", str(tmp_path / "alpha"), "--no-mesh"]
     options += ["--launch-config", str(tmp_path / "launch.toml"), "--no-sync-launch-config", "--json"]
