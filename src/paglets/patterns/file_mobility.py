@@ -119,7 +119,8 @@ class FileMobilityMixin(FileSteps):
         self.mark_waiting_for_arrival()
         self.notify_transfer_info("dispatching", way)
         try:
-            return self.dispatch(TransferTicket(plan.target_host, timeout=_patience(source.size_bytes), retries=1))
+            # One attempt: what the target has refused it refuses again, after the whole file was sent again.
+            return self.dispatch(TransferTicket(plan.target_host, timeout=_patience(source.size_bytes)))
         except PagletError as exc:
             self.unregister_file(self.registered_file_name)
             self._fail(exc)
@@ -169,7 +170,7 @@ class FileMobilityMixin(FileSteps):
         """Leave nothing half saved behind where this paglet ends."""
         state = self._transfer
         if self.task_is_under_way() and state.final_path:
-            self._placement(Path(), "").forget()
+            _forget(self._placement(Path(), ""))
 
     def _send_again(self) -> None:
         request = dataclass_from_wire(FileTransferRequest, self._transfer.request)
@@ -188,14 +189,14 @@ class FileMobilityMixin(FileSteps):
             try:
                 placement.save()
             except Exception as exc:
-                placement.forget()
+                _forget(placement)
                 self._return(exc)
                 return
             with self.locked():
                 result = self.build_transfer_result(destination_path=state.final_path, dry_run=False)
                 state.result = dataclass_to_wire(result)
             self._note()
-        placement.forget()
+        _forget(placement)
         if ref is not None:
             self._remove_original(ref)
             self._drop_scratch(ref)
@@ -324,6 +325,13 @@ class SingleFileTransferPaglet(
     def on_disposing(self, event: PersistencyEvent) -> None:
         """Leave nothing half saved behind."""
         self.drop_file(event)
+
+
+def _forget(placement: Placement) -> None:
+    try:
+        placement.forget()
+    except OSError as exc:  # it is only litter
+        _log.warning("%s is left: %s", placement.part, exc)
 
 
 def _end(helper: PagletProxy) -> None:

@@ -157,9 +157,11 @@ class Placement:
 
     def forget(self) -> None:
         """Remove the hidden sibling. Where nothing was saved, nothing is left then."""
-        self.part.unlink(missing_ok=True)
-        if self.destination.parent.is_dir():
-            fsync_directory(self.destination.parent)
+        try:
+            self.part.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        fsync_directory(self.destination.parent)
 
     def _link(self) -> bool:
         mode = _mode_of(self.destination)
