@@ -24,7 +24,7 @@ from paglets.patterns.tasks import TaskPaglet
 @dataclass
 class CarrierState(FileTransferState):
     gates: dict[str, str] = field(default_factory=dict)
-    """Pipes that hold it up, by step; each only once."""
+    """Pipes that hold it up, by step, as long as they are there."""
     notices: list[str] = field(default_factory=list)
 
 
@@ -34,9 +34,8 @@ class Carrier(SingleFileTransferPaglet):
     State = CarrierState
 
     def hold(self, step: str) -> None:
-        with self.locked():
-            gate = self.state.gates.pop(step, "")
-        if gate:
+        gate = self.state.gates.get(step, "")
+        if gate and Path(gate).exists():
             Path(gate).read_bytes()
 
     def notify_user_info(self, severity: NotificationSeverity, title: str, message: str, **options: Any) -> bool:
@@ -54,10 +53,11 @@ class Carrier(SingleFileTransferPaglet):
         self.hold("saving")
         return super()._placement(scratch, sha256)
 
-    def _note(self) -> None:
+    def _note(self) -> bool:
         self.hold("published")
-        super()._note()
+        noted = super()._note()
         self.hold("noted")
+        return noted
 
     def _drop_scratch(self, ref: Any) -> None:
         self.hold("removed")

@@ -23,12 +23,10 @@ from paglets.artifacts import PagletFileRef
 from paglets.core.context import same_url
 from paglets.core.errors import (
     ConflictError,
-    ConnectionLostError,
-    HostUnreachableError,
     InsufficientStorageError,
     OverloadedError,
     PagletError,
-    RemoteTimeoutError,
+    RemoteHostError,
     TransferError,
 )
 from paglets.core.events import MobilityEvent, PersistencyEvent
@@ -72,9 +70,9 @@ _log = logging.getLogger(__name__)
 #: Seconds that a host may stall over a file, and the bytes for each second more: what its disk does at the least.
 _PATIENCE_SECONDS: Final = 30.0
 _SLOWEST_BYTES_PER_SECOND: Final = 32 * 1024 * 1024
-#: Pauses between attempts to have the original deleted, seconds. What they end in may be over by then.
+#: Pauses between attempts to have the original deleted, seconds, and what may be over after them.
 _REMOVAL_PAUSES: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-_PASSING: Final = (HostUnreachableError, ConnectionLostError, RemoteTimeoutError, OverloadedError)
+_PASSING: Final = (RemoteHostError, OverloadedError)
 _UNDER_WAY: Final = (TaskStatus.RUNNING, TaskStatus.WAITING_FOR_ARRIVAL)
 
 
@@ -164,7 +162,7 @@ class FileMobilityMixin(FileSteps):
             else:
                 self._send_again()
         except Exception as exc:  # whatever it was, somebody waits for the outcome
-            self._fail(exc)
+            self._give_up(exc)
 
     def drop_file(self, event: PersistencyEvent) -> None:
         """Leave nothing half saved behind where this paglet ends."""
@@ -190,7 +188,7 @@ class FileMobilityMixin(FileSteps):
                 placement.save()
             except Exception as exc:
                 _forget(placement)
-                self._return(exc)
+                self._give_up(exc, way_back=state.source_host_url)
                 return
             with self.locked():
                 result = self.build_transfer_result(destination_path=state.final_path, dry_run=False)
@@ -215,27 +213,31 @@ class FileMobilityMixin(FileSteps):
         if path.is_relative_to(self.work_dir(create=False)):
             path.unlink(missing_ok=True)
 
-    def _note(self) -> None:
-        """Have the state on disk; on a full one, what was done is done all the same."""
+    def _note(self) -> bool:
+        """Have the state on disk; return whether it is. Where there is no room, what was done is done all the same."""
         try:
             self.checkpoint()
         except InsufficientStorageError as exc:
             _log.warning("the state of transfer %s is not on disk: %s", self._transfer.transfer_id, exc)
+            return False
+        return True
 
     def _fail(self, exc: Exception) -> None:
         self.fail_task(exc)
         self.notify_transfer_error("failed", self._transfer.error)
 
-    def _return(self, exc: Exception) -> None:
-        """Fail at the source, where the original still is; here, if the way back is cut."""
-        home = self._transfer.source_host_url
-        self._drop_scratch(self._registered_file())
+    def _give_up(self, exc: Exception, *, way_back: str = "") -> None:
+        """Fail, at the source where there is a way back, or else here."""
         self._fail(exc)  # before the way back, which waits for a handler that waits for the outcome
-        self._note()
-        if same_url(home, self.context.address):
+        # A file that is not registered any more stands for a transfer that was a success, so not before this.
+        if self._note():
+            for ref in self.registered_files():
+                if ref.name == self.registered_file_name:
+                    self._drop_scratch(ref)
+        if not way_back or same_url(way_back, self.context.address):
             return
         try:
-            self.dispatch(TransferTicket(home, timeout=_PATIENCE_SECONDS, retries=1))
+            self.dispatch(TransferTicket(way_back, timeout=_PATIENCE_SECONDS, retries=1))
         except PagletError as error:
             _log.warning("transfer %s has failed and stays here: %s", self._transfer.transfer_id, error)
 
@@ -254,7 +256,6 @@ class FileMobilityMixin(FileSteps):
             else:
                 self._have_removed(original)
         except (OSError, PagletError) as exc:
-            self._drop_scratch(ref)
             where = f"{state.source_host_name}:{state.source_path}"
             raise TransferError(
                 f"saved as {state.final_path}, but the original {where} was not deleted: {exc}"
@@ -290,11 +291,14 @@ class FileMobilityMixin(FileSteps):
         """Delete a file on this host that was saved elsewhere; asked by the paglet that saved it.
 
         :raises ConflictError: this paglet carries a file itself.
-        :raises TransferError: the file has changed, and stays.
+        :raises TransferError: the file has changed, or cannot be deleted, and stays.
         """
         if self._transfer.status is not TaskStatus.NEW:
             raise ConflictError("a paglet that carries a file deletes no other")
-        original.remove()
+        try:
+            original.remove()
+        except OSError as exc:
+            raise TransferError(str(exc)) from exc
 
 
 class SingleFileTransferPaglet(
