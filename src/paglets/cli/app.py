@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import dead, demo, events, host, journey, lifecycle, ps, send
+from paglets.cli import dead, demo, events, examples, host, journey, lifecycle, ps, send
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -30,6 +30,7 @@ Examples:
 _HOSTS = "Hosts"
 _PAGLETS = "Paglets"
 _WATCH = "What happened"
+_EXAMPLES = "Examples"
 
 app = typer.Typer(
     name=PROGRAM,
@@ -49,6 +50,7 @@ app.command("rm", epilog=lifecycle.RM_EPILOG, rich_help_panel=_PAGLETS)(lifecycl
 app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.journey)
 app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
 app.add_typer(dead.app, rich_help_panel=_WATCH)
+app.add_typer(examples.app, rich_help_panel=_EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:
