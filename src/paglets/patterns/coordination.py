@@ -5,19 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from paglets.core.agent import PagletState
 from paglets.core.errors import HostError
+from paglets.patterns.mixing import PagletMixin
 from paglets.protocol.membership import HostRef, normalize_host_url
 
 if TYPE_CHECKING:
     from paglets.core.agent import Paglet
     from paglets.remote.proxy import PagletProxy
-
-    _Base = Paglet[Any]
-else:
-    _Base = object
 
 PARENT_ROLE: Final = "parent"
 CHILD_ROLE: Final = "child"
@@ -49,7 +46,7 @@ class MeshFanoutState(ChildRoleState):
     cleanup_errors: dict[str, str] = field(default_factory=dict)
 
 
-class MeshFanoutMixin(_Base):
+class MeshFanoutMixin(PagletMixin):
     """Lets a paglet send clones to other hosts and keep the books; mix it in before `Paglet`.
 
     Its state extends `MeshFanoutState`. Every change of the books wakes those who wait for the state. A parent that
@@ -63,19 +60,19 @@ class MeshFanoutMixin(_Base):
 
     def fanout_reset(self, *, timeout: float) -> None:
         """Become the parent of a new round that ends in `timeout` seconds."""
-        with self.locked_state() as state:
+        with self._paglet.locked_state() as state:
             state.role = PARENT_ROLE
-            state.parent_host_url = self.context.address
-            state.parent_agent_id = self.context.agent_id or ""
+            state.parent_host_url = self._paglet.context.address
+            state.parent_agent_id = self._paglet.context.agent_id or ""
             state.target_host_name = state.target_host_url = ""
             state.deadline = time.monotonic() + timeout
             state.pending_hosts, state.done_hosts = [], []
             state.child_proxies, state.errors, state.cleanup_errors = {}, {}, {}
-            self.notify_all_state_changed()
+            self._paglet.notify_all_state_changed()
 
     def fanout_available_hosts(self, *, include_self: bool = True) -> list[HostRef]:
         """Return the hosts of the mesh that are online."""
-        return self.context.available_hosts(online_only=True, include_self=include_self)
+        return self._paglet.context.available_hosts(online_only=True, include_self=include_self)
 
     def fanout_select_hosts(self, targets: list[str] | tuple[str, ...], *, include_self: bool = True) -> list[HostRef]:
         """Return the online hosts that are meant, each once, in the order given.
@@ -111,7 +108,7 @@ class MeshFanoutMixin(_Base):
         if not isinstance(name_or_url, HostRef):
             return self._clone_with(dict(state_overrides or {}), name_or_url)
         host = name_or_url
-        with self.locked():
+        with self._paglet.locked():
             self._note_pending(host.name)
             child = {
                 "role": CHILD_ROLE,
@@ -134,15 +131,15 @@ class MeshFanoutMixin(_Base):
             return proxy
 
     def _clone_with(self, overrides: dict[str, Any], target: str) -> PagletProxy:
-        with self.locked():
-            mine = self.state
+        with self._paglet.locked():
+            mine = self._paglet.state
             before = {each.name: getattr(mine, each.name) for each in fields(mine) if each.name not in overrides}
             shown = replace(mine, **overrides)
-            self.state = shown
+            self._paglet.state = shown
             try:
-                return super().clone_to(target)
+                return cast("Paglet[Any]", super()).clone_to(target)
             finally:
-                self.state = mine
+                self._paglet.state = mine
                 for name, value in before.items():  # what on_cloning and on_cloned have written
                     if getattr(shown, name) is not value:
                         setattr(mine, name, getattr(shown, name))
@@ -152,94 +149,94 @@ class MeshFanoutMixin(_Base):
 
         `clone_to` with a `HostRef` does the same without showing anybody a state in between.
         """
-        with self.locked_state() as state:
+        with self._paglet.locked_state() as state:
             self._note_pending(host.name)
             if state.role != CHILD_ROLE:
                 self._fanout_deadline = float(state.deadline)
             state.role = CHILD_ROLE
             state.target_host_name, state.target_host_url = host.name, host.url
             state.deadline = 0.0
-            self.notify_all_state_changed()
+            self._paglet.notify_all_state_changed()
 
     def fanout_finish_clone_prepare(self) -> None:
         """Be the parent again, after `fanout_prepare_clone`."""
-        with self.locked_state() as state:
+        with self._paglet.locked_state() as state:
             if state.role == CHILD_ROLE:
                 state.deadline = self._fanout_deadline
             state.role = PARENT_ROLE
             state.target_host_name = state.target_host_url = ""
-            self.notify_all_state_changed()
+            self._paglet.notify_all_state_changed()
 
     # --- the books ----------------------------------------------------------------------------------------------------
 
     def fanout_record_child_proxy(self, host_name: str, proxy: PagletProxy) -> None:
         """Write down where the child for a host is; the host stays pending until its child has answered."""
-        with self.locked_state() as state:
+        with self._paglet.locked_state() as state:
             state.child_proxies[host_name] = proxy.to_wire()
-            self.notify_all_state_changed()
+            self._paglet.notify_all_state_changed()
 
     def fanout_record_error(self, host_name: str, error: str) -> None:
         """Write down why nothing comes from a host; it is no longer pending."""
-        with self.locked_state() as state:
+        with self._paglet.locked_state() as state:
             state.errors[host_name] = error
             self._note_answered(host_name)
-            self.notify_all_state_changed()
+            self._paglet.notify_all_state_changed()
 
     def fanout_record_done(self, host_name: str) -> None:
         """Write down that a host has answered; it is no longer pending. An empty name says nothing."""
         if not host_name:
             return
-        with self.locked_state() as state:
+        with self._paglet.locked_state() as state:
             if host_name not in state.done_hosts:
                 state.done_hosts.append(host_name)
             self._note_answered(host_name)
-            self.notify_all_state_changed()
+            self._paglet.notify_all_state_changed()
 
     def fanout_expire_pending(self, error: str) -> None:
         """Once the deadline is over, give up the hosts that are pending: `error` is written down for each."""
-        with self.locked_state() as state:
+        with self._paglet.locked_state() as state:
             if not state.pending_hosts or time.monotonic() < state.deadline:
                 return
             for host_name in state.pending_hosts:
                 state.errors[host_name] = error
             state.pending_hosts = []
-            self.notify_all_state_changed()
+            self._paglet.notify_all_state_changed()
 
     def fanout_wait_for(self, ready: Callable[[Any], bool], *, wait_timeout: float) -> None:
         """Wait until `ready(state)` holds, for `wait_timeout` seconds and not beyond the deadline."""
-        left = self.state.deadline - time.monotonic()
-        self.wait_state(ready, max(0.0, min(wait_timeout, left)))
+        left = self._paglet.state.deadline - time.monotonic()
+        self._paglet.wait_state(ready, max(0.0, min(wait_timeout, left)))
 
     def fanout_cleanup_children(self) -> None:
         """End all children; why one could not be ended is in `cleanup_errors`. The others are forgotten."""
-        with self.locked_state() as state:
+        with self._paglet.locked_state() as state:
             children = dict(state.child_proxies)
         failed: dict[str, str] = {}
         for host_name, wire in children.items():
             try:
-                proxy = self.context.get_proxy(wire["agent_id"], wire["host_url"])
+                proxy = self._paglet.context.get_proxy(wire["agent_id"], wire["host_url"])
                 if proxy is not None:  # one on this host may have ended by itself
                     proxy.dispose()
             except Exception as exc:  # the other children are to end whatever became of this one
                 failed[host_name] = str(exc) or type(exc).__name__
-        with self.locked_state() as state:
+        with self._paglet.locked_state() as state:
             for host_name in children:
                 if host_name in failed:
                     state.cleanup_errors[host_name] = failed[host_name]
                 else:
                     state.child_proxies.pop(host_name, None)
-            self.notify_all_state_changed()
+            self._paglet.notify_all_state_changed()
 
     def _note_pending(self, host_name: str) -> None:
-        if host_name not in self.state.pending_hosts:
-            self.state.pending_hosts.append(host_name)
+        if host_name not in self._paglet.state.pending_hosts:
+            self._paglet.state.pending_hosts.append(host_name)
 
     def _note_answered(self, host_name: str) -> None:
-        if host_name in self.state.pending_hosts:
-            self.state.pending_hosts.remove(host_name)
+        if host_name in self._paglet.state.pending_hosts:
+            self._paglet.state.pending_hosts.remove(host_name)
 
 
-class CursorDrainMixin(_Base):
+class CursorDrainMixin(PagletMixin):
     """Keeps events in the state that others fetch piece by piece; mix it in before `Paglet`.
 
     The state has `events: list` and `next_cursor: int`, which begins at 1.
@@ -247,12 +244,12 @@ class CursorDrainMixin(_Base):
 
     def cursor_append_events(self, events: list[dict[str, Any]]) -> int:
         """Add events, each with the next `cursor`; return the last one given out so far."""
-        with self.locked_state() as state:
+        with self._paglet.locked_state() as state:
             for event in events:
                 state.events.append({**event, "cursor": state.next_cursor})
                 state.next_cursor += 1
             if events:
-                self.notify_all_state_changed()
+                self._paglet.notify_all_state_changed()
             return int(state.next_cursor - 1)
 
     def cursor_drain_events(self, *, after_cursor: int, limit: int) -> tuple[list[dict[str, Any]], int, bool]:
@@ -260,7 +257,7 @@ class CursorDrainMixin(_Base):
 
         :param limit: at most so many, at least one.
         """
-        with self.locked_state() as state:
+        with self._paglet.locked_state() as state:
             behind = [event for event in state.events if event["cursor"] > after_cursor]
         given = behind[: max(1, limit)]
         return given, given[-1]["cursor"] if given else after_cursor, len(behind) > len(given)

@@ -17,7 +17,7 @@ import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from paglets.artifacts import PagletFileRef
 from paglets.core.context import same_url
@@ -84,7 +84,7 @@ class FileMobilityMixin(FileSteps):
     """
 
     def __init__(self, state: Any = None, *, agent_id: str | None = None) -> None:
-        super().__init__(state, agent_id=agent_id)
+        cast("Any", super()).__init__(state, agent_id=agent_id)
         # `run` begins beside the handlers: only what was under way before the first of them is its business.
         self._came_unfinished = self.task_is_under_way()
 
@@ -111,16 +111,16 @@ class FileMobilityMixin(FileSteps):
             self.notify_transfer_info("dry run", way)
             return self.build_transfer_result(destination_path=plan.destination_path, dry_run=True)
         # From here on a host that dies brings back a paglet that knows what it was about to do.
-        self.checkpoint()
+        self._task.checkpoint()
         # As a copy, whatever was asked for: the original is not to go before the file is saved.
         self.register_transfer_file(source, FileTransferMode.COPY)
         self.mark_waiting_for_arrival()
         self.notify_transfer_info("dispatching", way)
         try:
             # One attempt: what the target has refused it refuses again, after the whole file was sent again.
-            return self.dispatch(TransferTicket(plan.target_host, timeout=_patience(source.size_bytes)))
+            return self._task.dispatch(TransferTicket(plan.target_host, timeout=_patience(source.size_bytes)))
         except PagletError as exc:
-            self.unregister_file(self.registered_file_name)
+            self._task.unregister_file(self.registered_file_name)
             self._fail(exc)
             return None
 
@@ -137,12 +137,14 @@ class FileMobilityMixin(FileSteps):
             return
         if state.final_path:
             if not same_url(event.host_address, state.destination_host_url):
-                self.fail_task(f"taken from {state.destination_host_name} to {event.host_name} before it was done")
+                self._task.fail_task(
+                    f"taken from {state.destination_host_name} to {event.host_name} before it was done"
+                )
             return
         ref = self._registered_file()
         destination = self.resolve_destination_path(arrival.destination_path, arrival.source_name)
         check_place(destination, overwrite=arrival.overwrite, scratch=arrival.scratch_path, size=ref.size_bytes)
-        with self.locked():
+        with self._task.locked():
             state.size_bytes = ref.size_bytes  # it travels as it is when it leaves
             self.remember_transfer_arrival(destination)
 
@@ -174,11 +176,11 @@ class FileMobilityMixin(FileSteps):
         request = dataclass_from_wire(FileTransferRequest, self._transfer.request)
         outcome = self.send_file(replace(request, transfer_id=self._transfer.transfer_id))
         if isinstance(outcome, FileTransferResult):
-            self.complete_task(outcome)
+            self._task.complete_task(outcome)
 
     def _save(self) -> None:
         state = self._transfer
-        ref = next((ref for ref in self.registered_files() if ref.name == self.registered_file_name), None)
+        ref = next((ref for ref in self._task.registered_files() if ref.name == self.registered_file_name), None)
         placement = self._placement(
             Path() if ref is None else Path(ref.current_path), "" if ref is None else ref.sha256
         )
@@ -190,7 +192,7 @@ class FileMobilityMixin(FileSteps):
                 _forget(placement)
                 self._give_up(exc, way_back=state.source_host_url)
                 return
-            with self.locked():
+            with self._task.locked():
                 result = self.build_transfer_result(destination_path=state.final_path, dry_run=False)
                 state.result = dataclass_to_wire(result)
             self._note()
@@ -198,32 +200,32 @@ class FileMobilityMixin(FileSteps):
         if ref is not None:
             self._remove_original(ref)
             self._drop_scratch(ref)
-        self.complete_task(dataclass_from_wire(FileTransferResult, state.result))
+        self._task.complete_task(dataclass_from_wire(FileTransferResult, state.result))
         self.notify_transfer_info("saved file", f"{state.final_path} ({format_bytes(state.size_bytes)})")
 
     def _placement(self, scratch: Path, sha256: str) -> Placement:
         state = self._transfer
         # On one host the file has stayed where it is: what is at the source must not be given away.
-        take = scratch.is_relative_to(self.work_dir(create=False))
-        return Placement(scratch, Path(state.final_path), state.overwrite, sha256, self.agent_id, take)
+        take = scratch.is_relative_to(self._task.work_dir(create=False))
+        return Placement(scratch, Path(state.final_path), state.overwrite, sha256, self._task.agent_id, take)
 
     def _drop_scratch(self, ref: PagletFileRef) -> None:
         path = Path(ref.current_path)
-        self.unregister_file(ref)
-        if path.is_relative_to(self.work_dir(create=False)):
+        self._task.unregister_file(ref)
+        if path.is_relative_to(self._task.work_dir(create=False)):
             path.unlink(missing_ok=True)
 
     def _note(self) -> bool:
         """Have the state on disk; return whether it is. Where there is no room, what was done is done all the same."""
         try:
-            self.checkpoint()
+            self._task.checkpoint()
         except InsufficientStorageError as exc:
             _log.warning("the state of transfer %s is not on disk: %s", self._transfer.transfer_id, exc)
             return False
         return True
 
     def _fail(self, exc: Exception) -> None:
-        self.fail_task(exc)
+        self._task.fail_task(exc)
         self.notify_transfer_error("failed", self._transfer.error)
 
     def _give_up(self, exc: Exception, *, way_back: str = "") -> None:
@@ -231,13 +233,13 @@ class FileMobilityMixin(FileSteps):
         self._fail(exc)  # before the way back, which waits for a handler that waits for the outcome
         # A file that is not registered any more stands for a transfer that was a success, so not before this.
         if self._note():
-            for ref in self.registered_files():
+            for ref in self._task.registered_files():
                 if ref.name == self.registered_file_name:
                     self._drop_scratch(ref)
-        if not way_back or same_url(way_back, self.context.address):
+        if not way_back or same_url(way_back, self._task.context.address):
             return
         try:
-            self.dispatch(TransferTicket(way_back, timeout=_PATIENCE_SECONDS, retries=1))
+            self._task.dispatch(TransferTicket(way_back, timeout=_PATIENCE_SECONDS, retries=1))
         except PagletError as error:
             _log.warning("transfer %s has failed and stays here: %s", self._transfer.transfer_id, error)
 
@@ -251,7 +253,7 @@ class FileMobilityMixin(FileSteps):
             state.source_path, ref.size_bytes, ref.sha256, state.source_created_at, state.source_modified_at
         )
         try:
-            if same_url(state.source_host_url, self.context.address):
+            if same_url(state.source_host_url, self._task.context.address):
                 original.remove()
             else:
                 self._have_removed(original)
@@ -276,15 +278,17 @@ class FileMobilityMixin(FileSteps):
             except _PASSING:
                 if pause is None:
                     raise
-                self.wait_state(lambda state: bool(state.done), pause)
+                self._task.wait_state(lambda state: bool(state.done), pause)
 
     def _helper_at(self, url: str) -> PagletProxy:
         # Always the same id: what a life of this host left there that has died meanwhile is used, not forgotten.
-        helper_id = hashlib.blake2b(f"{self.agent_id} original".encode(), digest_size=16).hexdigest()
+        helper_id = hashlib.blake2b(f"{self._task.agent_id} original".encode(), digest_size=16).hexdigest()
         try:
-            return self.context.host.create_remote(url, type(self), self.state_class()(), agent_id=helper_id)
+            return self._task.context.host.create_remote(
+                url, type(self._task), self._task.state_class()(), agent_id=helper_id
+            )
         except ConflictError:
-            return self.context.host.proxy_for(url, helper_id)
+            return self._task.context.host.proxy_for(url, helper_id)
 
     @handler(kind="file-mobility.remove-original")
     def remove_original(self, original: Original) -> None:

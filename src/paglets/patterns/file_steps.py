@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from paglets.artifacts import PagletFileRef, file_sha256
 from paglets.core.errors import HostError
@@ -26,13 +26,8 @@ from paglets.patterns.transfer_models import (
 if TYPE_CHECKING:
     from paglets.patterns.tasks import TaskPaglet
 
-    class _Base(NotificationMixin, TaskPaglet[Any, Any, Any]):
-        pass
-else:
-    _Base = NotificationMixin
 
-
-class FileSteps(_Base):
+class FileSteps(NotificationMixin):
     """Lets a `TaskPaglet` whose state is a `FileTransferState` carry one file; mix it in before `TaskPaglet`."""
 
     registered_file_name: ClassVar[str] = "file"
@@ -41,8 +36,12 @@ class FileSteps(_Base):
     """What the titles of notifications begin with."""
 
     @property
+    def _task(self) -> TaskPaglet[Any, Any, Any]:
+        return cast("TaskPaglet[Any, Any, Any]", self)
+
+    @property
     def _transfer(self) -> FileTransferState:
-        state: FileTransferState = self.state
+        state: FileTransferState = self._task.state
         return state
 
     # --- at the source ------------------------------------------------------------------------------------------------
@@ -81,13 +80,13 @@ class FileSteps(_Base):
     def remember_transfer_request(self, request: FileTransferRequest, source: FileTransferSource) -> str:
         """Write a request into the state and return the id of the transfer."""
         target = request.target_host.strip()
-        known = self.context.host_status(target) if target else None
-        with self.locked():
+        known = self._task.context.host_status(target) if target else None
+        with self._task.locked():
             state = self._transfer
             state.transfer_id = request.transfer_id or f"file-transfer-{uuid.uuid4().hex}"
             state.mode, state.dry_run, state.overwrite = request.mode, request.dry_run, request.overwrite
-            state.source_host_name = request.source_label or self.context.name
-            state.source_host_url = self.context.address
+            state.source_host_name = request.source_label or self._task.context.name
+            state.source_host_url = self._task.context.address
             state.destination_host_name = request.destination_label or (target if known is None else known.name)
             state.destination_host_url = target if known is None else known.url
             state.source_path, state.file_name = str(source.path), source.file_name
@@ -95,7 +94,7 @@ class FileSteps(_Base):
             state.final_path = ""
             state.size_bytes = source.size_bytes
             state.source_created_at, state.source_modified_at = source.created_at, source.modified_at
-            self.notify_all_state_changed()
+            self._task.notify_all_state_changed()
             return state.transfer_id
 
     def register_transfer_file(self, source: FileTransferSource, mode: FileTransferMode) -> None:
@@ -106,7 +105,7 @@ class FileSteps(_Base):
 
         :raises TransferError: there is no file any more.
         """
-        self.register_file(source.path, name=self.registered_file_name, mode=mode.value)
+        self._task.register_file(source.path, name=self.registered_file_name, mode=mode.value)
 
     def register_planned_file(self, plan: FileTransferPlan) -> None:
         """Have the file of a plan travel along in the mode that was asked for; see `register_transfer_file`."""
@@ -114,7 +113,7 @@ class FileSteps(_Base):
 
     def mark_waiting_for_arrival(self) -> None:
         """Say that the file is on its way."""
-        self.set_task_status(TaskStatus.WAITING_FOR_ARRIVAL, done=False)
+        self._task.set_task_status(TaskStatus.WAITING_FOR_ARRIVAL, done=False)
 
     # --- at the destination -------------------------------------------------------------------------------------------
 
@@ -127,7 +126,7 @@ class FileSteps(_Base):
         if state.status is not TaskStatus.WAITING_FOR_ARRIVAL:
             return None
         return FileTransferArrival(
-            self.file_path(self.registered_file_name),
+            self._task.file_path(self.registered_file_name),
             state.destination_path,
             state.file_name,
             state.overwrite,
@@ -161,17 +160,17 @@ class FileSteps(_Base):
 
     def remember_transfer_arrival(self, destination: Path) -> str:
         """Note in the state that the file is, or will be, at a path of this host; return that path."""
-        with self.locked():
+        with self._task.locked():
             state = self._transfer
             label = str(state.request.get("destination_label") or "")
-            state.destination_host_name = label or self.context.name
-            state.destination_host_url = self.context.address
+            state.destination_host_name = label or self._task.context.name
+            state.destination_host_url = self._task.context.address
             state.final_path = str(destination)
-            self.notify_all_state_changed()
+            self._task.notify_all_state_changed()
             return state.final_path
 
     def _registered_file(self) -> PagletFileRef:
-        for ref in self.registered_files():
+        for ref in self._task.registered_files():
             if ref.name == self.registered_file_name:
                 return ref
         raise HostError(f"no file is registered under the name {self.registered_file_name!r}")

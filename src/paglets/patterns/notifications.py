@@ -9,15 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from paglets.core.messages import Message
 from paglets.core.runtime_values import ServiceScope
+from paglets.patterns.mixing import PagletMixin
 from paglets.services.contracts import CONTRACT_METADATA_KEY
 
 if TYPE_CHECKING:
-    from paglets.core.agent import Paglet
     from paglets.services.records import ServiceRecord
-
-    _Base = Paglet[Any]
-else:
-    _Base = object
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +31,7 @@ class NotificationSeverity(Enum):
     ERROR = "error"
 
 
-class NotificationMixin(_Base):
+class NotificationMixin(PagletMixin):
     """Lets a paglet notify the user; mix it in before `Paglet`."""
 
     def notify_user_info(
@@ -66,7 +62,7 @@ class NotificationMixin(_Base):
             "metadata": dict(metadata or {}),
         }
         try:
-            records = self.context.lookup_services(_SERVICE, capability=_OPERATION, scope=scope)
+            records = self._paglet.context.lookup_services(_SERVICE, capability=_OPERATION, scope=scope)
         except Exception as exc:  # a notification must never be what stops a paglet
             _log.debug("nobody can be notified: %s", exc)
             return False
@@ -74,7 +70,7 @@ class NotificationMixin(_Base):
 
     def _notified(self, record: ServiceRecord, request: dict[str, Any], timeout: float) -> bool:
         try:
-            reply = record.proxy.resolve(self.context).send(Message(_OPERATION, request), timeout=timeout)
+            reply = record.proxy.resolve(self._paglet.context).send(Message(_OPERATION, request), timeout=timeout)
         except Exception as exc:  # likewise
             _log.debug("%s was not notified: %s", record.host_name, exc)
             return False
