@@ -17,8 +17,11 @@ from paglets.core.errors import HostError, RemoteHostError
 from paglets.patterns.coordination import CursorDrainMixin, MeshFanoutMixin, MeshFanoutState
 from paglets.protocol.membership import HostRef
 from paglets.remote.references import PagletProxyRef
+from paglets.runtime.host import Host
 from tests.agents.fanout import Fan, FanState
-from tests.support import HostFactory, eventually, where
+from tests.support import eventually, where
+
+Pair = tuple[Host, Host]
 
 
 def host_ref(name: str, *, online: bool = True) -> HostRef:
@@ -202,10 +205,8 @@ def test_whoever_drains_gets_every_event_once_and_in_order(pieces: list[int], li
 # --- clones with a state of their own ---------------------------------------------------------------------------------
 
 
-def test_children_begin_with_their_own_state_and_the_parent_keeps_its_own(hosts: HostFactory) -> None:
-    alpha = hosts("alpha", mesh=True)
-    beta = hosts("beta", mesh=True, peers=[alpha.address])
-    alpha.mesh.wait_for_host("beta")
+def test_children_begin_with_their_own_state_and_the_parent_keeps_its_own(pair: Pair) -> None:
+    alpha, beta = pair
     parent = alpha.create(Fan, FanState(note="of the parent"))
     before = parent.call(Fan.begin, 60.0)
     parent.call(Fan.spread, ["beta"])
@@ -228,8 +229,8 @@ def test_children_begin_with_their_own_state_and_the_parent_keeps_its_own(hosts:
     assert alpha.get_state(parent.agent_id, FanState).child_proxies == {}
 
 
-def test_a_child_that_cannot_be_made_is_an_error_of_its_host(hosts: HostFactory) -> None:
-    alpha = hosts("alpha")
+def test_a_child_that_cannot_be_made_is_an_error_of_its_host(pair: Pair) -> None:
+    alpha, _ = pair
     parent = alpha.create(Fan, FanState(note="of the parent"))
     parent.call(Fan.begin, 60.0)
     lost = HostRef("lost", "http://127.0.0.1:1", "v", True, 0.0, 0, 0)
@@ -240,8 +241,8 @@ def test_a_child_that_cannot_be_made_is_an_error_of_its_host(hosts: HostFactory)
     assert "unknown" in parent.call(Fan.spread_to, lost.to_wire(), {"unknown": 1})
 
 
-def test_a_plain_clone_may_differ_in_some_fields(hosts: HostFactory) -> None:
-    alpha, beta = hosts("alpha"), hosts("beta")
+def test_a_plain_clone_may_differ_in_some_fields(pair: Pair) -> None:
+    alpha, beta = pair
     parent = alpha.create(Fan, FanState(note="of the parent"))
     copy_id = parent.call(Fan.copy, beta.address, {"note": "of the copy"})
     assert beta.get_state(copy_id, FanState).note == "of the copy"

@@ -122,7 +122,6 @@ def crossing(cluster: Cluster, tmp_path: Path) -> Crossing:
     [
         # Before the move is committed the paglet comes back at the source and sends the file again.
         ({SOURCE: "source.voted"}, TaskStatus.COMPLETED),
-        ({SOURCE: "source.committed"}, TaskStatus.COMPLETED),
         # A target that dies before it has voted refuses, in effect; the handler at the source says so.
         ({TARGET: "target.arrived"}, TaskStatus.FAILED),
         ({SOURCE: "source.committed", TARGET: "target.activating"}, TaskStatus.COMPLETED),
@@ -140,10 +139,8 @@ def test_a_host_dies_while_the_paglet_moves(crossing: Crossing, faults: dict[str
 @pytest.mark.parametrize(
     ("step", "mode", "overwrite"),
     [
-        ("saving", COPY, False),
         ("published", MOVE, False),
         ("published", MOVE, True),
-        ("noted", MOVE, False),
         ("removed", MOVE, False),
     ],
 )
@@ -187,7 +184,7 @@ def test_the_source_dies_before_it_sends(crossing: Crossing, gate: Gate) -> None
         assert crossing.outcome().error == ""
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_hosts_die_at_any_moment(crossing: Crossing, seed: int) -> None:
     chance = random.Random(seed)
     crossing.begin()

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from paglets.core.agent import ACTIVE, INACTIVE
 from paglets.core.errors import ConflictError, InvalidAgentError
 from paglets.patterns.file_mobility import (
     FileMobilityMixin,
@@ -81,27 +80,13 @@ class Ferry:
         eventually(lambda: leftovers(self.beta) == [], "the files at the target to be removed")
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Host]]:
-    """Give two hosts for the tests of this module."""
-    factory = HostFactory(tmp_path_factory.mktemp("pair"))
-    try:
-        yield factory("alpha"), factory("beta")
-    finally:
-        factory.close()
-
-
 @pytest.fixture
-def ferry(pair: tuple[Host, Host], tmp_path: Path) -> Iterator[Ferry]:
+def ferry(pair: tuple[Host, Host], tmp_path: Path) -> Ferry:
     source = tmp_path / "source" / "file.txt"
     source.parent.mkdir()
     source.write_text(TEXT)
     os.utime(source, (1_000_000, 1_000_000.5))
-    yield Ferry(*pair, source, tmp_path / "target")
-    for host in pair:
-        for proxy in host.get_proxies(ACTIVE | INACTIVE):
-            proxy.dispose()
-        eventually(lambda host=host: leftovers(host) == [], "no file of it to be left")
+    return Ferry(*pair, source, tmp_path / "target")
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------

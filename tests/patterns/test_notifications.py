@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from paglets.patterns.notifications import NotificationMixin, NotificationSeverity
+from paglets.runtime.host import Host
 from tests.agents.notices import Bellman, Crier
-from tests.support import HostFactory
+
+Pair = tuple[Host, Host]
 
 
 def test_nobody_is_notified_without_a_context() -> None:
@@ -18,12 +20,12 @@ def test_nobody_is_notified_without_a_context() -> None:
     assert [each.value for each in NotificationSeverity] == ["info", "warning", "error"]
 
 
-def test_nobody_is_notified_where_nobody_offers_it(hosts: HostFactory) -> None:
-    assert hosts().create(Crier).call(Crier.cry, "warning", "title", "text") is False
+def test_nobody_is_notified_where_nobody_offers_it(pair: Pair) -> None:
+    assert pair[0].create(Crier).call(Crier.cry, "warning", "title", "text") is False
 
 
-def test_a_provider_gets_the_notification(hosts: HostFactory) -> None:
-    alpha = hosts()
+def test_a_provider_gets_the_notification(pair: Pair) -> None:
+    alpha, _ = pair
     bellman, crier = alpha.create(Bellman), alpha.create(Crier)
     bellman.call(Bellman.offer, "1")
     assert crier.call(Crier.cry, "warning", "title", "text", "job-1") is True
@@ -40,8 +42,8 @@ def test_a_provider_gets_the_notification(hosts: HostFactory) -> None:
 
 
 @pytest.mark.parametrize("answer", ["refuse", "raise", "odd"])
-def test_a_provider_that_does_not_take_it(hosts: HostFactory, answer: str) -> None:
-    alpha = hosts()
+def test_a_provider_that_does_not_take_it(pair: Pair, answer: str) -> None:
+    alpha, _ = pair
     bellman, crier = alpha.create(Bellman), alpha.create(Crier)
     bellman.call(Bellman.offer, "1", answer)
     assert crier.call(Crier.cry, "error", "title", "text") is False
@@ -51,8 +53,8 @@ def test_a_provider_that_does_not_take_it(hosts: HostFactory, answer: str) -> No
     assert crier.call(Crier.cry, "error", "title", "text") is True
 
 
-def test_a_service_of_another_version_is_left_alone(hosts: HostFactory) -> None:
-    alpha = hosts()
+def test_a_service_of_another_version_is_left_alone(pair: Pair) -> None:
+    alpha, _ = pair
     bellman, crier = alpha.create(Bellman), alpha.create(Crier)
     bellman.call(Bellman.offer, "2")
     assert crier.call(Crier.cry, "info", "title", "text") is False

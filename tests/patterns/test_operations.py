@@ -10,9 +10,10 @@ from paglets.core.agent import NOT_HANDLED
 from paglets.core.errors import NotHandledError, ServiceContractError
 from paglets.core.messages import Message
 from paglets.patterns.operations import OperationClient
+from paglets.runtime.host import Host
 from paglets.services.contracts import EmptyPayload, ServiceOperation
 from tests.agents.adder import ADD, CLEAR, UNSAID, UNUSED, AddResult, Summer, SumState, Term
-from tests.support import HostFactory, eventually
+from tests.support import eventually
 
 
 def test_a_message_is_routed_without_a_host() -> None:
@@ -58,8 +59,8 @@ def test_the_operations_of_the_class_come_before_those_of_the_handlers() -> None
         Twice().handle_message(Message("add"))
 
 
-def test_a_client_calls_and_sends(hosts: HostFactory) -> None:
-    proxy = hosts().create(Summer)
+def test_a_client_calls_and_sends(pair: tuple[Host, Host]) -> None:
+    proxy = pair[0].create(Summer)
     client = OperationClient(proxy)
     assert client.call(ADD, Term(2)) == Term(2)
     assert client.call(CLEAR) == EmptyPayload()

@@ -32,9 +32,12 @@ from paglets.patterns.tasks import (
     TaskWaitRequest,
 )
 from paglets.remote.references import PagletProxyRef
+from paglets.runtime.host import Host
 from paglets.services.contracts import EmptyPayload
 from tests.agents.adder import Adder, AddRequest, AddResult
-from tests.support import Gate, HostFactory
+from tests.support import Gate
+
+Pair = tuple[Host, Host]
 
 
 def client_of(proxy: Any) -> TaskClient[AddRequest, AddResult]:
@@ -184,8 +187,8 @@ def test_a_snapshot_as_plain_values() -> None:
 # --- with hosts -------------------------------------------------------------------------------------------------------
 
 
-def test_a_client_starts_a_task_and_hears_of_it(hosts: HostFactory) -> None:
-    alpha = hosts("alpha")
+def test_a_client_starts_a_task_and_hears_of_it(pair: Pair) -> None:
+    alpha, _ = pair
     proxy = alpha.create(Adder)
     client = client_of(proxy)
     assert client.status() == TaskSnapshot(
@@ -203,8 +206,8 @@ def test_a_client_starts_a_task_and_hears_of_it(hosts: HostFactory) -> None:
         proxy.send(Message("unknown"))
 
 
-def test_a_client_waits_for_a_task_that_goes_on_beside_its_handlers(hosts: HostFactory, gate: Gate) -> None:
-    client = client_of(hosts().create(Adder))
+def test_a_client_waits_for_a_task_that_goes_on_beside_its_handlers(pair: Pair, gate: Gate) -> None:
+    client = client_of(pair[0].create(Adder))
     running = client.start_and_wait(AddRequest([2], f"later {gate}"), wait_timeout=0.01)
     assert (running.status, running.done, running.result) == (TaskStatus.RUNNING, False, None)
     gate.await_entered()
@@ -214,15 +217,15 @@ def test_a_client_waits_for_a_task_that_goes_on_beside_its_handlers(hosts: HostF
         assert waiting.result(30).result == AddResult(2, "alpha")
 
 
-def test_an_answer_that_takes_longer_than_the_caller_allows(hosts: HostFactory) -> None:
-    client = client_of(hosts().create(Adder))
+def test_an_answer_that_takes_longer_than_the_caller_allows(pair: Pair) -> None:
+    client = client_of(pair[0].create(Adder))
     with pytest.raises(RemoteTimeoutError):
         client.wait(wait_timeout=1, timeout=0.05)
 
 
 @pytest.mark.parametrize("end", ["", " "], ids=["finished-on-arrival", "finished-by-somebody-later"])
-def test_a_client_follows_a_task_that_moves(hosts: HostFactory, end: str) -> None:
-    alpha, beta = hosts("alpha"), hosts("beta")
+def test_a_client_follows_a_task_that_moves(pair: Pair, end: str) -> None:
+    alpha, beta = pair
     proxy = alpha.create(Adder)
     client = client_of(proxy)
     if end:
@@ -236,8 +239,8 @@ def test_a_client_follows_a_task_that_moves(hosts: HostFactory, end: str) -> Non
     assert alpha.get_proxy(proxy.agent_id, include_inactive=True) is None
 
 
-def test_a_move_that_fails_is_the_failure_of_the_task(hosts: HostFactory) -> None:
-    alpha = hosts("alpha")
+def test_a_move_that_fails_is_the_failure_of_the_task(pair: Pair) -> None:
+    alpha, _ = pair
     client = client_of(alpha.create(Adder))
     snapshot = client.start(AddRequest([5], "leave http://127.0.0.1:1"))
     assert (snapshot.status, snapshot.host_name) == (TaskStatus.FAILED, "alpha")
