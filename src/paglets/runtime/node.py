@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paglets.artifacts import PagletFileRef
+from paglets.artifacts.store import ArtifactStore
 from paglets.core.context import same_url
 from paglets.core.errors import (
     ConflictError,
@@ -37,10 +38,13 @@ from paglets.remote.movement import BufferPart
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.agents import AgentEntry, Delivery, SelfCall
 from paglets.runtime.arrival import ArrivalDesk
+from paglets.runtime.artifact_desk import ArtifactDesk
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.checkpoints import Checkpointer
+from paglets.runtime.content_threads import ContentThreads
 from paglets.runtime.dead_letters import DeadLetterDesk
 from paglets.runtime.departure import DepartureDesk
+from paglets.runtime.drain import Drain
 from paglets.runtime.files import FileDesk
 from paglets.runtime.kernel import Kernel, first_epoch
 from paglets.runtime.local_link import LocalTransferLink
@@ -59,6 +63,9 @@ from paglets.serialization.blob import blob_from_wire
 from paglets.services.contracts import ServiceRegistry
 
 MOVE_THREADS = 4
+#: So long what a target has said of itself will do for the next move there; many moves in a row ask once.
+HEALTH_SECONDS = 1.0
+MAX_HEALTHS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ class NodePorts:
     health: Callable[[], dict[str, Any]]
     git_update: Callable[[dict[str, Any]], dict[str, Any]]
     storage_quota_bytes: int | None
+    artifacts: ArtifactStore
 
 
 class Node:
@@ -81,6 +89,10 @@ class Node:
         self.kernel = kernel
         self.ports = ports
         self.files = FileDesk(kernel.config.directory)
+        self.artifacts = ports.artifacts
+        self.blobs = ports.artifacts.blobs
+        self.content = ContentThreads(kernel.config.name)
+        self.artifact_desk = ArtifactDesk(ports.artifacts, self.content, ports.words)
         self.timers = Timekeeper(kernel)
         self.dormitory = Dormitory(kernel, self.files, self.timers)
         self.views = Views(kernel, self.dormitory)
@@ -114,6 +126,10 @@ class Node:
             link_to=self._link_to,
             check_target=self._check_target,
         )
+        self.drain = Drain(
+            kernel, self, targets=self._other_hosts, resolve=ports.mesh.resolve_url, wake=self._see_to_waiting
+        )
+        self._healths: dict[str, tuple[float, dict[str, Any]]] = {}
         self.post.undecided = self.arrivals.undecided
         self._local_link = LocalTransferLink(self.arrivals, self.departures.outcome)
         self._log = log
@@ -158,10 +174,25 @@ class Node:
 
     async def resume(self, wanted: Sequence[RecordSummary]) -> None:
         """Go on where an earlier life of this host stopped; others can reach it by now."""
-        kernel = self.kernel
         await self.outbox.start()
         await self.whereabouts.tell_everything()
         await self.dormitory.wake_for_startup(wanted)
+        await self._see_to_receivers()
+
+    def _other_hosts(self) -> list[str]:
+        here = self.kernel.address()
+        refs = self.ports.mesh.hosts(online_only=True, include_self=False)
+        return [ref.url for ref in refs if not same_url(ref.url, here)]
+
+    async def _see_to_waiting(self) -> None:
+        """Do what sleepers' messages and timers ask for, after a time in which nobody was woken."""
+        await self.dormitory.wake_put_off()
+        for agent_id in await self.kernel.on_disk(self.kernel.vault.receivers):
+            if agent_id in self.dormitory:
+                self.dormitory.look_at_mail(agent_id)
+
+    async def _see_to_receivers(self) -> None:
+        kernel = self.kernel
         for agent_id in await kernel.on_disk(kernel.vault.receivers):
             if agent_id in self.dormitory:
                 kernel.background(self.dormitory.wake_if_timer_rang(agent_id))
@@ -451,15 +482,23 @@ class Node:
             movers=self._movers,
         )
 
-    async def _check_target(self, ticket: TransferTicket) -> dict[str, Any]:
+    async def _check_target(self, ticket: TransferTicket, recall: bool) -> dict[str, Any]:
+        """Ask a target how it does and compare that with the ticket.
+
+        :param recall: what it said a moment ago will do.
+        """
         url = ticket.destination
+        known = self._healths.get(url)
         if same_url(url, self.kernel.address()):
             health = self.ports.health()
+        elif recall and known is not None and self.kernel.loop.time() - known[0] < HEALTH_SECONDS:
+            health = known[1]
         else:
             answer = await self.ports.words.get_json(f"{url}/health", timeout=ticket.timeout)
             if not isinstance(answer, dict):
                 raise TransferError(f"{url} does not answer like a host")
             health = answer
+            self._remember_health(url, health)
         version = health.get("code_version")
         if ticket.expected_code_version is not None and version != ticket.expected_code_version:
             raise TransferError(f"{url} runs code version {version!r}, not {ticket.expected_code_version!r}")
@@ -467,6 +506,11 @@ class Node:
         if missing:
             raise TransferError(f"{url} is missing capabilities: {', '.join(missing)}")
         return health
+
+    def _remember_health(self, url: str, health: dict[str, Any]) -> None:
+        if len(self._healths) >= MAX_HEALTHS:
+            self._healths.clear()
+        self._healths[url] = self.kernel.loop.time(), health
 
     # --- waiting for notifications ------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.persistence.persistency import QueuedMessage
+from paglets.persistence.tables import queued
 from paglets.protocol.delivery import routing
 from paglets.protocol.delivery.window import Outcome
 from paglets.remote.requests import Parcel
@@ -311,7 +312,9 @@ class PostOffice:
                 return (await self._forward(agent_id, self._aged(posting, began), knowledge),)
             # What was active when the host died comes back whatever its policy says.
             recovering = self._dormitory.recovering(agent_id)
-            wakes = recovering or (posting.activate_if_inactive and summary.policy.activate_on_message)
+            wakes = recovering or (
+                posting.activate_if_inactive and summary.policy.activate_on_message and not kernel.draining
+            )
             if not wakes or posting.wakes >= (1 if posting.oneway else MOST_AWAKENINGS):
                 break  # it waits for the next time
             if kernel.closing:
@@ -391,6 +394,8 @@ class PostOffice:
     async def _send_after(self, agent_id: str) -> None:
         """Forward what is stored for a paglet that has left; what cannot be is a dead letter."""
         vault, kernel = self._kernel.vault, self._kernel
+        if kernel.journal.glance(lambda connection: queued.count(connection, agent_id)) == (0,):
+            return
         for message in await kernel.on_disk(vault.waiting, agent_id):
             if agent_id in kernel.agents or agent_id in self._dormitory:
                 return  # it is back

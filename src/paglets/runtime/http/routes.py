@@ -14,7 +14,7 @@ from paglets.core.errors import HostError
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import ArrivalMode, ServiceScope, enum_from_wire
 from paglets.remote.transfer import TransferTicket
-from paglets.runtime.http import bodies, hot, letters, replies, tracks
+from paglets.runtime.http import artifacts, blobs, bodies, draining, hot, letters, replies, tracks
 from paglets.runtime.http.answers import Answer, answer, encoded
 from paglets.runtime.http.documented import AgentId, JsonRequest, documented, node_of
 from paglets.runtime.http.followers import MAX_WAIT_SECONDS, Followers
@@ -299,7 +299,7 @@ async def outcome(
 )
 async def commit(request: JsonRequest, transfer_id: TransferId, data: JSONBody[bodies.VoteBody]) -> Answer:
     """Let an arrived paglet live."""
-    return answer(await node_of(request).arrivals.commit(transfer_id, data.vote))
+    return encoded(await hot.commit(node_of(request), transfer_id, data.vote))
 
 
 @post(
@@ -322,8 +322,7 @@ async def abort(request: JsonRequest, transfer_id: TransferId) -> Answer:
 )
 async def settled(request: JsonRequest, transfer_id: TransferId, data: JSONBody[bodies.VoteBody]) -> Answer:
     """Forget a transfer: the source will never ask again."""
-    node_of(request).arrivals.settled(transfer_id, data.vote)
-    return answer({"ok": True})
+    return encoded(hot.settle(node_of(request), transfer_id, data.vote))
 
 
 @get(
@@ -363,4 +362,7 @@ ROUTES: list[HTTPRouteHandler] = [
     location,
     *tracks.ROUTES,
     *letters.ROUTES,
+    *artifacts.ROUTES,
+    *blobs.ROUTES,
+    *draining.ROUTES,
 ]
