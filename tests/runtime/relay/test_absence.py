@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
+from queue import Queue
 
 import pytest
 
@@ -27,6 +28,7 @@ from paglets.remote.senders import submit
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.host import Host
 from tests.agents.actor import Actor
+from tests.agents.ledger_agent import Ledger, LedgerState
 from tests.runtime.relay.conftest import KEY, RelayFactory
 from tests.runtime.relay.scripted import ScriptedHost
 from tests.support import Gate, await_event, events_of, eventually, where
@@ -151,6 +153,42 @@ def test_a_request_waits_for_a_link_that_is_back_at_once(relays: RelayFactory) -
         assert client.get_json(f"{far.address}/health")["name"] == "B"
     assert events_of(far, "relay-client-error")[0].error
     assert [node["online"] for node in _nodes(hub)] == [True]
+
+
+def test_nothing_is_left_of_requests_whose_link_breaks_again_and_again(relays: RelayFactory) -> None:
+    hub = relays.hub()
+    far = relays.connected("B", hub)
+    proxies = [far.create(Ledger) for _ in range(4)]
+    threads, each, cuts = 8, 25, 4
+    replies: Queue[int] = Queue()
+
+    def send(number: int, client: HostClient) -> None:
+        proxy = proxies[number % len(proxies)]
+        for index in range(each):
+            body = {"sender": str(number), "number": index}
+            replies.put(client.deliver(proxy.host_url, proxy.agent_id, Message("add", body), timeout=40.0))
+
+    with caller() as client:
+        sending = [submit(lambda number=number: send(number, client)) for number in range(threads)]
+        for _ in range(cuts):
+            for _ in range(threads * each // (cuts + 1)):
+                replies.get(timeout=40)
+            _cut(far)
+        for future in sending:
+            future.result(60)
+    for number, proxy in enumerate(proxies):
+        entries = far.get_state(proxy.agent_id, LedgerState).entries
+        for sender in range(number, threads, len(proxies)):
+            assert [e for e in entries if e.startswith(f"{sender}:")] == [f"{sender}:{n}" for n in range(each)]
+    eventually(lambda: _nodes(hub)[0]["in_flight"] == _nodes(hub)[0]["queue_depth"] == 0, "nothing is under way")
+    relay = far._running()._relay
+    assert relay._connector is not None
+    assert relay._connector._session is not None
+    session = relay._connector._session
+    # Gossip is off: nobody asks anything now.
+    eventually(lambda: far._running().call(lambda: session.statistics().serving) == 0, "no stream is left")
+    assert relay._inside is not None
+    assert not relay._inside._tasks
 
 
 def test_a_silent_link_is_given_up_by_both_ends(relays: RelayFactory) -> None:

@@ -116,6 +116,7 @@ def test_deliveries_leave_events(trio: Trio) -> None:
     earlier = len(events_of(trio.hub, "relay-delivery-enqueued"))
     trio.client.deliver(proxy.host_url, proxy.agent_id, Message("add"))
     (begun,) = events_of(trio.hub, "relay-delivery-enqueued")[earlier:]
+    (_,) = events_of(trio.hub, "relay-delivery-dispatched")[earlier:]
     (over,) = events_of(trio.hub, "relay-delivery-ack")[earlier:]
     assert (begun.data["target"], begun.data["kind"], begun.data["timeout"]) == ("B", "message", 10.0)
     assert (over.data["delivery_id"], over.data["ok"]) == (begun.data["delivery_id"], True)

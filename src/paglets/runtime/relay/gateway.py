@@ -31,7 +31,6 @@ from paglets.runtime.http.guards import MOVEMENT_TYPE, Application, Receive, Sco
 from paglets.runtime.relay.hub import Hub, NotReachedError
 from paglets.runtime.relay.inside import end_to_end
 from paglets.runtime.relay.session import LinkStream, StreamLostError
-from paglets.runtime.relay.wire import Wire
 
 LINK_PATH: Final = "/relay/link"
 HOSTS: Final = b"/relay/hosts/"
@@ -82,6 +81,9 @@ class RelayGateway:
         fields = dict(headers)
         if upgrade is None or fields.get(b"upgrade", b"").lower() != b"websocket":
             raise HostError("a link is opened by a WebSocket handshake, version 13")
+        # Only where there are links: most hosts have none, and the library takes a while to load.
+        from paglets.runtime.relay.wire import Wire
+
         credential = hashlib.sha256(fields.get(b"authorization", b"")).digest()
         session = self._hub.session(name, credential)
         head = b"GET / HTTP/1.1\r\n" + b"".join(b"%s: %s\r\n" % field for field in headers) + b"\r\n"
@@ -144,6 +146,7 @@ class _Passage:
         uploading = loop.create_task(self._upload(stream, receive))
         # After the task has had its first turn: a body that is here already goes in the same message.
         loop.call_soon(stream.flush)
+        self._report("relay-delivery-dispatched")
         try:
             left = None if self._seconds is None else max(0.0, self._seconds - (loop.time() - began))
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from paglets.protocol.link import (
     Credited,
@@ -24,7 +24,9 @@ from paglets.protocol.link import (
     ResetCode,
     WasReset,
 )
-from paglets.runtime.relay.wire import Wire
+
+if TYPE_CHECKING:
+    from paglets.runtime.relay.wire import Wire
 
 _LONGEST_TICK: Final = 5.0
 

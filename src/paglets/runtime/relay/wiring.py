@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from paglets.core.errors import PagletError
 from paglets.runtime.http.guards import Application
-from paglets.runtime.relay.connector import Connector, Upstream
 from paglets.runtime.relay.gateway import RelayGateway
 from paglets.runtime.relay.hub import Hub
 from paglets.runtime.relay.inside import InsideServer
@@ -17,6 +16,7 @@ from paglets.runtime.relay.inside import InsideServer
 if TYPE_CHECKING:
     from paglets.runtime.host import Host
     from paglets.runtime.kernel import Kernel
+    from paglets.runtime.relay.connector import Connector
 
 #: How long a starting host waits for its hub.
 FIRST_LINK_SECONDS = 2.0
@@ -73,6 +73,9 @@ class Relay:
         host = self._host
         if host.connect_to is None:
             return
+        # Only where there is a link; see the gateway.
+        from paglets.runtime.relay.connector import Connector, Upstream
+
         self._inside = InsideServer(application)
         upstream = Upstream(
             url=host.connect_to,
