@@ -222,6 +222,12 @@ def test_a_host_is_a_hub_or_connected_to_one(
     assert "--public-url or --connect-to" in capsys.readouterr().err
 
 
+def test_a_connected_host_says_through_whom_it_is_reached(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    host = Host("laptop", connect_to="http://hub.example/x", mesh_version="v", persistence_dir=tmp_path)
+    host_run._announce(host, HostOptions(name="laptop"))
+    assert capsys.readouterr().out == "paglets host 'laptop' connected via http://hub.example/x (mesh on, version v)\n"
+
+
 def test_the_options_of_the_relay_reach_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DEFAULT_API_KEY_ENV, "secret")
     hosts: list[Host] = []
