@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from paglets.artifacts.stamps import FileChangedError
+from paglets.artifacts.errors import FileChangedError
 from paglets.artifacts.tree import Entry, Kind, Tree, duplicate, scan, unpack
 from paglets.artifacts.tree import manifest as manifest_module
 from paglets.artifacts.tree.manifest import FORMAT, MAX_DEPTH, PACK_BYTES, SMALL_FILE_BYTES, check, layout

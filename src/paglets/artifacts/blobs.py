@@ -265,7 +265,8 @@ class BlobStore:
         """Return the checksum of a file, which is computed once as long as it does not change, and its state.
 
         :raises NotStoredError: there is no regular file; a symbolic link is none.
-        :raises TransferError: it cannot be read, or changes while it is read.
+        :raises FileChangedError: it changes while it is read.
+        :raises TransferError: it cannot be read.
         """
         try:
             return self._places.identify(path)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from paglets.artifacts.streams import existing_file, file_sha256
+from paglets.artifacts.streams import existing_path, file_sha256
 from paglets.core.errors import HostError, TransferError
 from paglets.core.wire_fields import WireFields
 
 ARTIFACT_COPY: Final = "copy"
 ARTIFACT_MOVE: Final = "move"
+KIND_FILE: Final = "file"
+KIND_DIRECTORY: Final = "directory"
 ARTIFACT_STATUS_REGISTERED: Final = "registered"
 ARTIFACT_STATUS_AVAILABLE: Final = "available"
 ARTIFACT_STATUS_FAILED: Final = "failed"
@@ -68,7 +70,7 @@ class ArtifactRef:
 
 @dataclass(slots=True)
 class PagletFileRef:
-    """One file that is registered with a paglet: where it came from and where it is now.
+    """One file or directory that is registered with a paglet: where it came from and where it is now.
 
     The `source_*` fields keep the values of the registration; `current_*` follow the paglet. Times are Unix seconds.
     """
@@ -87,17 +89,22 @@ class PagletFileRef:
     current_path: str = ""
     status: str = ARTIFACT_STATUS_REGISTERED
     last_error: str = ""
+    kind: str = KIND_FILE
+    """`file` or `directory`. The size of a directory is that of all files in it, its checksum that of its list."""
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the fields as plain values."""
-        return asdict(self)
+        """Return the fields as plain values; the kind is left out where it is a file."""
+        wire = asdict(self)
+        if self.kind == KIND_FILE:
+            del wire["kind"]  # readers of before there were directories know the other fields
+        return wire
 
     @classmethod
     def from_wire(cls, payload: dict[str, Any]) -> PagletFileRef:
         """Restore a reference; missing keys give the defaults.
 
         :raises KeyError: there is no `name`.
-        :raises TransferError: the mode is neither copy nor move.
+        :raises TransferError: the mode is neither copy nor move, or the kind is unknown.
         :raises SerializationError: a field has the wrong type.
         """
         fields = WireFields(payload, "registered file")
@@ -118,6 +125,7 @@ class PagletFileRef:
             current_path=fields.text_or("current_path", ""),
             status=fields.text_or("status", ARTIFACT_STATUS_REGISTERED),
             last_error=fields.text_or("last_error", ""),
+            kind=_kind(fields.text_or("kind", KIND_FILE)),
         )
 
 
@@ -129,19 +137,38 @@ class ArtifactWriteResult:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file or a directory holds."""
+
+    size: int
+    """Bytes, of a directory those of all files in it."""
+    sha256: str
+    """In lower-case hex, of a directory that of its list."""
+
+
 def paglet_file_ref_from_path(
-    path: str | Path, *, name: str | None, mode: str, host_name: str, host_url: str
+    path: str | Path,
+    *,
+    name: str | None,
+    mode: str,
+    host_name: str,
+    host_url: str,
+    content_of: Callable[[Path], Content] | None = None,
 ) -> PagletFileRef:
-    """Describe an existing file as registered on this host, with its size, times and checksum.
+    """Describe an existing file or directory as registered on this host, with its size, times and checksum.
 
     :param name: logical name; None takes the file name.
-    :raises TransferError: `path` is no file, the name is empty, or the mode is neither copy nor move.
+    :param content_of: returns what a path holds; it is read where this is None.
+    :raises TransferError: at `path` is neither a file nor a directory, or something in it cannot travel; the name is
+        empty, or the mode is neither copy nor move.
     """
-    resolved = existing_file(path)
+    resolved = existing_path(path)
     logical_name = resolved.name if name is None else name.strip()
     if not logical_name:
         raise TransferError(f"The name of a registered file must not be empty: {resolved}")
     checked_mode = _file_mode(mode)
+    content = (content_of or read_content)(resolved)
     status = resolved.stat()
     # No birth time on most Linux file systems; the change time is the nearest to it that every system has.
     created_at = getattr(status, "st_birthtime", status.st_ctime)
@@ -153,12 +180,27 @@ def paglet_file_ref_from_path(
         source_path=str(resolved),
         source_created_at=created_at,
         source_modified_at=status.st_mtime,
-        size_bytes=status.st_size,
-        sha256=file_sha256(resolved),
+        size_bytes=content.size,
+        sha256=content.sha256,
         current_host_name=host_name,
         current_host_url=host_url,
         current_path=str(resolved),
+        kind=KIND_DIRECTORY if resolved.is_dir() else KIND_FILE,
     )
+
+
+def read_content(path: Path) -> Content:
+    """Read a file or a directory and return what it holds.
+
+    :raises TransferError: it cannot be read, changes meanwhile, or has something in it that cannot travel.
+    """
+    if path.is_dir():
+        # Not in every process that knows of registered files.
+        from paglets.artifacts.tree import scan
+
+        tree = scan(path).tree()
+        return Content(tree.content_bytes, tree.sha256())
+    return Content(path.stat().st_size, file_sha256(path))
 
 
 def registered_name(name_or_ref: str | PagletFileRef) -> str:
@@ -176,6 +218,12 @@ def registered_path(refs: Iterable[PagletFileRef], name_or_ref: str | PagletFile
         if ref.name == name:
             return Path(ref.current_path)
     raise HostError(f"no file is registered under the name {name!r}")
+
+
+def _kind(kind: str) -> str:
+    if kind not in (KIND_FILE, KIND_DIRECTORY):
+        raise TransferError(f"{kind!r} is no kind of registered file; it is {KIND_FILE} or {KIND_DIRECTORY}")
+    return kind
 
 
 def _file_mode(mode: str) -> str:

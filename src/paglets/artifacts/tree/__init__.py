@@ -6,7 +6,7 @@ not change is not sent again. The manifest names the SHA-256 of each blob: its o
 """
 
 from paglets.artifacts.tree.manifest import Chunk, Entry, Kind, Tree
-from paglets.artifacts.tree.reading import Survey, scan
+from paglets.artifacts.tree.reading import KnownDigest, Survey, scan
 from paglets.artifacts.tree.writing import duplicate, unpack
 
-__all__ = ["Chunk", "Entry", "Kind", "Survey", "Tree", "duplicate", "scan", "unpack"]
+__all__ = ["Chunk", "Entry", "Kind", "KnownDigest", "Survey", "Tree", "duplicate", "scan", "unpack"]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from paglets.artifacts.stamps import FileChangedError, Stamp, ensure_same
+from paglets.artifacts.errors import FileChangedError
+from paglets.artifacts.known import Stamp
 from paglets.artifacts.tree.links import check_links
 from paglets.artifacts.tree.manifest import (
     MAX_DEPTH,
@@ -116,7 +117,7 @@ class Survey:
         """
         path = self.path_of(index)
         try:
-            ensure_same(self.stamps[index], path.lstat(), path)
+            _ensure_same(self.stamps[index], path.lstat(), path)
         except FileNotFoundError:
             raise FileChangedError(f"file {path} was removed while it was read") from None
 
@@ -137,7 +138,7 @@ class Survey:
             raise TransferError(f"file {path} cannot be read: {exc.strerror}") from exc
         try:
             # The very file that was seen: no other one reached by a path that leads elsewhere meanwhile.
-            ensure_same(stamp, os.fstat(descriptor), path)
+            _ensure_same(stamp, os.fstat(descriptor), path)
             left = entry.size - offset
             if offset:
                 os.lseek(descriptor, offset, os.SEEK_SET)
@@ -147,7 +148,7 @@ class Survey:
                     break
                 left -= len(piece)
                 yield piece
-            ensure_same(stamp, os.fstat(descriptor), path)
+            _ensure_same(stamp, os.fstat(descriptor), path)
         except OSError as exc:
             raise TransferError(f"file {path} cannot be read: {exc.strerror}") from exc
         finally:
@@ -268,6 +269,11 @@ class _Opener:
         """Let the directory go."""
         if self._descriptor is not None:
             os.close(self._descriptor)
+
+
+def _ensure_same(stamp: Stamp, status: os.stat_result, path: Path) -> None:
+    if Stamp.of(status) != stamp:
+        raise FileChangedError(f"file {path} was changed while it was read")
 
 
 def _mode(status: os.stat_result) -> int:

@@ -1,0 +1,213 @@
+"""Bring the files of a paglet to the host it moves to: ask what is missing there, send that, and go on after breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from paglets.artifacts import Content, PagletFileRef
+from paglets.artifacts.blobs import BlobStore
+from paglets.artifacts.errors import FileChangedError
+from paglets.core.errors import (
+    ConnectionLostError,
+    HostUnreachableError,
+    PagletError,
+    RemoteHostError,
+    RemoteTimeoutError,
+    TransferError,
+)
+from paglets.runtime import faults
+from paglets.runtime.agents import AgentEntry
+from paglets.runtime.kernel import Kernel
+from paglets.runtime.shipment import HOLD_SECONDS, MOST_CHANGES, Large, Shipment, content_of, ship
+from paglets.runtime.transfer_wire import TransferLink
+
+T = TypeVar("T")
+
+#: Files that are hashed, copied or put in place at the same time; what they wait for is the disk.
+FILE_THREADS: Final = 4
+#: Contents that a target is asked about at once.
+_ASKED_AT_ONCE: Final = 4096
+#: Seconds that a target may stall while it takes a large content.
+_STALL_SECONDS: Final = 60.0
+_PROGRESS_SECONDS: Final = 0.5
+
+# A connection that breaks is not the end of a large content, as long as there is progress in between.
+_BROKEN: Final = (ConnectionLostError, RemoteTimeoutError, HostUnreachableError)
+_MOST_BREAKS: Final = 32
+_MOST_IN_VAIN: Final = 4
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LONGEST_PAUSE_SECONDS: Final = 5.0
+
+
+@dataclass(slots=True)
+class Meter:
+    """Say how far a transfer is, but not more than twice a second. It knows no clock: time is passed in."""
+
+    total: int
+    began: float
+    told: float | None = None
+    """When it was told last."""
+
+    def due(self, done: int, now: float) -> bool:
+        """Tell whether to say now that so many bytes are done, and take note of it."""
+        last = self.began if self.told is None else self.told
+        complete = done >= self.total and self.told is None
+        if not complete and now - last < _PROGRESS_SECONDS:
+            return False
+        self.told = now
+        return True
+
+
+@dataclass(slots=True)
+class Voyage:
+    """What is sent for one paglet, to where, and in which words it is reported."""
+
+    transfer_id: str
+    link: TransferLink
+    entry: AgentEntry
+    target: str
+    timeout: float
+    sending: asyncio.Task[Any] | None = None
+    """What brings large contents at the moment; it may be cancelled."""
+    changes: int = 0
+    """How often a file was found changed."""
+    done: dict[str, int] = field(default_factory=dict)
+    """Bytes of each large content that the target has."""
+
+    @property
+    def holder(self) -> str:
+        """Under which name contents are held for it, at both hosts."""
+        return f"transfer:{self.transfer_id}"
+
+
+class Carriage:
+    """Read registered files and bring them to other hosts.
+
+    :param store: has the checksums of this host's files.
+    """
+
+    def __init__(self, kernel: Kernel, store: BlobStore) -> None:
+        self._kernel = kernel
+        self.store = store
+        self._threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix=f"paglets-files-{kernel.config.name}")
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        """Run what blocks on large files, apart from the short work of the host's disk."""
+        return await self._kernel.loop.run_in_executor(self._threads, partial(work, *args))
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def content_of(self, path: Path) -> Content:
+        """Return what a file or directory of this host holds; blocking."""
+        return content_of(path, self.store)
+
+    async def load(self, entry: AgentEntry) -> Shipment:
+        """Read what is registered with a paglet, as it is now.
+
+        :raises TransferError: a file is missing, cannot be read, or changes all the time.
+        """
+        return await self.run(ship, [*entry.files.values()], self.store)
+
+    async def bring(self, voyage: Voyage, shipment: Shipment) -> None:
+        """Have every large content at the target.
+
+        :raises FileChangedError: a file is not as it was when it was read.
+        :raises PagletError: the target does not take it, or cannot be reached.
+        """
+        if not shipment.large:
+            return
+        try:
+            await self._bring(voyage, shipment)
+        finally:
+            await self.run(self.store.release, voyage.holder)
+
+    async def _bring(self, voyage: Voyage, shipment: Shipment) -> None:
+        meter = Meter(shipment.large_bytes, self._kernel.loop.time())
+        breaks = in_vain = furthest = 0
+        while True:
+            try:
+                missing = await self._missing(voyage, shipment)
+                if not missing:
+                    return
+                for sha256, offset in missing:
+                    await self._send(voyage, shipment.large[sha256], offset, meter)
+            except _BROKEN:
+                breaks += 1
+                done = sum(voyage.done.values())
+                in_vain = 0 if done > furthest else in_vain + 1
+                furthest = max(furthest, done)
+                if breaks > _MOST_BREAKS or in_vain > _MOST_IN_VAIN or not voyage.done:
+                    raise
+                await asyncio.sleep(min(_FIRST_PAUSE_SECONDS * 2**in_vain, _LONGEST_PAUSE_SECONDS))
+
+    async def _missing(self, voyage: Voyage, shipment: Shipment) -> list[tuple[str, int]]:
+        """Ask the target what it lacks, and have it hold the rest; take note of what it has."""
+        wanted = [(large.sha256, large.size) for large in shipment.large.values()]
+        missing: list[tuple[str, int]] = []
+        for start in range(0, len(wanted), _ASKED_AT_ONCE):
+            asked = dict(wanted[start : start + _ASKED_AT_ONCE])
+            answer = await voyage.link.missing(voyage.holder, list(asked.items()), seconds=HOLD_SECONDS)
+            for sha256, offset in answer:
+                if sha256 not in asked or not 0 <= offset <= asked[sha256]:
+                    raise RemoteHostError(f"{voyage.target} answered with contents that it was not asked about")
+            missing += answer
+        voyage.done = dict(wanted) | dict(missing)
+        return missing
+
+    async def _send(self, voyage: Voyage, large: Large, offset: int, meter: Meter) -> None:
+        try:
+            path = await self.run(large.file, self.store, voyage.holder)
+
+            def progress(done: int, total: int) -> None:
+                del total
+                voyage.done[large.sha256] = done
+                self._report(voyage, meter)
+
+            await voyage.link.put(
+                voyage.holder,
+                large.sha256,
+                path,
+                large.size,
+                offset=offset,
+                progress=progress,
+                timeout=max(voyage.timeout, _STALL_SECONDS),
+            )
+        except (TransferError, RemoteHostError):
+            # Whatever went wrong, if the file is not what it was that is why.
+            await self.run(large.ensure_unchanged)
+            raise
+        voyage.done[large.sha256] = large.size
+        if faults.ARMED:
+            faults.reached("source.blob-sent")
+
+    def _report(self, voyage: Voyage, meter: Meter) -> None:
+        done = sum(voyage.done.values())
+        if meter.due(done, self._kernel.loop.time()):
+            self._kernel.emit(
+                "transfer-progress",
+                voyage.entry,
+                data={
+                    "destination": voyage.target,
+                    "transfer_id": voyage.transfer_id,
+                    "bytes_done": done,
+                    "bytes_total": meter.total,
+                },
+            )
+
+
+def note_change(voyage: Voyage, error: FileChangedError) -> None:
+    """Count that a file was found changed.
+
+    :raises TransferError: that has happened too often.
+    """
+    voyage.changes += 1
+    if voyage.changes >= MOST_CHANGES:
+        raise TransferError(str(error)) from error
