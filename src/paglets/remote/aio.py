@@ -106,6 +106,11 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
         learn_creation(self.routes, url, reply)
         return reply
 
+    async def post_movement(self, url: str, payload: dict[str, Any], *, timeout: float | None = None) -> Any:
+        """Post a small dict, and parts that are in memory, in the movement encoding as one piece; see `post_pickle`."""
+        content_type, pieces = requests.movement_body(payload)
+        return await self._call("POST", url, b"".join(pieces), {"Content-Type": content_type}, timeout)
+
     # --- transport -------------------------------------------------------------------------------------------------
 
     async def _call(

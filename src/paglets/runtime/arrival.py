@@ -6,11 +6,12 @@ import asyncio
 import time
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ from paglets.core.errors import (
 from paglets.core.runtime_values import Durability, EnvelopeKind
 from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.envelope import PagletEnvelope
-from paglets.persistence.rows import RecordSummary, Status
+from paglets.persistence.rows import RecordSummary, ReminderRow, Status
 from paglets.protocol.transfer import actions, events, participant
 from paglets.protocol.transfer.model import (
     ActivatedRecord,
@@ -63,6 +64,7 @@ from paglets.runtime.whereabouts import Whereabouts
 REMEMBERED_TRANSFERS = 4096
 #: Transfers that are not settled yet, the ones of paglets that live here already included.
 MAX_OPEN_ARRIVALS = 2048
+MAX_PLAIN_CLASSES = 1024
 
 
 Answer = asyncio.Future[dict[str, Any]]
@@ -82,6 +84,10 @@ class Arrival:
     """What is on disk of the inert copy."""
     touched: Attachment | None = None
     """The state as the arrival hook left it, where the class has one."""
+    hook: asyncio.Task[tuple[dict[str, Any], Attachment]] | None = None
+    """The arrival hook, which the process begins as soon as the paglet is built."""
+    storing: asyncio.Task[None] | None = None
+    """The writing of the inert copy as it came in, beside the start of its process."""
     began: float = 0.0
     installed: dict[str, PagletFileRef] = field(default_factory=dict)
     prepare_waiters: list[Answer] = field(default_factory=list)
@@ -127,6 +133,8 @@ class ArrivalDesk:
         self._open: set[str] = set()
         """Ids of the transfers whose machine has not ended."""
         self._starting: dict[str, Arrival] = {}
+        self._plain_classes: set[str] = set()
+        """Names of the classes that have started here and whose arrival hook does nothing."""
         self.perform_self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
 
     def restore(self, prepared: Sequence[tuple[PreparedRecord, Cargo]], activated: Sequence[ActivatedRecord]) -> None:
@@ -402,7 +410,6 @@ class ArrivalDesk:
     async def _begin(
         self, arrival: Arrival, action: actions.MaterialiseFiles | actions.StartProcess | actions.RunHook
     ) -> events.ParticipantEvent:
-        plan, kernel = arrival.plan, self._kernel
         match action:
             case actions.MaterialiseFiles():
                 await self._materialise(arrival)
@@ -411,13 +418,14 @@ class ArrivalDesk:
                 await self._start(arrival)
                 return events.ProcessStarted()
             case actions.RunHook(hook):
-                if arrival.place is None:
-                    raise HostError("the process of an arriving paglet is gone")
-                event = self._hook_event(plan, arrival, hook)
-                answer, state = await kernel.hook(arrival.place, hook.value, event, snapshot=IF_TOUCHED)
+                if arrival.hook is None:
+                    raise HostError(f"{hook.value} of an arriving paglet was not begun")
+                answer, state = await arrival.hook
                 if arrival.entry is not None:
                     arrival.entry.resources = answer["resources"]
                 arrival.touched = state if state.nbytes else None
+                if arrival.touched is None and arrival.entry is not None:
+                    self._remember_plain(arrival.entry.class_name)
                 if faults.ARMED:
                     faults.reached("target.arrived")
                 return events.HookDone()
@@ -426,7 +434,7 @@ class ArrivalDesk:
         incoming, kernel, plan = arrival.incoming, self._kernel, arrival.plan
         if incoming is None or plan.kind is TransferKind.LOCAL:
             return
-        if plan.kind is not TransferKind.CLONE:
+        if plan.kind is not TransferKind.CLONE and not self._files.has_room(plan.agent_id, plan.epoch):
             await kernel.on_disk(self._files.make_room, plan.agent_id, plan.epoch)
         manifest = manifest_of(incoming.envelope)
         if not manifest:
@@ -465,6 +473,17 @@ class ArrivalDesk:
         if plan.kind is not TransferKind.LOCAL:
             entry.place = arrival.place
             entry.held = []  # until it is decided whether the paglet is here
+        # Begun when the start below has been sent, through the same channel: the process goes on with it by itself.
+        event = self._hook_event(plan, arrival, plan.arrival_hook)
+        arrival.hook = kernel.loop.create_task(
+            kernel.hook(arrival.place, plan.arrival_hook.value, event, snapshot=IF_TOUCHED)
+        )
+        arrival.hook.add_done_callback(_heard)
+        if plan.kind is not TransferKind.LOCAL and envelope.agent_class_name in self._plain_classes:
+            # The disk works while the process starts. The copy counts from now on, which takes nothing from a paglet
+            # whose class is known to start here and has no hook that could refuse.
+            arrival.storing = kernel.loop.create_task(self._store(arrival, PreparedRecord(plan, arrival.state.vote)))
+            arrival.storing.add_done_callback(_heard)
         await kernel.start_place(entry, arrival.place, StartOrder(incoming.state.attachment, ""))
         if faults.ARMED:
             faults.reached("target.started")
@@ -496,7 +515,24 @@ class ArrivalDesk:
             return events.JournalFailed(str(exc))
         return events.JournalWritten()
 
+    def _remember_plain(self, class_name: str) -> None:
+        if len(self._plain_classes) >= MAX_PLAIN_CLASSES:
+            self._plain_classes.clear()
+        self._plain_classes.add(class_name)
+
     async def _store_inert(self, arrival: Arrival, record: PreparedRecord) -> None:
+        if arrival.storing is not None:
+            await arrival.storing
+        timers: dict[str, ReminderRow | None] = {}
+        if arrival.entry is not None and arrival.plan.kind is not TransferKind.LOCAL:
+            timers, arrival.entry.timers = arrival.entry.timers or {}, {}
+        if arrival.storing is None or arrival.touched is not None or timers or record.deferred:
+            await self._store(arrival, record, timers)
+        # Else what came in is what there is, and that is on disk.
+
+    async def _store(
+        self, arrival: Arrival, record: PreparedRecord, timers: Mapping[str, ReminderRow | None] = MappingProxyType({})
+    ) -> None:
         incoming, plan = arrival.incoming, arrival.plan
         if incoming is None:
             raise HostError("nothing to store")
@@ -506,9 +542,8 @@ class ArrivalDesk:
         if plan.kind is TransferKind.LOCAL and arrival.entry is not None:
             files, luggage.durability = arrival.entry.files, arrival.entry.durability
             luggage.home = arrival.entry.home
-        elif arrival.entry is not None:
-            timers, arrival.entry.timers = arrival.entry.timers, {}
-            luggage.set_timers(timers or {})
+        else:
+            luggage.set_timers(timers)
         ref = await self._kernel.vault.keep(state)
         if faults.ARMED:
             faults.reached("target.storing")
@@ -638,6 +673,8 @@ class ArrivalDesk:
                 arrival.installed = {}
             if arrival.incoming is not None:
                 await kernel.on_disk(arrival.incoming.discard, self._files)
+        if arrival.storing is not None:
+            await asyncio.wait((arrival.storing,))
         if arrival.cargo is not None:
             arrival.cargo = None
             kernel.background(self._log.discard_prepared(arrival.transfer_id))
@@ -649,6 +686,12 @@ async def _wherever(activation: Coroutine[Any, Any, dict[str, str]]) -> dict[str
         return await activation
     except PagletError:
         return None
+
+
+def _heard(task: asyncio.Task[Any]) -> None:
+    """Take note of a failure that nobody may come to ask for, because something else failed first."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _resolve(waiters: list[Answer], answer: dict[str, Any]) -> None:

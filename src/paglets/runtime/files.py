@@ -79,14 +79,29 @@ class FileDesk:
         with self._lock:
             self._epochs[agent_id] = epoch
 
+    def has_room(self, agent_id: str, epoch: int) -> bool:
+        """Do what `make_room` does if that takes no waiting, which is nearly always; return whether it is done."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if self.work_dir(agent_id).exists():
+                return False
+            self._note_arrival(agent_id, epoch)
+        finally:
+            self._lock.release()
+        return True
+
     def make_room(self, agent_id: str, epoch: int) -> None:
         """Have a paglet that arrives find no work directory of an earlier stay, whose end may still be under way."""
         with self._lock:
-            self._epochs.pop(agent_id, None)
-            self._epochs[agent_id] = epoch
-            if len(self._epochs) > _MOST_EPOCHS:
-                del self._epochs[next(iter(self._epochs))]
+            self._note_arrival(agent_id, epoch)
             self.remove_work_dir(agent_id)
+
+    def _note_arrival(self, agent_id: str, epoch: int) -> None:
+        self._epochs.pop(agent_id, None)
+        self._epochs[agent_id] = epoch
+        if len(self._epochs) > _MOST_EPOCHS:
+            del self._epochs[next(iter(self._epochs))]
 
     def remove_departed(self, entry: AgentEntry) -> None:
         """Remove what a paglet that has safely left had here, but nothing of its next stay: it may be back already."""

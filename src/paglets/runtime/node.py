@@ -59,6 +59,9 @@ from paglets.serialization.blob import blob_from_wire
 from paglets.services.contracts import ServiceRegistry
 
 MOVE_THREADS = 4
+#: So long what a target has said of itself will do for the next move there; many moves in a row ask once.
+HEALTH_SECONDS = 1.0
+MAX_HEALTHS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ class Node:
             link_to=self._link_to,
             check_target=self._check_target,
         )
+        self._healths: dict[str, tuple[float, dict[str, Any]]] = {}
         self.post.undecided = self.arrivals.undecided
         self._local_link = LocalTransferLink(self.arrivals, self.departures.outcome)
         self._log = log
@@ -452,14 +456,19 @@ class Node:
         )
 
     async def _check_target(self, ticket: TransferTicket) -> dict[str, Any]:
+        """Ask a target how it does, unless it has just said so, and compare that with the ticket."""
         url = ticket.destination
+        known = self._healths.get(url)
         if same_url(url, self.kernel.address()):
             health = self.ports.health()
+        elif known is not None and self.kernel.loop.time() - known[0] < HEALTH_SECONDS:
+            health = known[1]
         else:
             answer = await self.ports.words.get_json(f"{url}/health", timeout=ticket.timeout)
             if not isinstance(answer, dict):
                 raise TransferError(f"{url} does not answer like a host")
             health = answer
+            self._remember_health(url, health)
         version = health.get("code_version")
         if ticket.expected_code_version is not None and version != ticket.expected_code_version:
             raise TransferError(f"{url} runs code version {version!r}, not {ticket.expected_code_version!r}")
@@ -467,6 +476,11 @@ class Node:
         if missing:
             raise TransferError(f"{url} is missing capabilities: {', '.join(missing)}")
         return health
+
+    def _remember_health(self, url: str, health: dict[str, Any]) -> None:
+        if len(self._healths) >= MAX_HEALTHS:
+            self._healths.clear()
+        self._healths[url] = self.kernel.loop.time(), health
 
     # --- waiting for notifications ------------------------------------------------------------------------------------
 

@@ -10,16 +10,19 @@ from urllib.parse import quote
 
 from paglets.core.errors import NotFoundError, RemoteHostError, SerializationError
 from paglets.protocol.transfer.model import Outcome, Refusal, RefusalReason, TransferKind, TransferPlan
-from paglets.remote.movement import Part
+from paglets.remote.client import HostClient
+from paglets.remote.movement import BufferPart, Part
 
 if TYPE_CHECKING:
     import asyncio
 
     from paglets.remote.aio import AsyncHostClient
-    from paglets.remote.client import HostClient
 
 #: Time that a short request about a transfer may take.
 WORD_SECONDS = 10.0
+#: A movement up to this size, all of it in memory, is sent from the loop.
+SMALL_BYTES = 256 * 1024
+_POST_PICKLE = HostClient.post_pickle
 
 
 def plan_to_wire(plan: TransferPlan) -> dict[str, Any]:
@@ -100,7 +103,7 @@ class HttpTransferLink:
     """Speak with another host over its HTTP routes.
 
     :param base_url: the other host.
-    :param client: sends PREPARE; it may block for long, so it runs in ``movers``.
+    :param client: sends a large PREPARE; it may block for long, so it runs in ``movers``.
     :param words: sends everything short.
     """
 
@@ -128,6 +131,12 @@ class HttpTransferLink:
     ) -> dict[str, Any]:
         """Send PREPARE as the body of ``POST /agents``."""
         payload = {**header, "parts": parts}
+        in_memory = all(isinstance(part, BufferPart) for part in parts)
+        # A client that does something of its own with a movement is to see every one of them.
+        usual = getattr(self._client.post_pickle, "__func__", None) is _POST_PICKLE
+        if usual and in_memory and sum(part.nbytes for part in parts) <= SMALL_BYTES:
+            # Nothing in it blocks: from the loop it goes without two changes of threads.
+            return _as_dict(await self._words.post_movement(f"{self._base_url}/agents", payload, timeout=timeout))
         send = partial(self._client.post_pickle, f"{self._base_url}/agents", payload, timeout=timeout)
         return _as_dict(await self._loop.run_in_executor(self._movers, send))
 

@@ -67,7 +67,8 @@ class Whereabouts:
                 home = HomeRow(agent_id, news.epoch, None, 0.0)
             return left, home
 
-        return await self._kernel.on_disk(self._kernel.journal.read, read)
+        found = self._kernel.journal.glance(read)
+        return found[0] if found is not None else await self._kernel.on_disk(self._kernel.journal.read, read)
 
     async def departed(self, agent_id: str) -> DepartedRow | None:
         """Return the forwarder of a paglet."""

@@ -7,7 +7,7 @@ written once, here.
 from __future__ import annotations
 
 from paglets.remote.requests import encode_json
-from paglets.runtime.http.bodies import DeliverBody
+from paglets.runtime.http.bodies import DeliverBody, VoteBody
 from paglets.runtime.http.errors import described
 from paglets.runtime.http.guards import Scope, Send, send_json
 from paglets.runtime.http.intake import decode_body
@@ -17,6 +17,9 @@ from paglets.serialization.values import unpack
 
 #: Bodies above this size take longer than the framework does, and are decoded beside the event loop there.
 MAX_BODY_BYTES = 64 * 1024
+#: A longer id of a transfer is refused where the others are.
+MAX_ID_LENGTH = 256
+_DONE = b'{"ok":true}'
 _NOTHING = b'{"result":null}'
 
 
@@ -48,6 +51,17 @@ def health(node: Node) -> bytes:
     return encode_json(node.ports.health())
 
 
+async def commit(node: Node, transfer_id: str, vote: str) -> bytes:
+    """Let an arrived paglet live and return the encoded acknowledgement."""
+    return encode_json(await node.arrivals.commit(transfer_id, vote))
+
+
+def settle(node: Node, transfer_id: str, vote: str) -> bytes:
+    """Forget a transfer and return the encoded answer."""
+    node.arrivals.settled(transfer_id, vote)
+    return _DONE
+
+
 class HotRoutes:
     """Serve the routes of this module."""
 
@@ -65,6 +79,16 @@ class HotRoutes:
                 if root or collection != "agents" or not agent_id or rest != ["messages"]:
                     return False
                 answer = await deliver(self._node, agent_id, decode_body(body, DeliverBody))
+            elif path.startswith("/transfers/") and scope["method"] == "POST" and len(body) <= MAX_BODY_BYTES:
+                transfer_id, _, word = path.removeprefix("/transfers/").partition("/")
+                if word not in ("commit", "settled") or not 0 < len(transfer_id) <= MAX_ID_LENGTH:
+                    return False
+                vote = decode_body(body, VoteBody).vote
+                answer = (
+                    await commit(self._node, transfer_id, vote)
+                    if word == "commit"
+                    else settle(self._node, transfer_id, vote)
+                )
             else:
                 return False
         except Exception as exc:

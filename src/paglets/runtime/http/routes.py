@@ -299,7 +299,7 @@ async def outcome(
 )
 async def commit(request: JsonRequest, transfer_id: TransferId, data: JSONBody[bodies.VoteBody]) -> Answer:
     """Let an arrived paglet live."""
-    return answer(await node_of(request).arrivals.commit(transfer_id, data.vote))
+    return encoded(await hot.commit(node_of(request), transfer_id, data.vote))
 
 
 @post(
@@ -322,8 +322,7 @@ async def abort(request: JsonRequest, transfer_id: TransferId) -> Answer:
 )
 async def settled(request: JsonRequest, transfer_id: TransferId, data: JSONBody[bodies.VoteBody]) -> Answer:
     """Forget a transfer: the source will never ask again."""
-    node_of(request).arrivals.settled(transfer_id, data.vote)
-    return answer({"ok": True})
+    return encoded(hot.settle(node_of(request), transfer_id, data.vote))
 
 
 @get(

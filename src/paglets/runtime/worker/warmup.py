@@ -15,7 +15,7 @@ from paglets.core.agent import Paglet, PagletState
 from paglets.core.handlers import handler, handlers_of
 from paglets.core.messages import Message
 from paglets.runtime.attachment import EMPTY, Attachment
-from paglets.runtime.frames import Frame, FrameType, Op
+from paglets.runtime.frames import IF_TOUCHED, Frame, FrameType, Op
 from paglets.runtime.worker.main import Worker
 from paglets.serialization.blob import blob_from_wire, decode_blob, encode_blob
 from paglets.serialization.values import pack
@@ -49,7 +49,7 @@ class WarmPaglet(Paglet[WarmState]):
 
 
 def warm_up() -> None:
-    """Start a paglet and have it handle a message a few times, without process, socket or thread."""
+    """Start a paglet and have it handle a message and move a few times, without process or thread."""
     blob = blob_from_wire({"count": 1, "entries": ["a"], "table": {"a": 1}}).tobytes()
     order = pack(
         {
@@ -63,6 +63,19 @@ def warm_up() -> None:
             "event": {"agent_id": "warm-up", "host_name": "", "host_address": "", "timestamp": 0.0, "init": None},
         }
     )
+    mobility = {
+        "agent_id": "warm-up",
+        "host_name": "",
+        "host_address": "",
+        "timestamp": 0.0,
+        "reason": "dispatch",
+        "source_host_name": "",
+        "source_host_address": "",
+        "target_host_name": "",
+        "target_host_address": "",
+    }
+    arrival = pack({"hook": "on_arrival", "event": mobility, "cleanup": "", "snapshot": IF_TOUCHED})
+    departure = pack({"hook": "on_dispatching", "event": mobility, "cleanup": "dispatch", "snapshot": True})
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.setblocking(False)
@@ -72,6 +85,8 @@ def warm_up() -> None:
             message = pack(Message("echo", {"by": 2}).to_wire())
             worker.execute(Frame(FrameType.REQUEST, Op.MESSAGE, 2, 0, b"", Attachment.of([message])))
             worker.execute(Frame(FrameType.REQUEST, Op.STATE, 3, 0, b"", EMPTY))
+            worker.execute(Frame(FrameType.REQUEST, Op.HOOK, 4, 0, arrival, EMPTY))
+            worker.execute(Frame(FrameType.REQUEST, Op.HOOK, 5, 0, departure, EMPTY))
             theirs.recv(65536)
 
 
