@@ -17,6 +17,7 @@ from paglets.artifacts.refs import (
     Content,
     PagletFileRef,
     paglet_file_ref_from_path,
+    read_content,
     registered_name,
     registered_path,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "copy_stream",
     "file_sha256",
     "paglet_file_ref_from_path",
+    "read_content",
     "registered_name",
     "registered_path",
     "safe_target_filename",

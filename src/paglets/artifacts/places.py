@@ -95,6 +95,11 @@ class Places:
             else:
                 self._memory.forget(path)
 
+    def below(self, directory: Path) -> list[tuple[Path, str]]:
+        """Return the remembered files below a directory, with their checksums."""
+        with self._lock:
+            return self._memory.below(directory)
+
     def known(self, path: Path) -> tuple[str, Stamp] | None:
         """Return the checksum of a file that did not change since it was remembered, and its stamp."""
         with self._lock:

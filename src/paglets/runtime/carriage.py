@@ -10,13 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from paglets.artifacts import Content, PagletFileRef
+from paglets.artifacts import PagletFileRef, paglet_file_ref_from_path
 from paglets.artifacts.blobs import BlobStore
-from paglets.artifacts.errors import FileChangedError
 from paglets.core.errors import (
     ConnectionLostError,
     HostUnreachableError,
-    PagletError,
     RemoteHostError,
     RemoteTimeoutError,
     TransferError,
@@ -24,7 +22,7 @@ from paglets.core.errors import (
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.kernel import Kernel
-from paglets.runtime.shipment import HOLD_SECONDS, MOST_CHANGES, Large, Shipment, content_of, ship
+from paglets.runtime.shipment import HOLD_SECONDS, Large, Shipment, content_of, look, ship
 from paglets.runtime.transfer_wire import TransferLink
 
 T = TypeVar("T")
@@ -69,21 +67,21 @@ class Voyage:
     """What is sent for one paglet, to where, and in which words it is reported."""
 
     transfer_id: str
+    holder: str
+    """Under which name contents are held for it, at both hosts."""
     link: TransferLink
     entry: AgentEntry
     target: str
     timeout: float
     sending: asyncio.Task[Any] | None = None
-    """What brings large contents at the moment; it may be cancelled."""
-    changes: int = 0
-    """How often a file was found changed."""
+    """What brings large contents at the moment."""
     done: dict[str, int] = field(default_factory=dict)
     """Bytes of each large content that the target has."""
 
-    @property
-    def holder(self) -> str:
-        """Under which name contents are held for it, at both hosts."""
-        return f"transfer:{self.transfer_id}"
+    def cancel(self) -> None:
+        """Call off the bringing of large contents, if that is under way."""
+        if self.sending is not None:
+            self.sending.cancel()
 
 
 class Carriage:
@@ -95,39 +93,73 @@ class Carriage:
     def __init__(self, kernel: Kernel, store: BlobStore) -> None:
         self._kernel = kernel
         self.store = store
+        self._closed = False
         self._threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix=f"paglets-files-{kernel.config.name}")
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """Run what blocks on large files, apart from the short work of the host's disk."""
+        """Run what blocks on large files, apart from the short work of the host's disk.
+
+        :raises HostUnreachableError: the host has stopped; nothing was begun.
+        """
+        if self._closed:
+            raise HostUnreachableError(f"host {self._kernel.config.name} is shutting down; nothing was begun")
         return await self._kernel.loop.run_in_executor(self._threads, partial(work, *args))
+
+    def release(self, holder: str) -> None:
+        """Hold no contents for a transfer any more; nobody waits for that."""
+        if not self._closed:
+            self._threads.submit(self.store.release, holder)
 
     def close(self) -> None:
         """Begin nothing more."""
+        self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def content_of(self, path: Path) -> Content:
-        """Return what a file or directory of this host holds; blocking."""
-        return content_of(path, self.store)
+    async def describe(self, path: Path, *, name: str | None, mode: str) -> PagletFileRef:
+        """Read a file or directory of this host and describe it as registered here.
 
-    async def load(self, entry: AgentEntry) -> Shipment:
+        :raises TransferError: there is neither, it cannot travel, or name or mode are none.
+        """
+
+        def work() -> PagletFileRef:
+            return paglet_file_ref_from_path(
+                path,
+                name=name,
+                mode=mode,
+                host_name=self._kernel.config.name,
+                host_url=self._kernel.address(),
+                content_of=partial(content_of, store=self.store),
+            )
+
+        return await self.run(work)
+
+    async def load(self, entry: AgentEntry, *, contents: bool = True) -> Shipment:
         """Read what is registered with a paglet, as it is now.
 
+        :param contents: False only to look whether it is there.
         :raises TransferError: a file is missing, cannot be read, or changes all the time.
         """
-        return await self.run(ship, [*entry.files.values()], self.store)
+        refs = [*entry.files.values()]
+        return await (self.run(ship, refs, self.store) if contents else self.run(look, refs))
 
     async def bring(self, voyage: Voyage, shipment: Shipment) -> None:
         """Have every large content at the target.
 
         :raises FileChangedError: a file is not as it was when it was read.
-        :raises PagletError: the target does not take it, or cannot be reached.
+        :raises PagletError: the target does not take it, or cannot be reached; or this was called off.
         """
         if not shipment.large:
             return
+        voyage.sending = self._kernel.loop.create_task(self._bring(voyage, shipment))
         try:
-            await self._bring(voyage, shipment)
+            await asyncio.wait((voyage.sending,))
+            if voyage.sending.cancelled():
+                raise TransferError("the sending of files was called off")
+            await voyage.sending
         finally:
-            await self.run(self.store.release, voyage.holder)
+            voyage.sending.cancel()
+            voyage.sending = None
+            self.release(voyage.holder)
 
     async def _bring(self, voyage: Voyage, shipment: Shipment) -> None:
         meter = Meter(shipment.large_bytes, self._kernel.loop.time())
@@ -180,9 +212,12 @@ class Carriage:
                 progress=progress,
                 timeout=max(voyage.timeout, _STALL_SECONDS),
             )
-        except (TransferError, RemoteHostError):
-            # Whatever went wrong, if the file is not what it was that is why.
-            await self.run(large.ensure_unchanged)
+        except (PagletError, OSError) as exc:
+            try:
+                # Whatever went wrong: if the file is not what it was, that is why.
+                await self.run(large.ensure_unchanged)
+            except FileChangedError as change:
+                raise FileChangedError(f"registered file {large.name!r} changes while it is sent: {change}") from exc
             raise
         voyage.done[large.sha256] = large.size
         if faults.ARMED:
@@ -201,13 +236,3 @@ class Carriage:
                     "bytes_total": meter.total,
                 },
             )
-
-
-def note_change(voyage: Voyage, error: FileChangedError) -> None:
-    """Count that a file was found changed.
-
-    :raises TransferError: that has happened too often.
-    """
-    voyage.changes += 1
-    if voyage.changes >= MOST_CHANGES:
-        raise TransferError(str(error)) from error

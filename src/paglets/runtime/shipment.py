@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -28,6 +28,8 @@ SMALL_BYTES: Final = 4 * 1024 * 1024
 SMALL_BYTES_TOGETHER: Final = 16 * 1024 * 1024
 #: How long contents are held for a transfer, counted from the last word about it.
 HOLD_SECONDS: Final = 900.0
+#: Files and contents of one paglet; directories are few contents, however many files they have.
+MAX_CONTENTS: Final = 50_000
 #: How often a content that changes meanwhile is begun again, in all.
 MOST_CHANGES: Final = 3
 
@@ -38,6 +40,10 @@ _SLOW_FILES_PER_SECOND: Final = 1000
 
 class Large(Protocol):
     """A large content that is to be brought to the target."""
+
+    @property
+    def name(self) -> str:
+        """Which registered file it belongs to."""
 
     @property
     def sha256(self) -> str:
@@ -64,6 +70,7 @@ class Large(Protocol):
 class LargeFile:
     """The content of one large file."""
 
+    name: str
     path: Path
     sha256: str
     size: int
@@ -85,6 +92,7 @@ class LargeFile:
 class LargePack:
     """Small files of a directory, one after the other; they become a file in the store when somebody wants them."""
 
+    name: str
     survey: Survey
     number: int
     sha256: str
@@ -106,6 +114,7 @@ class LargePack:
 class LargeList:
     """The list of a directory with a great many files."""
 
+    name: str
     content: bytes
     sha256: str
 
@@ -184,6 +193,21 @@ def ship(refs: Iterable[PagletFileRef], store: BlobStore) -> Shipment:
     raise AssertionError
 
 
+def look(refs: Iterable[PagletFileRef]) -> Shipment:
+    """Make sure that what is registered is there, and read nothing of it: it stays where it is.
+
+    :raises TransferError: a file is missing.
+    """
+    shipment = Shipment()
+    for ref in refs:
+        path = Path(ref.current_path)
+        if not (path.is_dir() if ref.kind == KIND_DIRECTORY else path.is_file()):
+            raise _missing(ref)
+        shipment.manifest.append(_item(ref))
+        shipment.nbytes += ref.size_bytes
+    return shipment
+
+
 def content_of(path: Path, store: BlobStore) -> Content:
     """Return what a file or directory holds, and have the checksums of large files remembered.
 
@@ -231,15 +255,17 @@ class _Loader:
             try:
                 fresh = self._add(ref)
             except FileNotFoundError:
-                raise TransferError(f"registered file {ref.name!r} is missing: {ref.current_path}") from None
+                raise _missing(ref) from None
             except FileChangedError as exc:
                 raise FileChangedError(f"registered file {ref.name!r} changes while it is sent: {exc}") from exc
             except (OSError, NotStoredError) as exc:
                 raise TransferError(f"registered file {ref.name!r} cannot be read: {exc}") from exc
-            self._shipment.manifest.append(
-                {"file": fresh.to_wire(), "transfer_mode": ref.mode, "source_path": ref.current_path}
-            )
+            self._shipment.manifest.append(_item(fresh))
             self._shipment.nbytes += fresh.size_bytes
+            if max(len(self._shipment.manifest), len(self._shipment.small) + len(self._shipment.large)) > MAX_CONTENTS:
+                raise TransferError(
+                    f"a paglet travels with at most {MAX_CONTENTS} files; register the directory that they are in"
+                )
         return self._shipment
 
     def _add(self, ref: PagletFileRef) -> PagletFileRef:
@@ -258,7 +284,7 @@ class _Loader:
                 self._shipment.marks[ref.name] = _file_mark(stamp)
                 return replace(ref, size_bytes=stamp.size, sha256=self._add_small(content))
         sha256, status = self._store.identify(path)
-        self._add_large(LargeFile(path, sha256, status.st_size, Stamp.of(status)))
+        self._add_large(LargeFile(ref.name, path, sha256, status.st_size, Stamp.of(status)))
         self._shipment.marks[ref.name] = _file_mark(Stamp.of(status))
         return replace(ref, size_bytes=status.st_size, sha256=sha256)
 
@@ -270,13 +296,13 @@ class _Loader:
             sha256 = self._add_small(listed)
         else:
             sha256 = hashlib.sha256(listed).hexdigest()
-            self._add_large(LargeList(listed, sha256))
+            self._add_large(LargeList(ref.name, listed, sha256))
         for number, (chunk, digest) in enumerate(zip(tree.chunks, tree.digests, strict=True)):
             if chunk.is_large_file:
                 index = chunk.members[0]
-                self._add_large(LargeFile(survey.path_of(index), digest, chunk.size, survey.stamps[index]))
+                self._add_large(LargeFile(ref.name, survey.path_of(index), digest, chunk.size, survey.stamps[index]))
             elif not self._fits(chunk.size):
-                self._add_large(LargePack(survey, number, digest, chunk.size))
+                self._add_large(LargePack(ref.name, survey, number, digest, chunk.size))
             elif self._add_small(b"".join(survey.pieces(number))) != digest:
                 raise FileChangedError(f"{path} changed while it was read")
         self._shipment.marks[ref.name] = survey.fingerprint()
@@ -298,9 +324,12 @@ class _Loader:
         self._shipment.large.setdefault(large.sha256, large)
 
 
-def marks_from_wire(wire: Any) -> Mapping[str, str]:
-    """Return the marks of a stored commit; none for one that was stored before there were any."""
-    return {str(name): str(mark) for name, mark in wire.items()} if isinstance(wire, dict) else {}
+def _missing(ref: PagletFileRef) -> TransferError:
+    return TransferError(f"registered file {ref.name!r} is missing: {ref.current_path}")
+
+
+def _item(ref: PagletFileRef) -> dict[str, Any]:
+    return {"file": ref.to_wire(), "transfer_mode": ref.mode, "source_path": ref.current_path}
 
 
 def _known_in(store: BlobStore) -> KnownDigest:

@@ -54,7 +54,7 @@ def unpack(tree: Tree, contents: Contents, target: Path, *, place: Placer | None
         building.finish(tree.entries, mode=tree.mode, mtime_ns=tree.mtime_ns)
 
 
-def duplicate(survey: Survey, copy: Callable[[Path, Path], None], target: Path) -> None:
+def duplicate(survey: Survey, copy: Callable[[Path, Path], object], target: Path) -> None:
     """Create a copy of a directory on the same host, as :func:`unpack` does.
 
     :param copy: copies one file to a path that nothing has; it need not be synced.
