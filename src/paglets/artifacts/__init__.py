@@ -21,6 +21,7 @@ from paglets.artifacts.refs import (
     registered_name,
     registered_path,
 )
+from paglets.artifacts.store import ArtifactStore
 from paglets.artifacts.streams import STREAM_CHUNK_BYTES, copy_path, copy_stream, file_sha256
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "KIND_FILE",
     "STREAM_CHUNK_BYTES",
     "ArtifactRef",
+    "ArtifactStore",
     "ArtifactWriteResult",
     "Content",
     "PagletFileRef",

@@ -58,11 +58,11 @@ class BlobStore:
         self._cache_bytes = max(0, cache_bytes)
         self._clock = clock
         self._parts = Parts(self.root / "tmp")
-        self._shelf = Shelf(self.root / "blobs", self._parts.fresh, self.problems.append)
+        self._shelf = Shelf(self.root / "blobs", self._parts.scratch, self.problems.append)
         self._lock = self._shelf.lock
         self._ledger = self._shelf.ledger
         self._reception = Reception(self._parts, self._shelf, self._cache_bytes, self.problems.append)
-        self._places = Places(self._shelf, self._parts.fresh, self._reception.make_room, self.problems.append)
+        self._places = Places(self._shelf, self._parts.scratch, self._reception.make_room, self.problems.append)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             for directory in (self._shelf.directory, self._parts.directory):
@@ -157,6 +157,10 @@ class BlobStore:
         """
         return self._parts.received(key)
 
+    def part(self, key: str) -> Part | None:
+        """Return what is known of a resumable content; None when nothing is."""
+        return self._parts.part(key)
+
     def waiting(self) -> list[Part]:
         """Return what was received in part, is written by nobody now, and may be resumed."""
         return self._reception.waiting()
@@ -204,11 +208,52 @@ class BlobStore:
                 return
         self._places.copy_in(sha256, owner)
 
-    def drop(self, sha256: str, owner: str) -> None:
-        """Keep a content for an artifact no longer."""
+    def drop(self, sha256: str, owner: str, *, discard: bool = False) -> None:
+        """Keep a content for an artifact no longer.
+
+        :param discard: remove it if nobody else wants it, instead of leaving it in the cache.
+        """
         with self._lock:
             self._ledger.disown(sha256, owner)
+        if discard:
+            self._shelf.discard(sha256)
         self._shelf.evict(self._cache_bytes)
+
+    def claim(self, sha256: str, owner: str) -> int:
+        """Keep a content for an artifact of an earlier process, without a look at its bytes; return its length.
+
+        Nothing may be evicted before all artifacts have claimed theirs, so do this right after opening the store.
+
+        :raises NotStoredError: it is not in the store.
+        """
+        with self._lock:
+            entry = self._ledger.get(checked_sha256(sha256))
+            if entry is None:
+                raise NotStoredError(f"No content with checksum {sha256} is here")
+            self._ledger.own(sha256, owner)
+            return entry.size
+
+    def doubt(self, sha256: str) -> None:
+        """Have a blob hashed before it is used again."""
+        with self._lock:
+            if (entry := self._ledger.get(sha256)) is not None:
+                entry.verified = False
+
+    def adopt(self, path: Path, owner: str) -> Blob:
+        """Make a file that nobody writes to a blob, by a rename, and keep it for an artifact.
+
+        :raises TransferError: it cannot be read or moved.
+        """
+        try:
+            sha256, stat = self._places.identify(path)
+            entry = self._shelf.accept(path, sha256, synced=False, owner=owner)
+        except OSError as error:
+            raise io_error(f"{path} cannot be made a blob", path, error) from error
+        return Blob(sha256, stat.st_size, entry.durable)
+
+    def scratch(self) -> Path:
+        """Return a fresh path below the store, for a file that is renamed soon; the next start removes what is left."""
+        return self._parts.scratch()
 
     # places
 
@@ -298,12 +343,14 @@ class BlobStore:
         """Free about that many bytes of the disk from the cache, and return how many it were."""
         return self._reception.make_room(count)
 
-    def settle(self, *, most_bytes: int) -> list[str]:
-        """Check and sync blobs of artifacts that are not on disk for sure, up to that many bytes.
+    def settle(self, *, most_bytes: int, most: int) -> list[str]:
+        """Check and sync blobs of artifacts that are not on disk for sure.
 
+        :param most_bytes: stop when so many bytes are done.
+        :param most: look at so many blobs at most.
         :return: the checksums of those that are damaged, and dropped.
         """
-        return self._shelf.settle(most_bytes)
+        return self._shelf.settle(most_bytes, most)
 
     def _found(self, sha256: str) -> tuple[Path, int]:
         if (found := self._places.find(checked_sha256(sha256))) is None:

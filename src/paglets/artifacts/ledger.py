@@ -150,6 +150,10 @@ class Ledger:
             self.release(holder)
         return len(over)
 
+    def idle(self, sha256: str) -> bool:
+        """Return whether nobody wants a blob."""
+        return sha256 not in self._owners and sha256 not in self._held
+
     def wanted_beside(self, sha256: str, holder: str) -> bool:
         """Return whether an artifact or another transfer than this one wants a blob.
 
@@ -162,7 +166,7 @@ class Ledger:
         entry = self._entries.get(sha256)
         if entry is None:
             return
-        idle = sha256 not in self._owners and sha256 not in self._held
+        idle = self.idle(sha256)
         if idle and sha256 not in self._cache:
             self._cache[sha256] = None
             self.cached_bytes += entry.size

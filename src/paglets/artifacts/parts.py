@@ -91,8 +91,23 @@ class Parts:
         self._keys = keys
 
     def fresh(self) -> Path:
-        """Return a path for something of this process alone, which the next one removes."""
+        """Return a path for what is received without a key."""
         return self.directory / f"{secrets.token_hex(16)}.part"
+
+    def scratch(self) -> Path:
+        """Return a path for a file that is renamed soon; only the next start removes it."""
+        return self.directory / f"{secrets.token_hex(16)}.moved"
+
+    def strays(self, before: float) -> list[Path]:
+        """Return parts without a key that were not written to since that Unix time."""
+        found = []
+        for entry in list(os.scandir(self.directory)):
+            stem, _, kind = entry.name.rpartition(".")
+            if kind == "part" and stem not in self._keys:
+                with suppress(FileNotFoundError):
+                    if entry.stat(follow_symlinks=False).st_mtime <= before:
+                        found.append(Path(entry.path))
+        return found
 
     def path(self, key: str) -> Path:
         """Return where the bytes of a key are, or would be.
@@ -139,7 +154,7 @@ class Parts:
                     f"upload {key} was begun with another content: {before} is not {announced}; begin with a new key"
                 )
             return
-        fresh = self.fresh()
+        fresh = self.scratch()
         try:
             self._forget_files(key)
             fresh.write_bytes(json.dumps([announced.sha256, announced.size, announced.label]).encode())
@@ -159,16 +174,18 @@ class Parts:
 
     def waiting(self, busy: Container[str] = ()) -> list[Part]:
         """Return what waits to be resumed, apart from the keys in `busy`."""
-        found = []
         with self._lock:
             keys = [key for key in self._keys if key not in busy]
-        for key in keys:
-            announced = self._note(key)
-            with suppress(FileNotFoundError):
-                stat = self.path(key).lstat()
-                if announced is not None:
-                    found.append(Part(key, stat.st_size, announced, stat.st_mtime))
-        return found
+        return [part for key in keys if (part := self.part(key)) is not None]
+
+    def part(self, key: str) -> Part | None:
+        """Return what is known of a key; None when nothing is, or it is malformed."""
+        if key not in self._keys or (announced := self._note(key)) is None:
+            return None
+        with suppress(FileNotFoundError):
+            stat = self.path(key).lstat()
+            return Part(key, stat.st_size, announced, stat.st_mtime)
+        return None
 
     def _forget_files(self, key: str) -> None:
         # The note last: bytes without one are nobody's and go at the next start.

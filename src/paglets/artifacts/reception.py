@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from paglets.artifacts.errors import NoRoomError, UploadConflictError, io_error
@@ -31,6 +32,8 @@ class Reception:
         self._lock = threading.Lock()
         self._writers: dict[str, BlobWriter | None] = {}
         """By key; None while the key is prepared or removed."""
+        self._busy: set[Path] = set()
+        """Parts that are being written."""
 
     def begin(
         self, announced: Announced, key: str, offset: int, limit: int | None, *, durable: bool, take_over: bool
@@ -74,6 +77,12 @@ class Reception:
                 finally:
                     self._unclaim(part.key)
                 removed += 1
+        for path in self._parts.strays(before):
+            with self._lock:
+                busy = path in self._busy
+            if not busy:
+                path.unlink(missing_ok=True)
+                removed += 1
         return removed
 
     def make_room(self, count: int) -> int:
@@ -99,6 +108,7 @@ class Reception:
             self._report(f"{writer.path} could not be removed: {error}")
         finally:
             with self._lock:
+                self._busy.discard(writer.path)
                 if writer.key and self._writers.get(writer.key) is writer:
                     del self._writers[writer.key]
 
@@ -123,13 +133,19 @@ class Reception:
 
     def _open(self, key: str, announced: Announced, offset: int, limit: int | None, early: bool) -> BlobWriter:
         path = self._parts.path(key) if key else self._parts.fresh()
-        descriptor = os.open(path, _OPEN_FLAGS, 0o600)
+        with self._lock:
+            self._busy.add(path)
         digest = Digest(announced.size)
+        descriptor = -1
         try:
+            descriptor = os.open(path, _OPEN_FLAGS, 0o600)
             hash_part(descriptor, offset, digest)
         except BaseException:
+            with self._lock:
+                self._busy.discard(path)
             digest.close()
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
             raise
         return BlobWriter(self, path, descriptor, digest, announced, key=key, offset=offset, limit=limit, early=early)
 

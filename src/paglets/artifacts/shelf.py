@@ -188,14 +188,24 @@ class Shelf:
         self._report(f"blob {entry.sha256} of {entry.size:,} bytes is dropped: {why}")
         self.remove(entry).unlink(missing_ok=True)
 
-    def settle(self, most_bytes: int) -> list[str]:
-        """Check and sync blobs of artifacts, up to that many bytes; return those that are damaged, and dropped."""
+    def discard(self, sha256: str) -> None:
+        """Remove a blob that nobody wants."""
+        with self.lock:
+            entry = self.ledger.get(sha256)
+            if entry is None or not self.ledger.idle(sha256):
+                return
+            doomed = self.remove(entry)
+        doomed.unlink(missing_ok=True)
+
+    def settle(self, most_bytes: int, most: int) -> list[str]:
+        """Check and sync blobs of artifacts, up to that many; return those that are damaged, and dropped."""
         lost = []
         with self.lock:
             pending = self.ledger.unsynced()
-        for entry in pending:
-            if entry.size > most_bytes:
-                continue
+        for entry in pending[:most]:
+            # A blob above the bound has its turn too, as the first of a round.
+            if most_bytes <= 0:
+                break
             most_bytes -= entry.size
             if self.usable(entry.sha256) is None:
                 lost.append(entry.sha256)

@@ -127,8 +127,7 @@ class BlobWriter:
         with self._guard:
             self._check_open()
             if 0 <= self.announced.size != self.offset:
-                if not self.key:
-                    self._end("failed", remove=True)
+                self._end("was short", remove=not self.key)
                 raise WrongContentError(f"received {self.offset:,} of {self.announced.size:,} bytes")
             try:
                 self._digest.close()

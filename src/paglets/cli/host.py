@@ -176,7 +176,7 @@ def host(
         typer.Option(
             "--artifact-max-size",
             metavar="SIZE",
-            help="Accepted for later: this version stores no artifacts.",
+            help="Largest artifact that is accepted, like 100M, 1.5G or none.",
             rich_help_panel=_STORAGE,
         ),
     ] = "1G",
@@ -185,7 +185,7 @@ def host(
         typer.Option(
             "--artifact-storage-quota",
             metavar="SIZE",
-            help="Accepted for later, like --artifact-max-size.",
+            help="Most that all artifacts may take, with those being received, like 10G or none.",
             rich_help_panel=_STORAGE,
         ),
     ] = "10G",
@@ -194,7 +194,7 @@ def host(
         typer.Option(
             "--artifact-spool-ttl",
             metavar="SECONDS",
-            help="How long unfinished uploads are kept.",
+            help="How long an upload that broke off waits for its sender.",
             rich_help_panel=_STORAGE,
         ),
     ] = 86400.0,

@@ -9,8 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from paglets.artifacts.store import ArtifactStore
 from paglets.config.startup import resolve_startup_agent
-from paglets.core.errors import ForbiddenError, PagletError
+from paglets.core.errors import ForbiddenError, PagletError, TransferError
 from paglets.core.runtime_values import LaunchConfigSyncAction
 from paglets.persistence.journal import Journal
 from paglets.remote.aio import AsyncHostClient
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: The directory in the host's directory that has artifacts and blobs.
+ARTIFACTS_NAME = "artifacts"
+#: The longest time between two looks at what has expired in it.
+SWEEP_SECONDS = 300.0
 #: The file in the host's directory that has everything durable but large states and files.
 JOURNAL_NAME = "journal.db"
 MAX_PEER_CALLS = 1000
@@ -54,6 +59,7 @@ class Assembly:
         self._words = words
         self._server: HttpServer | None = None
         self._timekeeper: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
         self.loop = thread.loop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -82,6 +88,13 @@ class Assembly:
         try:
             host.port = sockets[0].getsockname()[1]
             prepare_directory(host)
+            artifacts = ArtifactStore(
+                host.persistence_dir / ARTIFACTS_NAME,
+                host_url=host.address,
+                max_artifact_bytes=host.artifact_max_bytes,
+                quota_bytes=host.artifact_storage_quota_bytes,
+                spool_ttl_seconds=host.artifact_spool_ttl_seconds,
+            )
             journal = Journal(host.persistence_dir / JOURNAL_NAME)
             thread = LoopThread(f"paglets-{host.name}")
         except BaseException:
@@ -99,7 +112,7 @@ class Assembly:
                     error=why,
                 )
             journal.attach(thread.loop)
-            assembly = thread.run(build(host, thread, launcher, journal, services))
+            assembly = thread.run(build(host, thread, launcher, journal, services, artifacts))
             thread.run(assembly._begin(sockets, journal.warnings))
         except BaseException:
             if assembly is not None:
@@ -125,7 +138,20 @@ class Assembly:
         await asyncio.wait((resuming,), timeout=RESUME_SECONDS)
         await self._start_agents()
         self._timekeeper = self.loop.create_task(node.timers.run())
+        self._sweeper = self.loop.create_task(self._sweep_artifacts())
         host.mesh.refresh_self()
+
+    async def _sweep_artifacts(self) -> None:
+        """Remove what has expired, now and from time to time; what is found damaged is told once."""
+        store = self.node.artifacts
+        while True:
+            try:
+                await self.node.content.look(store.cleanup_temporary)
+            except TransferError as exc:
+                self.emit("artifact-fault", error=str(exc))
+            while store.problems:
+                self.emit("artifact-fault", error=store.problems.popleft())
+            await asyncio.sleep(max(1.0, min(store.spool_ttl_seconds, SWEEP_SECONDS)))
 
     def _policy(self) -> Callable[[], GuardPolicy]:
         host = self._host
@@ -195,8 +221,9 @@ class Assembly:
         self.kernel.journal.close()
 
     async def _end(self, *, store_active: bool = False) -> None:
-        if self._timekeeper is not None:
-            self._timekeeper.cancel()
+        for task in (self._timekeeper, self._sweeper):
+            if task is not None:
+                task.cancel()
         self.kernel.closing = True
         # First: a paglet that is stored here must not be handed over to another host as well.
         await self.node.departures.finish("the host is shutting down", TRANSFER_FINISH_SECONDS)
@@ -210,7 +237,12 @@ class Assembly:
 
 
 async def build(
-    host: Host, thread: LoopThread, launcher: Launcher, journal: Journal, services: ServiceRegistry
+    host: Host,
+    thread: LoopThread,
+    launcher: Launcher,
+    journal: Journal,
+    services: ServiceRegistry,
+    artifacts: ArtifactStore,
 ) -> Assembly:
     """Create the parts of a host on its loop."""
     config = KernelConfig(
@@ -230,6 +262,7 @@ async def build(
         health=host.health,
         git_update=partial(git_update, host),
         storage_quota_bytes=host.persistent_storage_quota_bytes,
+        artifacts=artifacts,
     )
     node = Node(kernel, ports)
     CallDesk(node)

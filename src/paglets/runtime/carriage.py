@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from paglets.artifacts import PagletFileRef, paglet_file_ref_from_path
 from paglets.artifacts.blobs import BlobStore
+from paglets.artifacts.errors import FileChangedError
 from paglets.core.errors import (
     ConnectionLostError,
     HostUnreachableError,
+    PagletError,
     RemoteHostError,
     RemoteTimeoutError,
     TransferError,
 )
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry
+from paglets.runtime.content_threads import ContentThreads
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.shipment import HOLD_SECONDS, Large, Shipment, content_of, look, ship
 from paglets.runtime.transfer_wire import TransferLink
 
-T = TypeVar("T")
-
-#: Files that are hashed, copied or put in place at the same time; what they wait for is the disk.
-FILE_THREADS: Final = 4
 #: Contents that a target is asked about at once.
 _ASKED_AT_ONCE: Final = 4096
 #: Seconds that a target may stall while it takes a large content.
@@ -88,32 +85,18 @@ class Carriage:
     """Read registered files and bring them to other hosts.
 
     :param store: has the checksums of this host's files.
+    :param threads: where files are read and made, apart from the short work of the host's disk.
     """
 
-    def __init__(self, kernel: Kernel, store: BlobStore) -> None:
+    def __init__(self, kernel: Kernel, store: BlobStore, threads: ContentThreads) -> None:
         self._kernel = kernel
         self.store = store
-        self._closed = False
-        self._threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix=f"paglets-files-{kernel.config.name}")
-
-    async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """Run what blocks on large files, apart from the short work of the host's disk.
-
-        :raises HostUnreachableError: the host has stopped; nothing was begun.
-        """
-        if self._closed:
-            raise HostUnreachableError(f"host {self._kernel.config.name} is shutting down; nothing was begun")
-        return await self._kernel.loop.run_in_executor(self._threads, partial(work, *args))
+        self.threads = threads
 
     def release(self, holder: str) -> None:
         """Hold no contents for a transfer any more; nobody waits for that."""
-        if not self._closed:
-            self._threads.submit(self.store.release, holder)
-
-    def close(self) -> None:
-        """Begin nothing more."""
-        self._closed = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        if not self._kernel.closing:
+            self._kernel.background(self.threads.look(self.store.release, holder))
 
     async def describe(self, path: Path, *, name: str | None, mode: str) -> PagletFileRef:
         """Read a file or directory of this host and describe it as registered here.
@@ -131,7 +114,7 @@ class Carriage:
                 content_of=partial(content_of, store=self.store),
             )
 
-        return await self.run(work)
+        return await self.threads.carry(work)
 
     async def load(self, entry: AgentEntry, *, contents: bool = True) -> Shipment:
         """Read what is registered with a paglet, as it is now.
@@ -140,7 +123,7 @@ class Carriage:
         :raises TransferError: a file is missing, cannot be read, or changes all the time.
         """
         refs = [*entry.files.values()]
-        return await (self.run(ship, refs, self.store) if contents else self.run(look, refs))
+        return await (self.threads.carry(ship, refs, self.store) if contents else self.threads.carry(look, refs))
 
     async def bring(self, voyage: Voyage, shipment: Shipment) -> None:
         """Have every large content at the target.
@@ -196,7 +179,7 @@ class Carriage:
 
     async def _send(self, voyage: Voyage, large: Large, offset: int, meter: Meter) -> None:
         try:
-            path = await self.run(large.file, self.store, voyage.holder)
+            path = await self.threads.carry(large.file, self.store, voyage.holder)
 
             def progress(done: int, total: int) -> None:
                 del total
@@ -215,7 +198,7 @@ class Carriage:
         except (PagletError, OSError) as exc:
             try:
                 # Whatever went wrong: if the file is not what it was, that is why.
-                await self.run(large.ensure_unchanged)
+                await self.threads.carry(large.ensure_unchanged)
             except FileChangedError as change:
                 raise FileChangedError(f"registered file {large.name!r} changes while it is sent: {change}") from exc
             raise

@@ -420,7 +420,7 @@ class DepartureDesk:
             return
         try:
             marks = departure.shipment.marks if departure.stored is None else departure.stored.marks
-            for path in await self._carriage.run(self._files.remove_departed, entry, marks):
+            for path in await self._carriage.threads.carry(self._files.remove_departed, entry, marks):
                 kernel.emit("file-kept", entry, data={"path": path}, error="it was changed since it was sent")
         finally:
             if departure.released is not None and not departure.released.done():

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from paglets.artifacts import PagletFileRef
-from paglets.artifacts.blobs import BlobStore
+from paglets.artifacts.store import ArtifactStore
 from paglets.core.context import same_url
 from paglets.core.errors import (
     ConflictError,
@@ -42,6 +42,7 @@ from paglets.runtime.arrival import ArrivalDesk
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.carriage import Carriage
 from paglets.runtime.checkpoints import Checkpointer
+from paglets.runtime.content_threads import ContentThreads
 from paglets.runtime.dead_letters import DeadLetterDesk
 from paglets.runtime.departure import DepartureDesk
 from paglets.runtime.files import FileDesk
@@ -79,6 +80,7 @@ class NodePorts:
     health: Callable[[], dict[str, Any]]
     git_update: Callable[[dict[str, Any]], dict[str, Any]]
     storage_quota_bytes: int | None
+    artifacts: ArtifactStore
 
 
 class Node:
@@ -87,9 +89,11 @@ class Node:
     def __init__(self, kernel: Kernel, ports: NodePorts) -> None:
         self.kernel = kernel
         self.ports = ports
-        self.blobs = BlobStore(kernel.config.directory / "artifacts")
+        self.artifacts = ports.artifacts
+        self.blobs = ports.artifacts.blobs
+        self.content = ContentThreads(kernel.config.name)
         self.files = FileDesk(kernel.config.directory, self.blobs)
-        self.carriage = Carriage(kernel, self.blobs)
+        self.carriage = Carriage(kernel, self.blobs, self.content)
         self.timers = Timekeeper(kernel)
         self.dormitory = Dormitory(kernel, self.files, self.timers)
         self.views = Views(kernel, self.dormitory)
@@ -230,8 +234,8 @@ class Node:
         """Call off what is under way, end every process and close files."""
         self.departures.cancel_all("the host is shutting down")
         await self.kernel.close()
-        self.carriage.close()
         self._movers.shutdown(wait=False, cancel_futures=True)
+        await self.content.close()
 
     # --- lifecycle ----------------------------------------------------------------------------------------------------
 

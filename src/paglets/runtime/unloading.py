@@ -246,7 +246,7 @@ class UnloadingDesk:
 
     async def missing(self, incoming: Incoming) -> list[tuple[str, int]]:
         """Hold the large contents of a movement, and return those that are not here."""
-        return await self._carriage.run(self._unloader.missing, incoming.load, incoming.holder, HOLD_SECONDS)
+        return await self._carriage.threads.carry(self._unloader.missing, incoming.load, incoming.holder, HOLD_SECONDS)
 
     async def unload(self, incoming: Incoming) -> dict[str, PagletFileRef]:
         """Put the files of a movement into the work directory of its paglet, and have them on disk.
@@ -256,12 +256,14 @@ class UnloadingDesk:
         kernel, plan = self._kernel, incoming.plan
         to = Destination(plan.agent_id, kernel.config.name, kernel.address())
         if plan.kind is TransferKind.CLONE and plan.source == kernel.address():
-            return await self._carriage.run(self._unloader.copy, to, incoming.refs)
-        return await self._carriage.run(self._unloader.unload, to, incoming.refs, incoming.load, incoming.holder)
+            return await self._carriage.threads.carry(self._unloader.copy, to, incoming.refs)
+        return await self._carriage.threads.carry(
+            self._unloader.unload, to, incoming.refs, incoming.load, incoming.holder
+        )
 
     async def undo(self, agent_id: str) -> None:
         """Take back what was put in place for a paglet that did not come after all."""
-        await self._carriage.run(self._unloader.undo, agent_id)
+        await self._carriage.threads.carry(self._unloader.undo, agent_id)
 
     def release(self, incoming: Incoming) -> None:
         """Hold the contents of a movement no longer."""

@@ -10,7 +10,7 @@ import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from paglets.artifacts.compression import encodings
 from paglets.core.errors import (
     AuthenticationError,
     ForbiddenError,
@@ -26,8 +27,8 @@ from paglets.core.errors import (
     PayloadTooLargeError,
     UnsupportedMediaError,
 )
-from paglets.runtime.http.connection import ANSWER
 from paglets.runtime.http.errors import described
+from paglets.runtime.http.extensions import ANSWER
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -39,8 +40,11 @@ MAX_BUFFERED_BYTES = 512 * 1024 * 1024
 MAX_MOVEMENTS = 256
 JSON_TYPE = b"application/json"
 MOVEMENT_TYPE = b"application/x-paglets-movement"
+#: What stands for the type of a body of any type that is stored as it is.
+CONTENT_TYPE = b"application/octet-stream"
 
-#: Where the guard leaves the type of the body for the application: `JSON_TYPE`, `MOVEMENT_TYPE`, or nothing.
+#: Where the guard leaves the type of the body for the application: `JSON_TYPE`, `MOVEMENT_TYPE`, `CONTENT_TYPE`, or
+#: nothing.
 MEDIA_TYPE = "paglets.media_type"
 #: Where the guard says whether there can be a body.
 HAS_BODY = "paglets.has_body"
@@ -96,15 +100,21 @@ class Guard:
             check_host(host, policy.host_names, required=scope["http_version"] != "1.0")
             check_origin(headers.get(b"origin"), host)
             check_key(headers.get(b"authorization"), policy.api_key)
-            scope[MEDIA_TYPE] = media_type(headers)
-            scope[HAS_BODY] = check_length(headers, policy.max_json_bytes, bounded=scope[MEDIA_TYPE] != MOVEMENT_TYPE)
+            prefix = policy.path_prefix
+            if prefix and (scope["path"] == prefix or scope["path"].startswith(prefix + "/")):
+                scope["path"] = scope["path"][len(prefix) :] or "/"
+                scope["raw_path"] = scope["path"].encode()
+            if takes_content(scope["method"], scope["path"]):
+                check_coding(headers, encodings())
+                scope[MEDIA_TYPE] = CONTENT_TYPE
+            else:
+                scope[MEDIA_TYPE] = media_type(headers)
+            scope[HAS_BODY] = check_length(
+                headers, policy.max_json_bytes, bounded=scope[MEDIA_TYPE] not in (MOVEMENT_TYPE, CONTENT_TYPE)
+            )
         except PagletError as exc:
             await refuse(send, exc)
             return
-        prefix = policy.path_prefix
-        if prefix and (scope["path"] == prefix or scope["path"].startswith(prefix + "/")):
-            scope["path"] = scope["path"][len(prefix) :] or "/"
-            scope["raw_path"] = scope["path"].encode()
         await self._application(scope, receive, send)
 
 
@@ -182,14 +192,32 @@ def check_key(authorization: bytes | None, api_key: str | None) -> None:
         raise AuthenticationError("Authentication required")
 
 
+def takes_content(method: str, path: str) -> bool:
+    """Tell whether the body of a request is content that is stored: an artifact or a blob."""
+    if method == "POST":
+        return path.rstrip("/") == "/artifacts"
+    return method == "PUT" and path.startswith("/blobs/")
+
+
+def check_coding(headers: dict[bytes, bytes], understood: Sequence[str] = ()) -> bytes:
+    """Return how the body is coded.
+
+    :param understood: codings that are accepted.
+    :raises UnsupportedMediaError: it is coded in another way.
+    """
+    coding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if coding != b"identity" and coding.decode("latin-1") not in understood:
+        what = f"as they are or in {', '.join(understood)}" if understood else "as they are"
+        raise UnsupportedMediaError(f"bodies are sent {what}, not in {coding[:80].decode('latin-1')!r}")
+    return coding
+
+
 def media_type(headers: dict[bytes, bytes]) -> bytes:
     """Return the type of the body, nothing where the request names none.
 
-    :raises UnsupportedMediaError: it is neither JSON nor a movement.
+    :raises UnsupportedMediaError: it is neither JSON nor a movement, or coded.
     """
-    coding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if coding != b"identity":
-        raise UnsupportedMediaError(f"bodies are sent as they are, not in {coding[:80].decode('latin-1')!r}")
+    check_coding(headers)
     value = headers.get(b"content-type", b"")
     if value in (b"", JSON_TYPE):
         return value
@@ -244,12 +272,15 @@ async def refuse(send: Send, error: Exception) -> None:
     await send_json(send, status, msgspec.json.encode(wire), closing=True)
 
 
-async def send_json(send: Send, status: int, body: bytes, *, closing: bool = False) -> None:
+async def send_json(
+    send: Send, status: int, body: bytes, *, closing: bool = False, extra: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """Answer with encoded JSON.
 
     :param closing: end the connection afterwards.
+    :param extra: further headers.
     """
-    headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body)), *extra]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if closing:
