@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from paglets.artifacts.streams import existing_path, file_sha256
+from paglets.artifacts.streams import existing_file, existing_path, file_sha256
 from paglets.core.errors import HostError, TransferError
 from paglets.core.wire_fields import WireFields
 
@@ -70,7 +70,7 @@ class ArtifactRef:
 
 @dataclass(slots=True)
 class PagletFileRef:
-    """One file or directory that is registered with a paglet: where it came from and where it is now.
+    """One file that is registered with a paglet: where it came from and where it is now.
 
     The `source_*` fields keep the values of the registration; `current_*` follow the paglet. Times are Unix seconds.
     """
@@ -89,15 +89,15 @@ class PagletFileRef:
     current_path: str = ""
     status: str = ARTIFACT_STATUS_REGISTERED
     last_error: str = ""
-    kind: str = KIND_FILE
-    """`file` or `directory`. The size of a directory is that of all files in it, its checksum that of its list."""
+
+    @property
+    def kind(self) -> str:
+        """`file` or `directory`."""
+        return KIND_FILE
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the fields as plain values; the kind is left out where it is a file."""
-        wire = asdict(self)
-        if self.kind == KIND_FILE:
-            del wire["kind"]  # readers of before there were directories know the other fields
-        return wire
+        """Return the fields as plain values."""
+        return asdict(self)
 
     @classmethod
     def from_wire(cls, payload: dict[str, Any]) -> PagletFileRef:
@@ -110,7 +110,10 @@ class PagletFileRef:
         fields = WireFields(payload, "registered file")
         if fields.get("name") is None:
             raise KeyError("name")
-        return cls(
+        kind = fields.text_or("kind", KIND_FILE)
+        if kind not in (KIND_FILE, KIND_DIRECTORY):
+            raise TransferError(f"{kind!r} is no kind of registered file; it is {KIND_FILE} or {KIND_DIRECTORY}")
+        return (PagletDirectoryRef if kind == KIND_DIRECTORY else PagletFileRef)(
             name=fields.text("name"),
             mode=_file_mode(fields.text_or("mode", ARTIFACT_COPY)),
             source_host_name=fields.text_or("source_host_name", ""),
@@ -125,8 +128,25 @@ class PagletFileRef:
             current_path=fields.text_or("current_path", ""),
             status=fields.text_or("status", ARTIFACT_STATUS_REGISTERED),
             last_error=fields.text_or("last_error", ""),
-            kind=_kind(fields.text_or("kind", KIND_FILE)),
         )
+
+
+@dataclass(slots=True)
+class PagletDirectoryRef(PagletFileRef):
+    """One directory that is registered with a paglet.
+
+    Its size is that of all files in it, its checksum that of the list of everything in it. On the wire it has `kind`
+    beside the fields of a file.
+    """
+
+    @property
+    def kind(self) -> str:
+        """`directory`."""
+        return KIND_DIRECTORY
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the fields as plain values, and the kind."""
+        return {**PagletFileRef.to_wire(self), "kind": KIND_DIRECTORY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,16 +174,18 @@ def paglet_file_ref_from_path(
     mode: str,
     host_name: str,
     host_url: str,
+    directories: bool = False,
     content_of: Callable[[Path], Content] | None = None,
 ) -> PagletFileRef:
-    """Describe an existing file or directory as registered on this host, with its size, times and checksum.
+    """Describe an existing file as registered on this host, with its size, times and checksum.
 
     :param name: logical name; None takes the file name.
+    :param directories: whether it may be a directory.
     :param content_of: returns what a path holds; it is read where this is None.
-    :raises TransferError: at `path` is neither a file nor a directory, or something in it cannot travel; the name is
-        empty, or the mode is neither copy nor move.
+    :raises TransferError: `path` is no file, or something in the directory cannot travel; the name is empty, or the
+        mode is neither copy nor move.
     """
-    resolved = existing_path(path)
+    resolved = existing_path(path) if directories else existing_file(path)
     logical_name = resolved.name if name is None else name.strip()
     if not logical_name:
         raise TransferError(f"The name of a registered file must not be empty: {resolved}")
@@ -172,7 +194,7 @@ def paglet_file_ref_from_path(
     status = resolved.stat()
     # No birth time on most Linux file systems; the change time is the nearest to it that every system has.
     created_at = getattr(status, "st_birthtime", status.st_ctime)
-    return PagletFileRef(
+    return (PagletDirectoryRef if resolved.is_dir() else PagletFileRef)(
         name=logical_name,
         mode=checked_mode,
         source_host_name=host_name,
@@ -185,7 +207,6 @@ def paglet_file_ref_from_path(
         current_host_name=host_name,
         current_host_url=host_url,
         current_path=str(resolved),
-        kind=KIND_DIRECTORY if resolved.is_dir() else KIND_FILE,
     )
 
 
@@ -218,12 +239,6 @@ def registered_path(refs: Iterable[PagletFileRef], name_or_ref: str | PagletFile
         if ref.name == name:
             return Path(ref.current_path)
     raise HostError(f"no file is registered under the name {name!r}")
-
-
-def _kind(kind: str) -> str:
-    if kind not in (KIND_FILE, KIND_DIRECTORY):
-        raise TransferError(f"{kind!r} is no kind of registered file; it is {KIND_FILE} or {KIND_DIRECTORY}")
-    return kind
 
 
 def _file_mode(mode: str) -> str:

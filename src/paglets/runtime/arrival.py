@@ -197,6 +197,8 @@ class ArrivalDesk:
     async def prepare(self, incoming: Incoming) -> dict[str, Any]:
         """Take a fully received PREPARE and return the vote, in the form the source expects."""
         plan = incoming.plan
+        if incoming.load.small:
+            await self._unloader.verify(incoming)
         if incoming.load.large and _is_new(self._arrivals.get(plan.transfer_id)):
             missing = await self._unloader.missing(incoming)
             if missing:

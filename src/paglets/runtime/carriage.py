@@ -111,6 +111,7 @@ class Carriage:
                 mode=mode,
                 host_name=self._kernel.config.name,
                 host_url=self._kernel.address(),
+                directories=True,
                 content_of=partial(content_of, store=self.store),
             )
 
@@ -149,19 +150,20 @@ class Carriage:
         breaks = in_vain = furthest = 0
         while True:
             try:
-                missing = await self._missing(voyage, shipment)
-                if not missing:
-                    return
-                for sha256, offset in missing:
+                for sha256, offset in await self._missing(voyage, shipment):
                     await self._send(voyage, shipment.large[sha256], offset, meter)
-            except _BROKEN:
+            except _BROKEN as exc:
                 breaks += 1
                 done = sum(voyage.done.values())
                 in_vain = 0 if done > furthest else in_vain + 1
                 furthest = max(furthest, done)
-                if breaks > _MOST_BREAKS or in_vain > _MOST_IN_VAIN or not voyage.done:
+                # A host that is silent is given less patience than one that is away: every silence takes its time.
+                patience = 1 if isinstance(exc, RemoteTimeoutError) else _MOST_IN_VAIN
+                if breaks > _MOST_BREAKS or in_vain > patience or not voyage.done:
                     raise
                 await asyncio.sleep(min(_FIRST_PAUSE_SECONDS * 2**in_vain, _LONGEST_PAUSE_SECONDS))
+            else:
+                return
 
     async def _missing(self, voyage: Voyage, shipment: Shipment) -> list[tuple[str, int]]:
         """Ask the target what it lacks, and have it hold the rest; take note of what it has."""

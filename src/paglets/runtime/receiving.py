@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,6 +82,20 @@ class Load:
     """Those inside PREPARE, in order."""
     large: dict[str, int] = field(default_factory=dict)
     """Those brought before, with their sizes."""
+
+    @property
+    def small_bytes(self) -> int:
+        """Bytes inside PREPARE."""
+        return sum(len(sink.content) for sink in self.small.values())
+
+    def verify(self) -> None:
+        """Compare what came inside PREPARE with its checksums.
+
+        :raises TransferError: something differs.
+        """
+        for sha256, sink in self.small.items():
+            if hashlib.sha256(sink.content).hexdigest() != sha256:
+                raise TransferError("a registered file arrived with a different checksum")
 
     @classmethod
     def from_wire(cls, wire: Any, refs: Sequence[PagletFileRef]) -> Load:

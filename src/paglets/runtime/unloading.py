@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 import time
@@ -29,6 +28,8 @@ from paglets.runtime.kernel import Kernel
 from paglets.runtime.receiving import Incoming, Load
 from paglets.runtime.shipment import HOLD_SECONDS, MOST_CHANGES
 
+#: Less than this is hashed on the loop; a change of threads would take longer.
+_HASHED_AT_ONCE_BYTES: Final = 64 * 1024
 _PIECE_BYTES: Final = 1024 * 1024
 _NEW_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
@@ -160,10 +161,10 @@ class _Contents:
             self._store.remember(path, digest, path.lstat(), read_at=began)
 
     def _small(self, sha256: str, name: str) -> bytes:
-        content = self._load.small[sha256].content if sha256 in self._load.small else b""
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise TransferError(f"registered file {name!r} arrived with a different checksum")
-        return content
+        """Return a content that came inside PREPARE, verified already."""
+        if sha256 not in self._load.small:
+            raise TransferError(f"registered file {name!r} comes without its content")
+        return self._load.small[sha256].content
 
     def _read(self, sha256: str) -> bytes:
         if self._load.large[sha256] > MAX_MANIFEST_BYTES:
@@ -243,6 +244,16 @@ class UnloadingDesk:
         self._kernel = kernel
         self._carriage = carriage
         self._unloader = Unloader(files, carriage.store)
+
+    async def verify(self, incoming: Incoming) -> None:
+        """Compare what came inside PREPARE with its checksums.
+
+        :raises TransferError: something differs.
+        """
+        if incoming.load.small_bytes <= _HASHED_AT_ONCE_BYTES:
+            incoming.load.verify()
+        else:
+            await self._carriage.threads.look(incoming.load.verify)
 
     async def missing(self, incoming: Incoming) -> list[tuple[str, int]]:
         """Hold the large contents of a movement, and return those that are not here."""
