@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable, Iterator
 from typing import Final
 
 HOLE_BYTES: Final = 64 * 1024
@@ -10,15 +12,20 @@ _ZEROS: Final = bytes(HOLE_BYTES)
 
 
 class SparseFile:
-    """Write to an open, empty file from its beginning; long runs of zeros become holes where the disk has such.
+    """Write to the end of an open file; long runs of zeros become holes where the disk has such.
 
-    :param descriptor: of the file; it stays the caller's.
+    :param descriptor: of the file, positioned at its end; it stays the caller's.
+    :param nbytes: how long the file is.
+    :param is_room: is asked when the disk takes no more; True has the writing tried again.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(
+        self, descriptor: int, nbytes: int = 0, *, is_room: Callable[[OSError], bool] = lambda _: False
+    ) -> None:
         self._descriptor = descriptor
-        self.nbytes = 0
-        """How much was written, holes included."""
+        self._is_room = is_room
+        self.nbytes = nbytes
+        """How long the file is, holes included."""
         self._ends_in_hole = False
 
     def write(self, piece: bytes | memoryview) -> None:
@@ -41,11 +48,39 @@ class SparseFile:
         self.nbytes += len(view)
 
     def finish(self) -> None:
-        """Give the file its length where it ends in a hole."""
+        """Give the file its length where it ends in a hole; more may be written."""
         if self._ends_in_hole:
             os.ftruncate(self._descriptor, self.nbytes)
+            self._ends_in_hole = False
 
     def _write(self, view: memoryview) -> None:
         while view:
-            view = view[os.write(self._descriptor, view) :]
+            try:
+                written = os.write(self._descriptor, view)
+            except OSError as error:
+                if self._is_room(error):
+                    continue
+                raise
+            view = view[written:]
             self._ends_in_hole = False
+
+
+def data_ranges(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """Give where an open file has data, as pairs of beginning and end; what is between them is zero.
+
+    :param size: how long the file is.
+    """
+    position = 0
+    while position < size:
+        if not hasattr(os, "SEEK_DATA"):
+            yield position, size
+            return
+        try:
+            start = os.lseek(descriptor, position, os.SEEK_DATA)
+            end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # which says that there is nothing but a hole
+                yield position, size
+            return
+        yield start, min(end, size)
+        position = end
