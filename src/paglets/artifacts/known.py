@@ -103,7 +103,8 @@ class Memory:
 
     def places(self, sha256: str) -> list[Path]:
         """Return the files that have this content, as far as they are still the same."""
-        return [path for path in map(Path, self._places.get(sha256, ())) if self.get(path) is not None]
+        # A copy, as what has changed is forgotten meanwhile.
+        return [path for path in map(Path, tuple(self._places.get(sha256, ()))) if self.get(path) is not None]
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -196,7 +196,7 @@ class Parts:
         try:
             with (self.directory / f"{key}.json").open("rb") as stream:
                 sha256, size, label = json.loads(stream.read(_MOST_NOTE_BYTES))
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             return None
         if not (isinstance(sha256, str) and isinstance(label, str) and type(size) is int):
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from paglets.artifacts.errors import NoRoomError
 
@@ -19,6 +20,8 @@ class Quota:
         :param limit: in bytes; None is unlimited.
         """
         self.limit = limit
+        self.relieve: Callable[[], object] = lambda: None
+        """Called without a lock when there is no room, before room is refused."""
         self._lock = threading.Lock()
         self._contents: dict[str, tuple[int, int]] = {}
         self._unique = 0
@@ -35,14 +38,22 @@ class Quota:
 
         :raises NoRoomError: they and what is used are more than the limit.
         """
+        if self.try_reserve(count):
+            return
+        self.relieve()
+        if not self.try_reserve(count):
+            raise NoRoomError(
+                f"Artifact storage quota exceeded: {count:,} bytes and the {self.used_bytes:,} in use are more than "
+                f"{self.limit:,}; delete artifacts or raise the quota"
+            )
+
+    def try_reserve(self, count: int) -> bool:
+        """Reserve so many bytes if there is room for them as it is, and return whether there was."""
         with self._lock:
-            used = self._unique + self._reserved
-            if self.limit is not None and count > 0 and used + count > self.limit:
-                raise NoRoomError(
-                    f"Artifact storage quota exceeded: {count:,} bytes and the {used:,} in use are more than "
-                    f"{self.limit:,}; delete artifacts or raise the quota"
-                )
-            self._reserved += count
+            fits = self.limit is None or count <= 0 or self._unique + self._reserved + count <= self.limit
+            if fits:
+                self._reserved += count
+            return fits
 
     def restore(self, count: int) -> None:
         """Reserve what an earlier process had reserved, even if the limit is lower now."""

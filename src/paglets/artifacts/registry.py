@@ -8,17 +8,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from paglets.artifacts.blobs import BlobStore
 from paglets.artifacts.catalogue import Catalogue
-from paglets.artifacts.errors import NoRoomError, NotStoredError
+from paglets.artifacts.errors import NotStoredError
 from paglets.artifacts.quota import Quota
 from paglets.artifacts.recovery import recovered
 from paglets.artifacts.refs import ArtifactRef, ArtifactWriteResult
 from paglets.core.errors import TransferError
 
-_T = TypeVar("_T")
 _MOST_TEXT_BYTES: Final = 4096
 
 
@@ -39,6 +38,7 @@ class Registry:
         for ref in recovered(root, self.catalogue, blobs):
             quota.add(ref.sha256, ref.size_bytes, reserved=0)
             self.catalogue.add(ref)
+        quota.relieve = lambda: self.remove_expired(self._clock())
 
     def described(self, owner_agent_id: str, name: str, compression: str, expires_at: float) -> ArtifactRef:
         """Return the reference of a new artifact, without its content.
@@ -58,15 +58,6 @@ class Registry:
             expires_at=expires_at,
             owner_agent_id=owner_agent_id,
         )
-
-    def with_room(self, step: Callable[[], _T]) -> _T:
-        """Do what needs room in the quota; if there is none, once more without the artifacts that have expired."""
-        try:
-            return step()
-        except NoRoomError:
-            if not self.remove_expired(self._clock()):
-                raise
-        return step()
 
     def create(self, described: ArtifactRef, sha256: str, size: int, reserved: int) -> ArtifactWriteResult:
         """Make an artifact of a blob that is kept for it already, and give back what was reserved.
@@ -115,9 +106,14 @@ class Registry:
         return True
 
     def lost(self, ref: ArtifactRef) -> NotStoredError:
-        """Remove an artifact without its content, and return the error that says so."""
-        if self.remove(ref):
-            self._blobs.problems.append(f"artifact {ref.artifact_id} ({ref.name!r}) is dropped: its content was lost")
+        """Remove the artifacts that have a lost content in common, and return the error that says so."""
+        # It may have come back this moment, with another upload.
+        same = () if self._blobs.has(ref.sha256) else self.catalogue.all()
+        for other in same:
+            if other.sha256 == ref.sha256 and self.remove(other):
+                self._blobs.problems.append(
+                    f"artifact {other.artifact_id} ({other.name!r}) is dropped: its content was lost"
+                )
         return NotStoredError(f"No artifact {ref.artifact_id} any more: its content was damaged or removed")
 
 

@@ -121,19 +121,15 @@ class ArtifactStore:
         size = max(-1, size_bytes)
         self._check_size(size)
         ref = self._registry.described(owner_agent_id, name, compression, expires_at)
-
-        def begun() -> ArtifactWriter:
-            return self._uploads.begin(
-                checked_sha256(expected_sha256) if expected_sha256 else "",
-                size,
-                self.max_artifact_bytes or None,
-                upload.lower(),
-                offset,
-                ref.artifact_id,
-                lambda blob, reserved: self._registry.create(ref, blob.sha256, blob.size, reserved),
-            )
-
-        return self._registry.with_room(begun)
+        return self._uploads.begin(
+            checked_sha256(expected_sha256) if expected_sha256 else "",
+            size,
+            self.max_artifact_bytes or None,
+            upload.lower(),
+            offset,
+            ref.artifact_id,
+            lambda blob, reserved: self._registry.create(ref, blob.sha256, blob.size, reserved),
+        )
 
     def create_from_path(
         self,
@@ -242,7 +238,7 @@ class ArtifactStore:
             raise WrongContentError(f"content {sha256} has {there:,} bytes, not {size:,}")
         ref = self._registry.described(owner_agent_id, name, compression, expires_at)
         reserved = 0 if self._quota.has(sha256) else size
-        self._registry.with_room(lambda: self._quota.reserve(reserved))
+        self._quota.reserve(reserved)
         try:
             self.blobs.keep(sha256, ref.artifact_id)
         except BaseException:

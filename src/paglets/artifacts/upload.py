@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from paglets.artifacts.blobs import Blob, BlobStore, BlobWriter
-from paglets.artifacts.errors import NoRoomError, UploadConflictError
+from paglets.artifacts.errors import UploadConflictError
 from paglets.artifacts.quota import Quota
 from paglets.artifacts.refs import ArtifactWriteResult
 
@@ -32,24 +32,23 @@ class Reservation:
         self._over = False
 
     def cover(self, needed: int, *, ahead: int = 0) -> None:
-        """Have at least so many bytes reserved, but no more than an upload may have.
+        """Have at least so many bytes reserved. More than an upload may have is left to its writer to refuse.
 
         :param ahead: reserve so much more than that where the quota has it.
         :raises NoRoomError: the quota does not have the room.
         :raises UploadConflictError: another upload has taken the reservation over.
         """
-        bare, ample = self._bounded(needed), self._bounded(needed + ahead)
+        if self._most is not None and needed > self._most:
+            return
+        bare, ample = needed, needed + ahead if self._most is None else min(needed + ahead, self._most)
         with self._lock:
             if self._over:
                 raise UploadConflictError("this upload is continued by another connection")
             if bare <= self._count:
                 return
-            try:
-                self._quota.reserve(ample - self._count)
+            if self._quota.try_reserve(ample - self._count):
                 self._count = ample
-            except NoRoomError:
-                if ample == bare:
-                    raise
+            else:
                 self._quota.reserve(bare - self._count)
                 self._count = bare
 
@@ -59,9 +58,6 @@ class Reservation:
             self._over = True
             count, self._count = self._count, 0
             return count
-
-    def _bounded(self, count: int) -> int:
-        return count if self._most is None else min(count, self._most)
 
 
 class ArtifactWriter:
