@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 # Large enough that calls do not count, small enough to stay in a cache between reading, hashing and writing.
-PIECE_BYTES: Final = 512 * 1024
+PIECE_BYTES: Final = 256 * 1024
 
 Progress = Callable[[int, int], None]
 """Told how many bytes of how many are done; called from the thread that moves them."""

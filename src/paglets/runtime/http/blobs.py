@@ -10,6 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from paglets.artifacts.blobs import BlobStore, BlobWriter
+from paglets.core.errors import SerializationError
 from paglets.runtime.http import replies
 from paglets.runtime.http.answers import Answer, answer
 from paglets.runtime.http.artifacts import fill, taken
@@ -22,8 +23,8 @@ _LONGEST_SECONDS = 86_400.0
 HOLD_SECONDS = 600.0
 
 Holder = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-Sha256 = Annotated[str, msgspec.Meta(min_length=64, max_length=64)]
-Size = Annotated[int, msgspec.Meta(ge=0, le=_LARGEST)]
+# A pair, as far as a schema can say so.
+Item = Annotated[list[str | int], msgspec.Meta(min_length=2, max_length=2, description="Checksum and size of a blob.")]
 
 
 class MissingBody(msgspec.Struct, kw_only=True):
@@ -31,7 +32,7 @@ class MissingBody(msgspec.Struct, kw_only=True):
 
     holder: Holder
     seconds: Annotated[float, msgspec.Meta(ge=0, le=_LONGEST_SECONDS)]
-    blobs: Annotated[list[tuple[Sha256, Size]], msgspec.Meta(max_length=MOST_BLOBS)]
+    blobs: Annotated[list[Item], msgspec.Meta(max_length=MOST_BLOBS)]
 
 
 @post(
@@ -43,8 +44,19 @@ class MissingBody(msgspec.Struct, kw_only=True):
 async def missing(request: JsonRequest, data: JSONBody[MissingBody]) -> Answer:
     """Keep those that are here for the holder, and return the others, each with how many bytes of it have arrived."""
     node = node_of(request)
-    wanted = [sha256 for sha256, _ in data.blobs]
+    wanted = [checksum_of(item) for item in data.blobs]
     return answer({"missing": await node.content.look(_missing, node.blobs, data.holder, wanted, data.seconds)})
+
+
+def checksum_of(item: list[str | int]) -> str:
+    """Return the checksum of a blob that is named with its size.
+
+    :raises SerializationError: it is not.
+    """
+    match item:
+        case [str(sha256), int(size)] if size >= 0:
+            return sha256
+    raise SerializationError("blobs: expected pairs of a checksum and a number of bytes")
 
 
 def _missing(blobs: BlobStore, holder: str, wanted: list[str], seconds: float) -> list[list[Any]]:

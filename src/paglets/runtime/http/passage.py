@@ -30,7 +30,7 @@ SLICE_SECONDS: Final = 0.25
 # What a thread waits for more before it leaves the socket to the loop, and what has to come for each such wait.
 _PATIENCE_MS: Final = 2
 _WORTH_WAITING_BYTES: Final = 256 * 1024
-_READ_BYTES: Final = 1024 * 1024
+_READ_BYTES: Final = 256 * 1024
 # A peer that sends a few bytes at a time wakes the loop for this many.
 _WAKE_BYTES: Final = 64 * 1024
 _SEND_BYTES: Final = 16 * 1024 * 1024

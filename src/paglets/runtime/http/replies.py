@@ -344,4 +344,4 @@ class OffsetReply(msgspec.Struct, kw_only=True):
 class MissingReply(msgspec.Struct, kw_only=True):
     """The blobs that are not here, each with how many bytes of it have arrived."""
 
-    missing: list[tuple[str, Count]]
+    missing: Annotated[list[list[str | int]], msgspec.Meta(description="Checksum and bytes of each.")]
