@@ -56,15 +56,17 @@ def test_run_of_one_that_keeps_every_message_waits_for_the_handler(hosts: HostFa
 def test_run_of_one_that_keeps_checkpoints_does_not_wait(hosts: HostFactory, tmp_path: Path) -> None:
     """It says what it wants; and a handler may wait for `run`."""
     host = hosts(checkpoint_interval=NEVER)
-    go = Gate(tmp_path, "go")
+    go, hold = Gate(tmp_path, "go"), Gate(tmp_path, "hold")
     plan = {"run": [f"gate {go}", "count 1000", "checkpoint", "count 1000"]}
     proxy = host.create(Lively, HardyState(plan=plan))
     go.await_entered()
-    reply = proxy.send_future(do("await_count 2000"))
+    reply = proxy.send_future(do(f"gate {hold}", "await_count 2000"))
+    hold.await_entered()
     go.open()
-    with pytest.raises(TimeoutError):
-        reply.get_reply(0.2)  # nobody notifies: the handler is still there
+    eventually(lambda: host.get_state(proxy.agent_id, HardyState).count == 2000, "run to go on")
     assert on_disk(host, proxy).count == 1000
+    hold.open()
+    assert reply.get_reply(10) == 2000
 
 
 def test_coroutines_of_run_wait_for_the_handler_in_a_thread(hosts: HostFactory, tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_five_hundred_paglets_live_at_the_same_time(hosts: HostFactory) -> None:
     assert [proxy.call(Unruly.ping) for proxy in proxies] == [1] * 500
 
 
-def test_a_thousand_creations_and_disposals_leave_nothing_behind(hosts: HostFactory) -> None:
+def test_hundreds_of_creations_and_disposals_leave_nothing_behind(hosts: HostFactory) -> None:
     host = hosts(preload=["tests.agents.unruly"])
     this = psutil.Process()
 
@@ -274,7 +274,7 @@ def test_a_thousand_creations_and_disposals_leave_nothing_behind(hosts: HostFact
     rounds(100)
     eventually(only_spares_left, "only the fork server and two spares left")
     descriptors, threads, memory = this.num_fds(), this.num_threads(), this.memory_info().rss
-    rounds(1000)
+    rounds(400)
     eventually(lambda: only_spares_left() and this.num_fds() <= descriptors, "descriptors back where they were")
     assert this.num_threads() <= threads + DISK_THREADS  # of the pool for blocking work, which grows as it is needed
-    assert this.memory_info().rss - memory < 8 * 1024 * 1024
+    assert this.memory_info().rss - memory < 4 * 1024 * 1024

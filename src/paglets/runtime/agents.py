@@ -122,6 +122,8 @@ class AgentEntry:
     mailbox: Mailbox[Delivery]
     durability: Durability = Durability.CHECKPOINT
     restart: RestartPolicy = field(default_factory=RestartPolicy)
+    departure_hooks: frozenset[str] = frozenset()
+    """The hooks before a departure that its class has."""
     home: str = ""
     """Base URL of the host it was created on, which always learns where it is."""
     window: DedupWindow = field(default_factory=lambda: DedupWindow(MOST_REMEMBERED, MOST_REMEMBERED_BYTES))

@@ -58,7 +58,7 @@ class DepartureDesk:
         outbox: Outbox,
         *,
         link_to: Callable[[str], TransferLink],
-        check_target: Callable[[TransferTicket], Awaitable[dict[str, Any]]],
+        check_target: Callable[[TransferTicket, bool], Awaitable[dict[str, Any]]],
     ) -> None:
         self._kernel = kernel
         self._files = files

@@ -320,6 +320,7 @@ class Kernel:
         self._launcher.refill()
         answer = unpack(frame.payload)
         entry.resources = answer["resources"]
+        entry.departure_hooks = frozenset(answer["departure_hooks"])
         try:
             if answer["durability"] == Durability.MESSAGE and entry.durability is not Durability.MESSAGE:
                 entry.window = DedupWindow()  # with room for as many as are on disk

@@ -474,13 +474,16 @@ class Node:
             movers=self._movers,
         )
 
-    async def _check_target(self, ticket: TransferTicket) -> dict[str, Any]:
-        """Ask a target how it does, unless it has just said so, and compare that with the ticket."""
+    async def _check_target(self, ticket: TransferTicket, recall: bool) -> dict[str, Any]:
+        """Ask a target how it does and compare that with the ticket.
+
+        :param recall: what it said a moment ago will do.
+        """
         url = ticket.destination
         known = self._healths.get(url)
         if same_url(url, self.kernel.address()):
             health = self.ports.health()
-        elif known is not None and self.kernel.loop.time() - known[0] < HEALTH_SECONDS:
+        elif recall and known is not None and self.kernel.loop.time() - known[0] < HEALTH_SECONDS:
             health = known[1]
         else:
             answer = await self.ports.words.get_json(f"{url}/health", timeout=ticket.timeout)

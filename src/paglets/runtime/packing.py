@@ -73,7 +73,8 @@ class Departure:
 class Packer:
     """Perform the steps of a departure at its own host, and put together what is sent.
 
-    :param check_target: asks the target for its health and compares it with the ticket.
+    :param check_target: asks the target for its health and compares it with the ticket; with True, what the target
+        said a moment ago will do.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Packer:
         kernel: Kernel,
         carriage: Carriage,
         timers: Timekeeper,
-        check_target: Callable[[TransferTicket], Awaitable[dict[str, Any]]],
+        check_target: Callable[[TransferTicket, bool], Awaitable[dict[str, Any]]],
     ) -> None:
         self._kernel = kernel
         self._carriage = carriage
@@ -96,7 +97,11 @@ class Packer:
         entry, kernel = departure.entry, self._kernel
         match action:
             case actions.CheckTarget():
-                departure.target_health = await self._check_target(departure.ticket)
+                departure.target_health = await self._check_target(
+                    departure.ticket,
+                    # Only where a target that has gone meanwhile leaves no trace in the paglet.
+                    departure.plan.departure_hook.value not in entry.departure_hooks and not entry.resources,
+                )
                 return events.Checked()
             case actions.AwaitHandler():
                 await kernel.messages.idle(entry, departure.ticket.timeout)

@@ -144,6 +144,7 @@ class Worker:
             "pid": os.getpid(),
             "has_run": _has_run(paglet),
             "resources": paglet.resources.status(),
+            "departure_hooks": [name for name in DEPARTURE_HOOKS if _overrides(paglet, name)],
             "durability": agent_cls.DURABILITY.value,
             "restart": agent_cls.RESTART.to_wire() if agent_cls.RESTART.restarts else None,
         }
@@ -379,6 +380,8 @@ def _has_run(paglet: Paglet[Any]) -> bool:
 def _overrides(paglet: Paglet[Any], name: str) -> bool:
     return getattr(type(paglet), name) is not getattr(Paglet, name) or name in vars(paglet)
 
+
+DEPARTURE_HOOKS = ("on_dispatching", "on_reverting", "on_cloning")
 
 _EVENT_TYPES: dict[str, type[PagletEvent]] = {
     "on_creation": CreationEvent,
