@@ -187,6 +187,8 @@ class Carriage:
                 del total
                 voyage.done[large.sha256] = done
                 self._report(voyage, meter)
+                if faults.ARMED:
+                    faults.reached("source.blob-sending")
 
             await voyage.link.put(
                 voyage.holder,

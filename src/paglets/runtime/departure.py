@@ -419,6 +419,8 @@ class DepartureDesk:
         if not delete_files:
             return
         try:
+            if faults.ARMED:
+                faults.reached("source.releasing")
             marks = departure.shipment.marks if departure.stored is None else departure.stored.marks
             for path in await self._carriage.threads.carry(self._files.remove_departed, entry, marks):
                 kernel.emit("file-kept", entry, data={"path": path}, error="it was changed since it was sent")
