@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+from paglets.artifacts.errors import TooLargeError
 from paglets.core.errors import TransferError
 
 __all__ = ["SAMPLE_BYTES", "Compressor", "Decompressor", "encodings", "sample_of", "worth_compressing"]
@@ -107,8 +108,9 @@ class Decompressor:
     def feed(self, data: bytes | memoryview) -> Iterator[bytes]:
         """Take the next piece and give what it stands for, in pieces of at most 256 KB; take them all before the next.
 
-        :raises TransferError: while iterating; the content is longer than the limit, damaged, needs a larger window
-            than 8 MB, or is followed by something else.
+        :raises TooLargeError: while iterating; the content is longer than the limit.
+        :raises TransferError: while iterating; it is damaged, needs a larger window than 8 MB, or is followed by
+            something else.
         """
         if not data:
             return
@@ -116,7 +118,7 @@ class Decompressor:
             raise TransferError("the compressed content is followed by further bytes")
         self._taken += len(data)
         if self._taken > self._most_input:
-            raise TransferError(f"the compressed content is larger than its declared {self._limit} bytes can need")
+            raise TooLargeError(f"the compressed content is larger than its declared {self._limit} bytes can need")
         while True:
             # One byte more than is allowed tells a content that is too long from one that is just complete.
             room = min(_PIECE_BYTES, self._limit - self._made + 1)
@@ -126,7 +128,7 @@ class Decompressor:
                 raise TransferError(f"the compressed content cannot be read: {exc}") from exc
             self._made += len(piece)
             if self._made > self._limit:
-                raise TransferError(f"the content decompresses to more than its declared {self._limit} bytes")
+                raise TooLargeError(f"the content decompresses to more than its declared {self._limit} bytes")
             if piece:
                 yield piece
             if self._frame.eof:

@@ -191,8 +191,11 @@ class Uploads:
         return upload
 
     def forget(self, key: str) -> None:
-        """Give up an upload, broken or under way; what is no upload of an artifact is left alone."""
-        if self._received(key):
+        """Give up an upload, broken or under way; what is no upload of an artifact is left alone.
+
+        :raises TransferError: the key is malformed.
+        """
+        if self._blobs.received(key) and self._received(key):
             self._blobs.forget(key)
             self.tidy()
 

@@ -32,6 +32,7 @@ __all__ = [
     "changed",
     "local_path",
     "open_source",
+    "told",
 ]
 
 # Large enough that calls do not count, small enough to stay in a cache between reading, hashing and writing.
@@ -39,6 +40,13 @@ PIECE_BYTES: Final = 256 * 1024
 
 Progress = Callable[[int, int], None]
 """Told how many bytes of how many are done; called from the thread that moves them."""
+
+
+def told(ref: ArtifactRef, progress: Progress | None) -> ArtifactRef:
+    """Return the reference of an artifact that was moved as a whole, after telling that it was."""
+    if progress is not None:
+        progress(ref.size_bytes, ref.size_bytes)
+    return ref
 
 
 def local_path(path: str | Path) -> Path:

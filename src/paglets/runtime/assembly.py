@@ -234,6 +234,8 @@ class Assembly:
             self.emit("context-shutdown")
             await self._server.stop()
         await self._words.aclose()
+        # Last: what the end of a request leaves behind is removed on these threads.
+        await self.node.content.close()
 
 
 async def build(

@@ -39,6 +39,7 @@ from paglets.remote.movement import BufferPart
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.agents import AgentEntry, Delivery, SelfCall
 from paglets.runtime.arrival import ArrivalDesk
+from paglets.runtime.artifact_desk import ArtifactDesk
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.carriage import Carriage
 from paglets.runtime.checkpoints import Checkpointer
@@ -95,6 +96,7 @@ class Node:
         self.content = ContentThreads(kernel.config.name)
         self.files = FileDesk(kernel.config.directory, self.blobs)
         self.carriage = Carriage(kernel, self.blobs, self.content)
+        self.artifact_desk = ArtifactDesk(ports.artifacts, self.content, ports.words)
         self.timers = Timekeeper(kernel)
         self.dormitory = Dormitory(kernel, self.files, self.timers)
         self.views = Views(kernel, self.dormitory)
@@ -254,7 +256,6 @@ class Node:
         self.departures.cancel_all("the host is shutting down")
         await self.kernel.close()
         self._movers.shutdown(wait=False, cancel_futures=True)
-        await self.content.close()
 
     # --- lifecycle ----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFou
 from paglets.core.errors import NotFoundError, SerializationError
 from paglets.remote.requests import encode_json
 from paglets.runtime.http.errors import MethodNotAllowedError, described
+from paglets.runtime.http.guards import CONTENT_TYPE, MEDIA_TYPE
 
 Answer = Response[bytes]
 
@@ -31,7 +32,9 @@ def on_error(request: Request[Any, Any, Any], exc: Exception) -> Answer:
     """Answer a request whose route raised."""
     error = as_paglet_error(request, exc)
     status, wire = described(error)
-    headers = {"allow": error.allowed} if isinstance(error, MethodNotAllowedError) and error.allowed else None
+    headers = {"allow": error.allowed} if isinstance(error, MethodNotAllowedError) and error.allowed else {}
+    if request.scope.get(MEDIA_TYPE) == CONTENT_TYPE:
+        headers["connection"] = "close"  # the body is not read, and would be taken for the next request
     return Response(encode_json(wire), media_type=MediaType.JSON, status_code=status, headers=headers)
 
 

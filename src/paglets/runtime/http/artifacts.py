@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import Coroutine
 from functools import partial
@@ -22,6 +21,7 @@ from paglets.artifacts.upload import ArtifactWriter
 from paglets.core.errors import TransferError
 from paglets.remote.artifact_requests import SHA256_HEADER
 from paglets.remote.requests import encode_json
+from paglets.runtime.artifact_desk import served
 from paglets.runtime.content_threads import ContentThreads
 from paglets.runtime.http import replies
 from paglets.runtime.http.answers import Answer, answer, as_paglet_error, encoded
@@ -233,9 +233,7 @@ async def listing(
 async def metadata(request: JsonRequest, artifact_id: ArtifactId) -> Answer:
     """Return its reference."""
     node = node_of(request)
-    ref = await node.content.look(node.artifacts.ref, artifact_id)
-    if 0 < ref.expires_at <= time.time():
-        raise NotStoredError(f"No artifact {artifact_id} any more: it has expired")
+    ref = await node.content.look(served, node.artifacts, artifact_id)
     return answer({"artifact": ref.to_wire()})
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 from litestar import post, put
@@ -14,8 +14,9 @@ from paglets.core.errors import SerializationError
 from paglets.runtime import faults
 from paglets.runtime.http import replies
 from paglets.runtime.http.answers import Answer, answer
-from paglets.runtime.http.artifacts import fill, taken
+from paglets.runtime.http.artifacts import announced_size, fill, taken
 from paglets.runtime.http.documented import JsonRequest, documented, node_of
+from paglets.runtime.http.guards import Scope
 
 MOST_BLOBS = 4096
 _LARGEST = 2**53
@@ -76,7 +77,7 @@ async def bring(
 
     It is verified and on disk when the answer comes. What has arrived of one that breaks off is kept for a while.
     """
-    node = node_of(request)
+    node, scope = node_of(request), cast(Scope, request.scope)
 
     async def store() -> dict[str, Any]:
         if not await node.content.look(node.blobs.hold, holder, [sha256], seconds=HOLD_SECONDS):
@@ -84,8 +85,7 @@ async def bring(
         writer: BlobWriter = await node.content.move(
             node.blobs.receive,
             sha256=sha256,
-            size=size,
-            limit=size,
+            size=announced_size(scope, size, offset),
             key=sha256,
             offset=offset,
             durable=True,

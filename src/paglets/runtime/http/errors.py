@@ -47,7 +47,7 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
 def described(exc: BaseException) -> tuple[int, dict[str, str]]:
     """Return the status and the body that answer a request which ended in this error."""
     status = next((status for cls, status in _STATUS if isinstance(exc, cls)), None) or http_status(exc)
-    if status >= 500:
+    if status >= 500 and not isinstance(exc, NoRoomError):
         logger.error("a request ended in an unexpected error", exc_info=exc)
     wire = error_to_wire(exc, table=HTTP_ERRORS)
     # A text may hold half of a surrogate pair, which no encoding of JSON can carry.

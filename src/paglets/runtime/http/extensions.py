@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ OUTLET = "paglets.outlet"
 ANSWER_SENT = "paglets.answer_sent"
 
 
+#: For how long, and how many bytes, a client is heard out that was answered before the end of its body.
+LINGER_SECONDS = 1.0
+LINGER_BYTES = 16 * 1024 * 1024
+
+
 @dataclass(frozen=True, slots=True)
 class StreamLimits:
     """How slow a client may be with a body."""
@@ -50,6 +56,8 @@ class ExtendedHttpProtocol(HttpToolsProtocol):
         self._stream_limits = limits
         self._direct: tuple[RequestResponseCycle, Callable[[bytes], bool]] | None = None
         self._passage: Passage | None = None
+        self._lingering: asyncio.TimerHandle | None = None
+        self._lingered = 0
 
     def extensions_of(self, cycle: RequestResponseCycle) -> Any:
         """Return what belongs into the scope of a request."""
@@ -66,10 +74,17 @@ class ExtendedHttpProtocol(HttpToolsProtocol):
         """Wake whoever uses the socket."""
         if self._passage is not None:
             self._passage.cut()
+        if self._lingering is not None:
+            self._lingering.cancel()
         super().connection_lost(exc)
 
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
+        if self._lingering is not None:
+            self._lingered += len(body)
+            if self._lingered > LINGER_BYTES:
+                self.transport.close()
+            return
         direct = self._direct
         if direct is None or direct[0] is not self.cycle or self.cycle.response_complete:
             super().on_body(body)
@@ -100,9 +115,19 @@ class ExtendedHttpProtocol(HttpToolsProtocol):
 
     def _end_answer(self, cycle: RequestResponseCycle) -> None:
         cycle.message_event.set()
-        if not cycle.keep_alive:
+        if cycle.keep_alive or self.transport.is_closing():
+            cycle.on_response()
+        elif cycle.more_body and self.transport.can_write_eof():
+            cycle.on_response()
+            self._linger()
+        else:
             self.transport.close()
-        cycle.on_response()
+            cycle.on_response()
+
+    def _linger(self) -> None:
+        """Let a client find the answer that is still sending: closing now would make the system throw it away."""
+        self.transport.write_eof()
+        self._lingering = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _give_directly(self, cycle: RequestResponseCycle, take: Callable[[bytes], bool]) -> bytes:
         """Hand every further piece of a body to ``take`` as it is parsed, instead of gathering it for the application.
