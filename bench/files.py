@@ -23,6 +23,7 @@ from paglets.runtime.host import Host
 MEGABYTE = 1024 * 1024
 _SAMPLE_SECONDS = 0.02
 _ROUNDS = 3
+_REMOVAL_SECONDS = 120.0
 
 
 def files(quick: bool) -> Iterator[Row]:
@@ -87,6 +88,7 @@ def _small_files(count: int) -> Iterator[Row]:
             proxy = host.create(Echo)
             host.register_file_for(proxy.agent_id, root, mode="move")
             proxy = _move(proxy, other.address, there)
+            _await_removal(root)  # which keeps the disk busy
             proxy = _move(proxy, host.address, back)
             proxy.dispose()
     name = f"move with a directory of {count:,} small files"
@@ -107,6 +109,14 @@ def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def _await_removal(path: Path) -> None:
+    deadline = time.monotonic() + _REMOVAL_SECONDS
+    while path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path} was not removed within {_REMOVAL_SECONDS:g} s")
+        time.sleep(_SAMPLE_SECONDS)
 
 
 class _Memory:

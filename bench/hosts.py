@@ -53,7 +53,7 @@ def peer() -> Iterator[Peer]:
         yield Peer(process.stdout.readline().strip(), process.pid)
     finally:
         process.stdin.close()
-        process.wait(20)
+        process.wait(60)
         process.stdout.close()
 
 

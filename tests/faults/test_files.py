@@ -84,9 +84,8 @@ def debris(host: HostProcess, *agent_ids: str) -> list[str]:
     """
     found = [path for path in host.directory.rglob("*") if path.name.startswith(".paglets-")]
     found += (host.directory / "artifacts" / "tmp").iterdir()
-    work = host.directory / "work"
-    if work.is_dir():
-        found += [path for path in work.iterdir() if path.name not in agent_ids]
+    for name in ("work", "removed"):
+        found += [path for path in (host.directory / name).glob("*") if path.name not in agent_ids]
     for blob in (host.directory / "artifacts" / "blobs").glob("*/*"):
         if hashlib.sha256(blob.read_bytes()).hexdigest() != blob.name:
             found.append(blob)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ import pytest
 
 from paglets.artifacts import PagletDirectoryRef, PagletFileRef
 from paglets.artifacts.tree.removal import remove_tree
-from paglets.core.errors import ConnectionLostError, InsufficientStorageError, TransferError
+from paglets.core.errors import ConnectionLostError, InsufficientStorageError, PagletError, TransferError
 from paglets.core.runtime_values import ArrivalMode
 from paglets.remote.aio import AsyncHostClient
 from paglets.remote.proxy import PagletProxy
@@ -88,6 +90,8 @@ def settled(*hosts: Host) -> None:
         blobs = host._node.blobs
         eventually(lambda blobs=blobs: blobs.held_bytes == 0, f"{host.name} to hold nothing")
         assert list((host.persistence_dir / "artifacts" / "tmp").iterdir()) == []
+        removed = host.persistence_dir / "removed"
+        eventually(lambda removed=removed: not list(removed.glob("*")), f"{host.name} to delete what was removed")
 
 
 def released(path: Path) -> None:
@@ -179,7 +183,10 @@ def test_a_move_that_failed_does_not_send_again(hosts: HostFactory, tmp_path: Pa
     released(path)
 
 
-def test_a_connection_that_breaks_is_survived(hosts: HostFactory, tmp_path: Path, traffic: Traffic) -> None:
+def test_a_connection_that_breaks_is_survived(
+    hosts: HostFactory, tmp_path: Path, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paglets.runtime.carriage._FIRST_PAUSE_SECONDS", 0.001)
     alpha, beta = hosts("alpha"), hosts("beta")
     path = large(tmp_path / "data.bin")
     proxy = keeper(alpha)
@@ -200,6 +207,43 @@ def test_a_connection_that_breaks_is_survived(hosts: HostFactory, tmp_path: Path
     with pytest.raises(TransferError, match="lost for good"):
         moved.dispatch(alpha.address)
     assert where(moved, alpha, beta) == ["beta"]
+
+
+def test_a_host_that_stops_calls_off_what_it_sends(
+    hosts: HostFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alpha, beta = hosts("alpha"), hosts("beta")
+    path = large(tmp_path / "data.bin")
+    proxy = keeper(alpha)
+    alpha.register_file_for(proxy.agent_id, path, mode="move")
+    begun = threading.Event()
+
+    async def endless(*_: Any, **__: Any) -> None:
+        begun.set()
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(AsyncHostClient, "put_blob", endless)
+    failures: list[str] = []
+
+    def move() -> None:
+        try:
+            proxy.dispatch(beta.address)
+        except PagletError as exc:
+            failures.append(str(exc))
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    assert begun.wait(20)
+    alpha.shutdown()
+    mover.join(20)
+    assert "shutting down" in failures[0]
+    monkeypatch.undo()
+    again = hosts("alpha", port=alpha.port)
+    assert sha256(path_of(again, proxy, "data.bin")) == sha256(path)
+    assert leftovers(beta) == []
+    moved = again.get_proxy(proxy.agent_id).dispatch(beta.address)
+    assert path_of(beta, moved, "data.bin").stat().st_size == LARGE
+    released(path)
 
 
 def test_what_the_target_lost_again_is_sent_again(hosts: HostFactory, tmp_path: Path, traffic: Traffic) -> None:

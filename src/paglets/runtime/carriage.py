@@ -135,6 +135,7 @@ class Carriage:
         if not shipment.large:
             return
         voyage.sending = self._kernel.loop.create_task(self._bring(voyage, shipment))
+        self._kernel.keep(voyage.sending)
         try:
             await asyncio.wait((voyage.sending,))
             if voyage.sending.cancelled():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from paglets.artifacts import ARTIFACT_MOVE, KIND_DIRECTORY, PagletFileRef
 from paglets.artifacts.blobs import BlobStore
-from paglets.artifacts.tree.removal import remove_tree
+from paglets.artifacts.tree.removal import RemovalStoppedError, remove_tree
 from paglets.core.errors import TransferError
 from paglets.persistence.directory import safe_agent_dir, safe_class_key
 from paglets.runtime.agents import AgentEntry
@@ -22,15 +24,21 @@ _MOST_EPOCHS = 10_000
 class FileDesk:
     """Know where a paglet's files are on this host. Its methods block on the disk and run in the kernel's executor.
 
+    What is removed is renamed at once and deleted later, since a directory may have a great many files.
+
     :param directory: the host's directory.
     :param store: takes files that are no longer needed where they are.
+    :param later: does something some time, on another thread.
     """
 
-    def __init__(self, directory: Path, store: BlobStore) -> None:
+    def __init__(self, directory: Path, store: BlobStore, later: Callable[[Callable[[], None]], None]) -> None:
         self._store = store
+        self._later = later
         self._work = directory / "work"
         self._storage = directory / "storage"
+        self._removed = directory / "removed"
         self._outdated = directory / "incoming"
+        self._closing = False
         self._epochs: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -41,8 +49,15 @@ class FileDesk:
             kept = {safe_agent_dir(agent_id) for agent_id in keep}
             for entry in found:
                 if entry.name not in kept:
-                    _remove_tree(entry)
-        _remove_tree(self._outdated)  # where arriving files were once kept
+                    self._throw_away(entry)
+        self._throw_away(self._outdated)  # where arriving files were once kept
+        if self._removed.is_dir():
+            for entry in self._removed.iterdir():
+                self._delete_later(entry)
+
+    def close(self) -> None:
+        """Delete nothing more; the next start goes on with it."""
+        self._closing = True
 
     def work_dir(self, agent_id: str) -> Path:
         """Return where a paglet's work directory is, or would be."""
@@ -56,14 +71,14 @@ class FileDesk:
 
     def remove_work_dir(self, agent_id: str) -> None:
         """Remove a paglet's work directory with everything in it."""
-        _remove_tree(self.work_dir(agent_id))
+        self._throw_away(self.work_dir(agent_id))
 
     def clear_work_dir(self, agent_id: str) -> None:
         """Remove a paglet's work directory, and keep large contents in the store for when they are wanted again."""
         path = self.work_dir(agent_id)
         if path.exists():
             self._store.take_below(path)
-            _remove_tree(path)
+            self._throw_away(path)
 
     def note_stay(self, agent_id: str, epoch: int) -> None:
         """Know that a paglet is here in this epoch, so that the end of an earlier stay leaves its files alone."""
@@ -100,11 +115,10 @@ class FileDesk:
         :param marks: of each file as it was sent; what was changed since is not removed.
         :return: the paths of files that were to move and stay, since they are no longer what was sent.
         """
+        work = self.work_dir(entry.agent_id)
+        kept = self._remove_moved((ref for ref in entry.files.values() if not _is_below(ref, work)), marks)
         with self._lock:
-            back = self._epochs.get(entry.agent_id, entry.epoch) != entry.epoch
-            work = self.work_dir(entry.agent_id)
-            kept = self._remove_moved((ref for ref in entry.files.values() if not _is_below(ref, work)), marks)
-            if not back:
+            if self._epochs.get(entry.agent_id, entry.epoch) == entry.epoch:
                 self._epochs.pop(entry.agent_id, None)
                 self.clear_work_dir(entry.agent_id)
         return kept
@@ -126,10 +140,31 @@ class FileDesk:
                 continue
             if ref.kind == KIND_DIRECTORY:
                 self._store.take_below(path)
-                _remove_tree(path)
+                self._throw_away(path)
             elif (sha256 := self._store.known(path)) is None or not self._store.take(path, sha256):
                 path.unlink(missing_ok=True)
         return kept
+
+    def _throw_away(self, path: Path) -> None:
+        """Have a file or directory gone from its place; it is deleted later."""
+        try:
+            self._removed.mkdir(mode=0o700, exist_ok=True)
+            hidden = self._removed / uuid.uuid4().hex
+            path.rename(hidden)
+        except FileNotFoundError:
+            return
+        except OSError:  # on another disk, or not ours to rename
+            self._delete(path)
+        else:
+            self._delete_later(hidden)
+
+    def _delete_later(self, path: Path) -> None:
+        self._later(partial(self._delete, path))
+
+    def _delete(self, path: Path) -> None:
+        # What cannot be deleted is tried again when the host starts; nobody could do more about it now.
+        with suppress(OSError, RemovalStoppedError):
+            remove_tree(path, stop=lambda: self._closing)
 
     def storage_root(self, class_name: str) -> Path:
         """Return the directory that all paglets of one class share."""
@@ -138,9 +173,3 @@ class FileDesk:
 
 def _is_below(ref: PagletFileRef, directory: Path) -> bool:
     return Path(ref.current_path).is_relative_to(directory)
-
-
-def _remove_tree(path: Path) -> None:
-    # What cannot be removed is tried again when the host starts; nobody could do more about it now.
-    with suppress(OSError):
-        remove_tree(path)

@@ -94,7 +94,7 @@ class Node:
         self.artifacts = ports.artifacts
         self.blobs = ports.artifacts.blobs
         self.content = ContentThreads(kernel.config.name)
-        self.files = FileDesk(kernel.config.directory, self.blobs)
+        self.files = FileDesk(kernel.config.directory, self.blobs, self.content.later)
         self.carriage = Carriage(kernel, self.blobs, self.content)
         self.artifact_desk = ArtifactDesk(ports.artifacts, self.content, ports.words)
         self.timers = Timekeeper(kernel)
@@ -254,6 +254,7 @@ class Node:
     async def close(self) -> None:
         """Call off what is under way, end every process and close files."""
         self.departures.cancel_all("the host is shutting down")
+        self.files.close()
         await self.kernel.close()
         self._movers.shutdown(wait=False, cancel_futures=True)
 

@@ -29,13 +29,14 @@ SMALL_BYTES_TOGETHER: Final = 16 * 1024 * 1024
 #: How long contents are held for a transfer, counted from the last word about it.
 HOLD_SECONDS: Final = 900.0
 #: Files and contents of one paglet; directories are few contents, however many files they have.
-MAX_CONTENTS: Final = 50_000
+MAX_CONTENTS: Final = 100_000
 #: How often a content that changes meanwhile is begun again, in all.
 MOST_CHANGES: Final = 3
 
-# What the target may need for its disk beside what a ticket allows, so that a large directory is not taken for a stall.
+# What a slow disk at the target may need beside what a ticket allows, so that a large directory is not taken for a
+# stall. One that dies is noticed at once all the same, since its connections break.
 _SLOW_BYTES_PER_SECOND: Final = 20 * 1024 * 1024
-_SLOW_FILES_PER_SECOND: Final = 1000
+_SLOW_FILES_PER_SECOND: Final = 200
 
 
 class Large(Protocol):
@@ -264,7 +265,7 @@ class _Loader:
             self._shipment.nbytes += fresh.size_bytes
             if max(len(self._shipment.manifest), len(self._shipment.small) + len(self._shipment.large)) > MAX_CONTENTS:
                 raise TransferError(
-                    f"a paglet travels with at most {MAX_CONTENTS} files; register the directory that they are in"
+                    f"a paglet travels with at most {MAX_CONTENTS:,} files; small ones in a directory count as few"
                 )
         return self._shipment
 

@@ -359,7 +359,7 @@ CONTENTS: dict[str, Any] = {
     "a path for a checksum": {"small": [RIGHT], "large": [["../" * 21 + "a", 1]]},
     "upper case": {"small": [RIGHT], "large": [["A" * 64, 1]]},
     "not pairs": {"small": [[*RIGHT, 1]]},
-    "too many": {"small": [RIGHT], "large": [[f"{number:064x}", 1] for number in range(50_001)]},
+    "too many": {"small": [RIGHT], "large": [[f"{number:064x}", 1] for number in range(100_001)]},
 }
 
 
