@@ -15,7 +15,7 @@ import psutil
 
 from bench import floors
 from bench.agents import Echo
-from bench.hosts import local_host, peer
+from bench.peers import local_host, peer
 from bench.measure import Row
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from bench import durable, files, floors
+from bench import artifacts, durable, files, floors
 from bench.agents import Caller, Echo, EchoState, Spinner
-from bench.hosts import local_host, peer_host
 from bench.measure import Row, milliseconds, timed
+from bench.peers import local_host, peer_host
 from paglets.core.messages import Message
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
@@ -187,6 +187,7 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "messages": messages,
     "moves": moves,
     "sleeping": sleeping,
+    "artifacts": artifacts.transfers,
     "recorded": durable.recorded,
     "recovery": durable.recovery,
     "sleepers": durable.sleepers,

@@ -73,6 +73,11 @@ class BlobStore:
             raise io_error("The store of blobs cannot be opened", self.root, error) from error
 
     @property
+    def cache_bytes(self) -> int:
+        """Return how many bytes of what nobody wants may stay."""
+        return self._cache_bytes
+
+    @property
     def used_bytes(self) -> int:
         """Return the bytes of all blobs in the directory."""
         return self._ledger.used_bytes

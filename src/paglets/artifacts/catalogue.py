@@ -19,6 +19,7 @@ from paglets.core.errors import PagletError, TransferError
 _ID: Final = re.compile(r"[0-9a-fA-F]+", re.ASCII)
 _MOST_ID: Final = 128
 _MOST_FILE_BYTES: Final = 256 * 1024
+_PLACE: Final = "stored_at"
 
 
 def checked_artifact_id(artifact_id: str) -> str:
@@ -48,9 +49,13 @@ class Catalogue:
         self._report = report
         self._lock = threading.Lock()
         self._refs: dict[str, ArtifactRef] = {}
+        self._places: dict[str, str] = {}
 
-    def read(self) -> list[ArtifactRef]:
-        """Return what the files say, without believing it. Unreadable ones are reported and stay, empty ones go."""
+    def read(self) -> list[tuple[ArtifactRef, str]]:
+        """Return what the files say, without believing it: references, and where content is beside this host.
+
+        Unreadable files are reported and stay, empty ones go.
+        """
         found = []
         for file in list(os.scandir(self.directory)):
             stem, dot, kind = file.name.rpartition(".")
@@ -58,7 +63,7 @@ class Catalogue:
                 self._report(f"{file.path} is no metadata of an artifact and is ignored")
                 continue
             try:
-                ref = self._parsed(Path(file.path))
+                ref, place = self._parsed(Path(file.path))
             except (OSError, ValueError, TypeError, KeyError, RecursionError, PagletError) as error:
                 if file.stat(follow_symlinks=False).st_size == 0:  # a loss of power before its bytes were on disk
                     self.forget_file(stem)
@@ -67,7 +72,7 @@ class Catalogue:
             if ref.artifact_id != stem:
                 self._report(f"{file.path} is the metadata of artifact {ref.artifact_id[:80]} and is ignored")
                 continue
-            found.append(ref)
+            found.append((ref, place))
         return found
 
     def set_host_url(self, host_url: str) -> None:
@@ -78,6 +83,10 @@ class Catalogue:
 
     def __len__(self) -> int:
         return len(self._refs)
+
+    def has(self, artifact_id: str) -> bool:
+        """Return whether there is such an artifact."""
+        return artifact_id in self._refs
 
     def get(self, artifact_id: str) -> ArtifactRef:
         """Return one reference.
@@ -96,27 +105,36 @@ class Catalogue:
             refs = self._refs
             return [refs[key] for key in sorted(refs)]
 
-    def add(self, ref: ArtifactRef) -> ArtifactRef:
+    def place(self, artifact_id: str) -> str:
+        """Return where the content of an artifact is, if it need not be on the disk of this host; else nothing."""
+        return self._places.get(artifact_id, "")
+
+    def add(self, ref: ArtifactRef, place: str = "") -> ArtifactRef:
         """Take in an artifact whose metadata is on file, and return its reference with the present address."""
         with self._lock:
             ref = replace(ref, host_url=self.host_url)
             self._refs[ref.artifact_id] = ref
+            if place:
+                self._places[ref.artifact_id] = place
             return ref
 
     def take(self, artifact_id: str) -> ArtifactRef | None:
         """Take out an artifact; None if another thread did."""
         with self._lock:
+            self._places.pop(artifact_id, None)
             return self._refs.pop(artifact_id, None)
 
-    def write_file(self, ref: ArtifactRef) -> None:
+    def write_file(self, ref: ArtifactRef, place: str = "") -> None:
         """Write the metadata of an artifact; it is complete, or not there at all.
 
+        :param place: where its content is, if it need not be on the disk of this host.
         :raises NoRoomError: the disk does not take it.
         :raises TransferError: it cannot be written.
         """
         fresh = self._scratch()
+        wire = {**ref.to_wire(), _PLACE: place} if place else ref.to_wire()
         try:
-            fresh.write_bytes(json.dumps(ref.to_wire(), indent=2).encode())
+            fresh.write_bytes(json.dumps(wire, indent=2).encode())
             fresh.replace(self._file(ref.artifact_id))
         except OSError as error:
             raise io_error("The metadata of an artifact cannot be written", self.directory, error) from error
@@ -137,11 +155,14 @@ class Catalogue:
     def _file(self, artifact_id: str) -> Path:
         return self.directory / f"{artifact_id}.json"
 
-    def _parsed(self, path: Path) -> ArtifactRef:
+    def _parsed(self, path: Path) -> tuple[ArtifactRef, str]:
         with path.open("rb") as stream:
             wire: Any = json.loads(stream.read(_MOST_FILE_BYTES))
         if not isinstance(wire, dict):
             raise ValueError("it is no object")
         ref = ArtifactRef.from_wire(wire)
         checked_artifact_id(ref.artifact_id)
-        return ref
+        place = wire.get(_PLACE, "")
+        if not isinstance(place, str):
+            raise ValueError("its place is no text")
+        return ref, place

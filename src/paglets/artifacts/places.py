@@ -56,12 +56,16 @@ class Places:
 
     def find(self, sha256: str) -> tuple[Path, int] | None:
         """Return where a content is, on the shelf or elsewhere, and its length; None if it is not here."""
-        if (entry := self._shelf.usable(sha256)) is not None:
-            return self._shelf.file(sha256), entry.size
-        with self._lock:
-            for path in self._memory.places(sha256):
-                if (known := self._memory.get(path)) is not None:
-                    return path, known.stamp.size
+        for _ in range(_ATTEMPTS):
+            if (entry := self._shelf.usable(sha256)) is not None:
+                return self._shelf.file(sha256), entry.size
+            with self._lock:
+                if self._shelf.ledger.get(sha256) is None:
+                    for path in self._memory.places(sha256):
+                        if (known := self._memory.get(path)) is not None:
+                            return path, known.stamp.size
+                    return None
+            # It was taken back in between.
         return None
 
     def open(self, sha256: str) -> tuple[FileIO, Stamp]:
@@ -69,18 +73,26 @@ class Places:
 
         :raises NotStoredError: it is not here.
         """
-        if (stream := self._shelf.open(sha256)) is not None:
-            return stream, Stamp.of(os.fstat(stream.fileno()))
-        with self._lock:
-            places = [(path, self._memory.get(path)) for path in self._memory.places(sha256)]
-        for path, known in places:
+        for _ in range(_ATTEMPTS):
+            if (stream := self._shelf.open(sha256)) is not None:
+                return stream, Stamp.of(os.fstat(stream.fileno()))
+            with self._lock:
+                if self._shelf.ledger.get(sha256) is None:
+                    if (placed := self._open_place(sha256)) is not None:
+                        return placed
+                    break
+        raise NotStoredError(f"No content with checksum {sha256} is here")
+
+    def _open_place(self, sha256: str) -> tuple[FileIO, Stamp] | None:
+        for path in self._memory.places(sha256):
             with suppress(OSError):
                 stream = open_plain(path)
                 stamp = Stamp.of(os.fstat(stream.fileno()))
+                known = self._memory.get(path)
                 if known is not None and known.stamp == stamp:
                     return stream, stamp
                 stream.close()
-        raise NotStoredError(f"No content with checksum {sha256} is here")
+        return None
 
     # memory
 

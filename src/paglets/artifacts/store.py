@@ -9,8 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from paglets.artifacts.backends import BlobBackend
 from paglets.artifacts.blobs import BlobStore
 from paglets.artifacts.bodies import body_length, body_pieces
+from paglets.artifacts.depot import Depot
 from paglets.artifacts.errors import NotStoredError, TooLargeError, WrongContentError, io_error
 from paglets.artifacts.hashing import Digest
 from paglets.artifacts.parts import checked_sha256
@@ -48,6 +50,7 @@ class ArtifactStore:
         quota_bytes: int | None = DEFAULT_ARTIFACT_STORAGE_QUOTA_BYTES,
         spool_ttl_seconds: float = DEFAULT_ARTIFACT_SPOOL_TTL_SECONDS,
         blobs: BlobStore | None = None,
+        backend: BlobBackend | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Open the store of a directory, which is created, and repair what a crash left.
@@ -57,6 +60,7 @@ class ArtifactStore:
         :param quota_bytes: the most bytes of all contents and of what is being received; None is unlimited.
         :param spool_ttl_seconds: how long a broken upload waits for its sender, at least 1.
         :param blobs: the store of blobs of the same directory, if there is one already.
+        :param backend: where contents are kept; the directory is then the cache. Closed with this store.
         :param clock: Unix seconds.
         :raises TransferError: the directory cannot be used.
         """
@@ -70,12 +74,18 @@ class ArtifactStore:
         self._clock = clock
         self._quota = Quota(self.quota_bytes)
         self._uploads = Uploads(self._quota, self.blobs)
+        self._depot = None if backend is None else Depot(backend)
         try:
-            self._registry = Registry(self.root, host_url.rstrip("/"), self._quota, self.blobs, clock)
+            self._registry = Registry(self.root, host_url.rstrip("/"), self._quota, self.blobs, clock, self._depot)
             self._uploads.restore()
         except OSError as error:
             raise io_error("The store of artifacts cannot be opened", self.root, error) from error
         self._catalogue = self._registry.catalogue
+
+    @property
+    def remote(self) -> bool:
+        """Return whether contents are kept on another machine, so that creating and deleting wait for the network."""
+        return self._depot is not None
 
     @property
     def host_url(self) -> str:
@@ -286,26 +296,21 @@ class ArtifactStore:
 
         It stays readable when the artifact is deleted meanwhile.
 
+        What comes from a backend has no file descriptor, and its reads raise `NotStoredError`, `WrongContentError` and
+        `StorageUnavailableError`.
+
         :raises NotStoredError: there is none, it has expired, or its content was lost.
         :raises TransferError: the id is malformed.
         """
-        ref = self._registry.served(artifact_id)
-        try:
-            return self.blobs.open(ref.sha256)
-        except NotStoredError:
-            raise self._registry.lost(ref) from None
+        return self._registry.open(self._registry.served(artifact_id))
 
     def blob_path(self, artifact_id: str) -> Path:
-        """Return the file with the content of an artifact; nobody may write to it.
+        """Return the file with the content of an artifact; nobody may write to it. It is fetched, where need be.
 
         :raises NotStoredError: there is none, it has expired, or its content was lost.
         :raises TransferError: the id is malformed.
         """
-        ref = self._registry.served(artifact_id)
-        try:
-            return self.blobs.path(ref.sha256)
-        except NotStoredError:
-            raise self._registry.lost(ref) from None
+        return self._registry.path(self._registry.served(artifact_id))
 
     def export_to_path(
         self, artifact_id: str, target: str | Path, *, expected_sha256: str | None = None
@@ -364,10 +369,18 @@ class ArtifactStore:
         self._registry.remove_expired(now)
         self.blobs.sweep(now=now, part_seconds=self.spool_ttl_seconds)
         self._uploads.tidy()
+        if self._depot is not None:
+            self._depot.sweep()
+            self._registry.bring_in_all()
         lost = set(self.blobs.settle(most_bytes=_SETTLE_BYTES, most=_SETTLE_BLOBS))
         for ref in self.list() if lost else ():
             if ref.sha256 in lost:
                 self._registry.lost(ref)
+
+    def close(self) -> None:
+        """Let go of the backend, if there is one; what needs it fails from now on."""
+        if self._depot is not None:
+            self._depot.close()
 
     # inside
 

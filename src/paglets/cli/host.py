@@ -171,6 +171,16 @@ def host(
             rich_help_panel=_STORAGE,
         ),
     ] = "10M",
+    artifact_store: Annotated[
+        str | None,
+        typer.Option(
+            "--artifact-store",
+            metavar="PLACE",
+            help="Where artifacts are kept: a directory, or s3://BUCKET[/PREFIX][?endpoint=URL][&region=NAME].",
+            show_default="the host's directory",
+            rich_help_panel=_STORAGE,
+        ),
+    ] = None,
     artifact_max_size: Annotated[
         str,
         typer.Option(
@@ -268,6 +278,7 @@ def host(
         persistence_dir=persistence_dir,
         checkpoint_interval=checkpoint_interval,
         persistent_storage_quota=persistent_storage_quota,
+        artifact_store=artifact_store,
         artifact_max_size=artifact_max_size,
         artifact_storage_quota=artifact_storage_quota,
         artifact_spool_ttl=artifact_spool_ttl,

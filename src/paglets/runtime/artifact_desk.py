@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paglets.artifacts import ArtifactRef
+from paglets.artifacts.depot_reader import DepotReader
 from paglets.artifacts.errors import NotStoredError
 from paglets.artifacts.store import ArtifactStore
 from paglets.core.context import same_url
@@ -34,7 +35,9 @@ class ArtifactDesk:
         url, path, timeout = arguments.pop("host_url"), arguments.pop("path"), arguments.pop("timeout")
         compress = arguments.pop("compress")
         if self._is_here(url):
-            result = await self._threads.move(partial(self._store.create_from_path, path, **arguments))
+            result = await self._threads.with_store(
+                self._store, partial(self._store.create_from_path, path, **arguments)
+            )
             return result.ref.to_wire()
         ref = await self._client.upload_artifact(url, path, timeout=timeout, compress=compress, **arguments)
         return ref.to_wire()
@@ -43,9 +46,9 @@ class ArtifactDesk:
         """Fetch an artifact into a file and return its reference."""
         ref, target, move = ArtifactRef.from_wire(arguments["artifact"]), arguments["target"], arguments["move"]
         if self._is_here(ref.host_url):
-            found = await self._threads.move(export, self._store, ref, Path(target))
+            found = await self._threads.with_store(self._store, export, self._store, ref, Path(target))
             if move:
-                await self._threads.look(self._store.delete, ref.artifact_id)
+                await self._threads.with_store(self._store, self._store.delete, ref.artifact_id)
             return found.to_wire()
         timeout = arguments["timeout"]
         return (await self._client.download_artifact(ref, target, move=move, timeout=timeout)).to_wire()
@@ -55,16 +58,15 @@ class ArtifactDesk:
         ref = ArtifactRef.from_wire(arguments["artifact"])
         start, length = arguments["start"], arguments["length"]
         if self._is_here(ref.host_url):
-            return await self._threads.look(
-                read_part, self._store, ref.artifact_id, start, length, self._client.max_response_bytes
-            )
+            read = self._threads.reach if self._store.remote else self._threads.look
+            return await read(read_part, self._store, ref.artifact_id, start, length, self._client.max_response_bytes)
         return await self._client.read_artifact(ref, start=start, length=length, timeout=arguments["timeout"])
 
     async def delete(self, arguments: Arguments) -> None:
         """Delete an artifact; one that is gone is no error."""
         ref = ArtifactRef.from_wire(arguments["artifact"])
         if self._is_here(ref.host_url):
-            await self._threads.look(self._store.delete, ref.artifact_id)
+            await self._threads.with_store(self._store, self._store.delete, ref.artifact_id)
         else:
             await self._client.delete_artifact(ref, timeout=arguments["timeout"])
 
@@ -104,6 +106,8 @@ def read_part(store: ArtifactStore, artifact_id: str, start: int, length: int | 
         count = left if length is None else min(left, length)
         if count > most:
             raise TransferError(f"{count} bytes are more than the {most} that are read into memory; download the file")
+        if isinstance(stream, DepotReader):
+            stream.begin(start, start + count)
         stream.seek(start)
         pieces = []
         while count and (piece := stream.read(count)):

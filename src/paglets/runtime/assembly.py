@@ -9,13 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from paglets.artifacts.store import ArtifactStore
 from paglets.config.startup import resolve_startup_agent
 from paglets.core.errors import ForbiddenError, PagletError, TransferError
 from paglets.core.runtime_values import LaunchConfigSyncAction
 from paglets.persistence.journal import Journal
 from paglets.remote.aio import AsyncHostClient
 from paglets.runtime import platform
+from paglets.runtime.artifact_home import ArtifactHome
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.calls import CallDesk
 from paglets.runtime.http.app import application
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: The directory in the host's directory that has artifacts and blobs.
-ARTIFACTS_NAME = "artifacts"
 #: The longest time between two looks at what has expired in it.
 SWEEP_SECONDS = 300.0
 #: The file in the host's directory that has everything durable but large states and files.
@@ -52,11 +50,14 @@ TRANSFER_FINISH_SECONDS = 0.5
 class Assembly:
     """Everything a started host consists of."""
 
-    def __init__(self, host: Host, thread: LoopThread, node: Node, words: AsyncHostClient) -> None:
+    def __init__(
+        self, host: Host, thread: LoopThread, node: Node, words: AsyncHostClient, artifacts: ArtifactHome
+    ) -> None:
         self._host = host
         self._thread = thread
         self.node = node
         self._words = words
+        self._artifacts = artifacts
         self._server: HttpServer | None = None
         self._timekeeper: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -88,18 +89,18 @@ class Assembly:
         try:
             host.port = sockets[0].getsockname()[1]
             prepare_directory(host)
-            artifacts = ArtifactStore(
-                host.persistence_dir / ARTIFACTS_NAME,
-                host_url=host.address,
-                max_artifact_bytes=host.artifact_max_bytes,
-                quota_bytes=host.artifact_storage_quota_bytes,
-                spool_ttl_seconds=host.artifact_spool_ttl_seconds,
-            )
+            artifacts = ArtifactHome.open(host)
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        try:
             journal = Journal(host.persistence_dir / JOURNAL_NAME)
             thread = LoopThread(f"paglets-{host.name}")
         except BaseException:
             for sock in sockets:
                 sock.close()
+            artifacts.close()
             raise
         assembly: Assembly | None = None
         try:
@@ -120,6 +121,7 @@ class Assembly:
             for sock in sockets:
                 sock.close()
             thread.stop()
+            artifacts.close()
             journal.close()
             raise
         return assembly
@@ -146,7 +148,7 @@ class Assembly:
         store = self.node.artifacts
         while True:
             try:
-                await self.node.content.look(store.cleanup_temporary)
+                await self.node.content.with_store(store, store.cleanup_temporary)
             except TransferError as exc:
                 self.emit("artifact-fault", error=str(exc))
             while store.problems:
@@ -218,6 +220,7 @@ class Assembly:
         """Stop serving, store the active paglets if asked to, end every process and the loop."""
         self.run(self._end(store_active=store_active))
         self._thread.stop()
+        self._artifacts.close()
         self.kernel.journal.close()
 
     async def _end(self, *, store_active: bool = False) -> None:
@@ -244,7 +247,7 @@ async def build(
     launcher: Launcher,
     journal: Journal,
     services: ServiceRegistry,
-    artifacts: ArtifactStore,
+    artifacts: ArtifactHome,
 ) -> Assembly:
     """Create the parts of a host on its loop."""
     config = KernelConfig(
@@ -264,11 +267,11 @@ async def build(
         health=host.health,
         git_update=partial(git_update, host),
         storage_quota_bytes=host.persistent_storage_quota_bytes,
-        artifacts=artifacts,
+        artifacts=artifacts.store,
     )
     node = Node(kernel, ports)
     CallDesk(node)
-    return Assembly(host, thread, node, words)
+    return Assembly(host, thread, node, words, artifacts)
 
 
 def git_update(host: Host, payload: dict[str, Any]) -> dict[str, Any]:

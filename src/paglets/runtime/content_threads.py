@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
+from paglets.artifacts.store import ArtifactStore
 from paglets.core.errors import HostUnreachableError
 
 T = TypeVar("T")
@@ -17,6 +18,8 @@ T = TypeVar("T")
 MOVING_THREADS: Final = 4
 #: What looks into the store, and is not to wait for those.
 LOOKING_THREADS: Final = 2
+#: What waits for storage elsewhere, which may be slow or dead, and is not to keep the others waiting.
+FAR_THREADS: Final = 8
 #: What reads or makes the files of a paglet, each as a whole.
 CARRYING_THREADS: Final = 4
 
@@ -27,6 +30,7 @@ class ContentThreads:
     def __init__(self, name: str) -> None:
         self.moving = ThreadPoolExecutor(MOVING_THREADS, thread_name_prefix=f"paglets-content-{name}")
         self._looking = ThreadPoolExecutor(LOOKING_THREADS, thread_name_prefix=f"paglets-store-{name}")
+        self._far = ThreadPoolExecutor(FAR_THREADS, thread_name_prefix=f"paglets-far-{name}")
         self._carrying = ThreadPoolExecutor(CARRYING_THREADS, thread_name_prefix=f"paglets-files-{name}")
         # One at a time: nobody waits for it, and it is not to keep the disk from what somebody waits for.
         self._cleaning = ThreadPoolExecutor(1, thread_name_prefix=f"paglets-cleanup-{name}")
@@ -42,6 +46,15 @@ class ContentThreads:
     async def move(self, work: Callable[..., T], *args: object, **keywords: object) -> T:
         """Do something that may take as long as a large content; otherwise like :meth:`look`."""
         return await self._run(self.moving, partial(work, *args, **keywords))
+
+    async def reach(self, work: Callable[..., T], *args: object, **keywords: object) -> T:
+        """Do something that waits for storage on another machine; otherwise like :meth:`look`."""
+        return await self._run(self._far, partial(work, *args, **keywords))
+
+    async def with_store(self, store: ArtifactStore, work: Callable[..., T], *args: object, **keywords: object) -> T:
+        """Do something with the contents of a store, which are far away or on this disk."""
+        run = self.reach if store.remote else self.move
+        return await run(work, *args, **keywords)
 
     async def carry(self, work: Callable[..., T], *args: object, **keywords: object) -> T:
         """Read, copy or make the files of a paglet, in one piece; otherwise like :meth:`look`."""
@@ -68,5 +81,5 @@ class ContentThreads:
         """Wait for what is under way, and end the threads."""
         self._closed = True
         self._cleaning.shutdown(wait=False, cancel_futures=True)
-        for threads in (self.moving, self._looking, self._carrying, self._cleaning):
+        for threads in (self.moving, self._looking, self._far, self._carrying, self._cleaning):
             await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)

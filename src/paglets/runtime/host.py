@@ -17,6 +17,7 @@ from paglets.artifacts import (
     registered_name,
     registered_path,
 )
+from paglets.artifacts.backends import artifact_place
 from paglets.artifacts.blobs import BlobStore
 from paglets.artifacts.compression import encodings
 from paglets.artifacts.store import ArtifactStore
@@ -132,6 +133,8 @@ class Host:
     :param api_key: every request must show it as bearer key.
     :param public_url: base URL under which a reverse proxy makes this host reachable.
     :param persistence_dir: where everything durable is kept; ``~/.paglets/hosts/<name>`` by default.
+    :param artifact_store: where artifacts are kept: a directory, or `s3://BUCKET[/PREFIX][?endpoint=URL][&region=NAME]`,
+        for which `artifacts` in the host's directory is the cache; that directory by default.
     :param artifact_max_bytes: the most bytes of one artifact; None and 0 are unlimited.
     :param artifact_storage_quota_bytes: the most bytes of all artifacts and of what is being received; None is
         unlimited.
@@ -167,6 +170,7 @@ class Host:
         mesh_offline_after: float = 10.0,
         persistence_dir: str | Path | None = None,
         persistent_storage_quota_bytes: int | None = DEFAULT_PERSISTENT_STORAGE_QUOTA_BYTES,
+        artifact_store: str | Path | None = None,
         artifact_max_bytes: int | None = DEFAULT_ARTIFACT_MAX_BYTES,
         artifact_storage_quota_bytes: int | None = DEFAULT_ARTIFACT_STORAGE_QUOTA_BYTES,
         artifact_spool_ttl_seconds: float = DEFAULT_ARTIFACT_SPOOL_TTL_SECONDS,
@@ -208,6 +212,7 @@ class Host:
         self.host_properties = cleaned_properties(properties)
         self.persistence_dir = host_directory(name, persistence_dir)
         self.persistent_storage_quota_bytes = persistent_storage_quota_bytes
+        self.artifact_place = None if artifact_store is None else artifact_place(str(artifact_store))
         self.artifact_max_bytes = max(0, artifact_max_bytes or 0)
         self.artifact_storage_quota_bytes = (
             None if artifact_storage_quota_bytes is None else max(0, artifact_storage_quota_bytes)

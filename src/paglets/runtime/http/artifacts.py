@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Coroutine
 from functools import partial
@@ -13,8 +14,9 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import PathParameter, QueryParameter
 from litestar.types import ASGIApp
 
-from paglets.artifacts import ArtifactRef
+from paglets.artifacts import ArtifactRef, ArtifactWriteResult
 from paglets.artifacts.compression import Decompressor
+from paglets.artifacts.depot_reader import DepotReader
 from paglets.artifacts.errors import NotStoredError, WrongContentError
 from paglets.artifacts.store import ArtifactStore
 from paglets.artifacts.upload import ArtifactWriter
@@ -42,17 +44,43 @@ UploadKey = Annotated[str, PathParameter(description="Key of an upload, 32 to 64
 
 
 class FinishedUploads:
-    """Remember which artifact an upload became, so that who did not hear of it does not make another."""
+    """Remember which artifact an upload became, so that who did not hear of it does not make another.
+
+    Between its last byte and that an upload may have to wait for storage elsewhere, longer than its sender does.
+    """
 
     def __init__(self) -> None:
         self._refs: OrderedDict[str, ArtifactRef] = OrderedDict()
+        self._ending: dict[str, tuple[int, asyncio.Task[ArtifactWriteResult]]] = {}
 
-    def add(self, key: str, ref: ArtifactRef) -> None:
-        """Remember an upload with a key."""
-        if key:
-            self._refs[key.lower()] = ref
-            if len(self._refs) > MOST_FINISHED:
-                self._refs.popitem(last=False)
+    async def finish(self, key: str, size: int, work: Coroutine[Any, Any, ArtifactWriteResult]) -> ArtifactRef:
+        """Make an artifact of an upload that is all here, and remember it if it has a key."""
+        if not key:
+            return (await work).ref
+        key = key.lower()
+        ending = asyncio.get_running_loop().create_task(work)
+        self._ending[key] = size, ending
+        try:
+            ref = (await asyncio.shield(ending)).ref
+        finally:
+            del self._ending[key]
+        self._refs[key] = ref
+        if len(self._refs) > MOST_FINISHED:
+            self._refs.popitem(last=False)
+        return ref
+
+    def size(self, key: str) -> int | None:
+        """Return how many bytes an upload has that is all here and no artifact yet."""
+        found = self._ending.get(key.lower())
+        return None if found is None else found[0]
+
+    async def ended(self, key: str, store: ArtifactStore) -> ArtifactRef | None:
+        """Return the artifact of an upload, which is waited for if all of it is here; None if there is none.
+
+        :raises PagletError: it could not be stored.
+        """
+        found = self._ending.get(key.lower())
+        return self.get(key, store) if found is None else (await asyncio.shield(found[1])).ref
 
     def get(self, key: str, store: ArtifactStore) -> ArtifactRef | None:
         """Return the artifact of an upload, if it is still there."""
@@ -97,7 +125,7 @@ async def store_artifact(
     node, finished, scope = node_of(request), request.app.state.finished, cast(Scope, request.scope)
 
     async def store() -> dict[str, Any]:
-        known = finished.get(upload, node.artifacts) if upload else None
+        known = await finished.ended(upload, node.artifacts) if upload else None
         if known is not None:
             return {"artifact": known.to_wire()}
         total = announced_size(scope, size, offset)
@@ -115,8 +143,7 @@ async def store_artifact(
         writer: ArtifactWriter = await node.content.move(begin)
         most = node.artifacts.max_artifact_bytes or _LARGEST
         await fill(request, writer, node.content, (most if total is None else total) - offset)
-        ref = (await node.content.move(writer.finish)).ref
-        finished.add(upload, ref)
+        ref = await finished.finish(upload, writer.offset, node.content.with_store(node.artifacts, writer.finish))
         return {"artifact": ref.to_wire()}
 
     return await taken(request, store())
@@ -193,6 +220,8 @@ async def upload_offset(request: JsonRequest, key: UploadKey) -> Answer:
     known = request.app.state.finished.get(key, node.artifacts)
     if known is not None:
         return answer({"offset": known.size_bytes})
+    if (size := request.app.state.finished.size(key)) is not None:
+        return answer({"offset": size})
     return answer({"offset": await node.content.look(node.artifacts.upload_offset, key)})
 
 
@@ -246,7 +275,7 @@ async def metadata(request: JsonRequest, artifact_id: ArtifactId) -> Answer:
 async def delete_artifact(request: JsonRequest, artifact_id: ArtifactId) -> Answer:
     """Delete it; one that is not there is no error."""
     node = node_of(request)
-    await node.content.look(node.artifacts.delete, artifact_id)
+    await node.content.with_store(node.artifacts, node.artifacts.delete, artifact_id)
     return answer({"ok": True})
 
 
@@ -297,6 +326,9 @@ async def content_answer(request: JsonRequest, artifact_id: str) -> ASGIApp:
         except UnsatisfiableError:
             stream.close()
             return _unsatisfiable(ref, headers)
+        if isinstance(stream, DepotReader) and request.method != HttpMethod.HEAD:
+            start, end = part or (0, ref.size_bytes)
+            await node.content.reach(stream.begin, start, end)
         return ContentAnswer(node.content, stream, ref.size_bytes, part, headers)
     except BaseException:
         stream.close()

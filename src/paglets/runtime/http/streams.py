@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO, Final
 
+from paglets.artifacts.depot_reader import DepotReader
 from paglets.core.errors import HostError
 from paglets.runtime.content_threads import ContentThreads
 from paglets.runtime.http.errors import ClientGoneError
@@ -88,7 +89,8 @@ async def send_content(
     :param headers: with the length of the part.
     """
     extensions = scope.get("extensions", {})
-    outlet = extensions[OUTLET](status, headers) if OUTLET in extensions else None
+    far = isinstance(stream, DepotReader)
+    outlet = extensions[OUTLET](status, headers) if OUTLET in extensions and not far else None
     if outlet is None:
         await _send_pieces(send, stream, threads, status=status, headers=headers, start=start, end=end)
         return
@@ -109,9 +111,10 @@ async def _send_pieces(
     send: Send, stream: BinaryIO, threads: ContentThreads, *, status: int, headers: Headers, start: int, end: int
 ) -> None:
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await threads.look(stream.seek, start)
+    run = threads.reach if isinstance(stream, DepotReader) else threads.look
+    await run(stream.seek, start)
     while start < end:
-        piece = await threads.look(stream.read, min(_SENT_BYTES, end - start))
+        piece = await run(stream.read, min(_SENT_BYTES, end - start))
         if not piece:
             raise HostError("the content became shorter while it was sent")
         start += len(piece)
