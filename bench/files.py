@@ -15,8 +15,8 @@ import psutil
 
 from bench import floors
 from bench.agents import Echo
-from bench.peers import local_host, peer
 from bench.measure import Row
+from bench.peers import local_host, peer
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
 
