@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -64,6 +65,8 @@ def traffic(monkeypatch: pytest.MonkeyPatch) -> Traffic:
 def large(path: Path, *, size: int = LARGE) -> Path:
     path.parent.mkdir(exist_ok=True, parents=True)
     path.write_bytes(os.urandom(1000) * (size // 1000))
+    # What was modified this very moment may be modified once more without a trace, and is not remembered.
+    os.utime(path, (time.time() - 60, time.time() - 60))
     return path
 
 
