@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import artifacts, dead, demo, drain, events, host, journey, lifecycle, ps, send
+from paglets.cli import artifacts, dead, demo, drain, events, examples, host, journey, lifecycle, ps, send
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -31,6 +31,7 @@ _HOSTS = "Hosts"
 _PAGLETS = "Paglets"
 _FILES = "Files"
 _WATCH = "What happened"
+_EXAMPLES = "Examples"
 
 app = typer.Typer(
     name=PROGRAM,
@@ -52,6 +53,7 @@ app.add_typer(artifacts.app, rich_help_panel=_FILES)
 app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.journey)
 app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
 app.add_typer(dead.app, rich_help_panel=_WATCH)
+app.add_typer(examples.app, rich_help_panel=_EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:
