@@ -162,8 +162,12 @@ class ExtendedHttpProtocol(HttpToolsProtocol):
 
     def _linger(self) -> None:
         """Let a client find the answer that is still sending: closing now would make the system throw it away."""
-        self.transport.write_eof()
-        self._lingering = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        try:
+            self.transport.write_eof()
+        except OSError:
+            self.transport.close()  # it has gone already
+        else:
+            self._lingering = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _hand_over(self, cycle: RequestResponseCycle, successor: asyncio.Protocol) -> bool:
         """Let another protocol have the connection. What came of it until now was this request and nothing else."""
