@@ -62,7 +62,7 @@ class RefusedError(HostError):
 class Wire(asyncio.Protocol):
     """One WebSocket connection.
 
-    :param opening: bytes to begin with: the client's request is made by `client`, the server's handshake by `server`.
+    Made by `client` with the request, or by `server` with the answer to one that was let in.
     """
 
     def __init__(self, websocket: ClientProtocol | ServerProtocol, user: WireUser) -> None:
