@@ -625,6 +625,10 @@ def test_a_meter_speaks_twice_a_second_at_most() -> None:
     assert len(told) == 5
     assert all(later - earlier >= 0.5 for earlier, later in itertools.pairwise(told))
     assert not meter.due(1000, told[-1] + 0.1)
+    long = Meter(10**9, began=0.0)
+    told = [float(now) for now in range(3600) if long.due(now, float(now))]
+    assert len(told) < 350
+    assert told[-1] > 3500, "it does not fall silent"
     quick = Meter(1000, began=10.0)
     assert not quick.due(999, 10.1)
     assert quick.due(1000, 10.1), "what is over at once is told once"

@@ -34,6 +34,7 @@ _RENEW_SECONDS: Final = HOLD_SECONDS / 4
 #: Seconds that a target may stall while it takes a large content.
 _STALL_SECONDS: Final = 60.0
 _PROGRESS_SECONDS: Final = 0.5
+_PROGRESS_SHARE: Final = 0.02
 
 # A connection that breaks is not the end of a large content, as long as there is progress in between.
 _BROKEN: Final = (ConnectionLostError, RemoteTimeoutError, HostUnreachableError)
@@ -45,7 +46,11 @@ _LONGEST_PAUSE_SECONDS: Final = 5.0
 
 @dataclass(slots=True)
 class Meter:
-    """Say how far a transfer is, but not more than twice a second. It knows no clock: time is passed in."""
+    """Say how far a transfer is, but not more than twice a second, and more rarely the longer it takes.
+
+    An hour of it makes some 300 events, so that the others are not pushed out of a host's memory. It knows no clock:
+    time is passed in.
+    """
 
     total: int
     began: float
@@ -56,7 +61,7 @@ class Meter:
         """Tell whether to say now that so many bytes are done, and take note of it."""
         last = self.began if self.told is None else self.told
         complete = done >= self.total and self.told is None
-        if not complete and now - last < _PROGRESS_SECONDS:
+        if not complete and now - last < max(_PROGRESS_SECONDS, (last - self.began) * _PROGRESS_SHARE):
             return False
         self.told = now
         return True
