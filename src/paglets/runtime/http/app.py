@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from paglets.core.errors import PagletError
+from paglets.runtime.http.gate import Gate
 from paglets.runtime.http.guards import (
     HAS_BODY,
     MEDIA_TYPE,
@@ -64,9 +65,11 @@ class Dispatcher:
             self._intake.release(len(body))
 
 
-def application(node: Node, policy: Callable[[], GuardPolicy], *, version: str) -> Application:
+def application(
+    node: Node, policy: Callable[[], GuardPolicy], *, version: str, gate: Gate | None = None
+) -> Application:
     """Return the whole application of a host."""
     intake = Intake()
     routes: Any = documented_routes(node, version=version)
     movements = MovementEndpoint(node, intake, policy)
-    return Guard(Dispatcher(intake, movements, HotRoutes(node), routes, policy), policy)
+    return Guard(Dispatcher(intake, movements, HotRoutes(node), routes, policy), policy, gate)

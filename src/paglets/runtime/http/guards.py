@@ -6,12 +6,11 @@ before the caller has shown that it may send one.
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,15 +18,17 @@ from urllib.parse import urlsplit
 import msgspec
 
 from paglets.core.errors import (
-    AuthenticationError,
     ForbiddenError,
     HostError,
     PagletError,
     PayloadTooLargeError,
     UnsupportedMediaError,
 )
-from paglets.runtime.http.connection import ANSWER
+from paglets.runtime.http.connection import ANSWER, DIRECT_BODY
 from paglets.runtime.http.errors import described
+from paglets.runtime.http.gate import Gate
+from paglets.runtime.http.keyring import Keyring
+from paglets.runtime.http.quotas import MAX_BUFFERED_BYTES, Load, retry_after
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,7 +36,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
-MAX_BUFFERED_BYTES = 512 * 1024 * 1024
 MAX_MOVEMENTS = 256
 JSON_TYPE = b"application/json"
 MOVEMENT_TYPE = b"application/x-paglets-movement"
@@ -54,8 +54,8 @@ _SINGLE = frozenset({b"host", b"authorization", b"content-type", b"content-lengt
 class GuardPolicy:
     """What the guard lets through."""
 
-    api_key: str | None
-    """The bearer key every request must show; None asks for none."""
+    api_key: str | None = field(repr=False)
+    """The bearer key every request must show where there is no gate of its own; None asks for none."""
     host_names: frozenset[str]
     """Names other than literal addresses under which this host may be addressed, lower-case."""
     path_prefix: str = ""
@@ -76,11 +76,15 @@ def own_host_names(*extra: str) -> frozenset[str]:
 
 
 class Guard:
-    """Check requests before ``application`` gets them."""
+    """Check requests before ``application`` gets them.
 
-    def __init__(self, application: Application, policy: Callable[[], GuardPolicy]) -> None:
+    :param gate: who may ask; whoever shows the key of the policy by default.
+    """
+
+    def __init__(self, application: Application, policy: Callable[[], GuardPolicy], gate: Gate | None = None) -> None:
         self._application = application
         self._policy = policy
+        self._gate = Gate(Keyring(policy().api_key)) if gate is None else gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -89,23 +93,36 @@ class Guard:
                 await send({"type": "websocket.close", "code": 1008})
             return
         policy = self._policy()
-        send = in_one_piece(scope, send)
+        visit = self._gate.visit(scope)
+        send = visit.watching(in_one_piece(scope, send))
         try:
             headers = single_headers(scope["headers"])
             host = headers.get(b"host")
             check_host(host, policy.host_names, required=scope["http_version"] != "1.0")
             check_origin(headers.get(b"origin"), host)
-            check_key(headers.get(b"authorization"), policy.api_key)
+            prefix = policy.path_prefix
+            if prefix and (scope["path"] == prefix or scope["path"].startswith(prefix + "/")):
+                scope["path"] = scope["path"][len(prefix) :] or "/"
+                scope["raw_path"] = scope["path"].encode()
+            caller = visit.recognise(headers)
             scope[MEDIA_TYPE] = media_type(headers)
-            scope[HAS_BODY] = check_length(headers, policy.max_json_bytes, bounded=scope[MEDIA_TYPE] != MOVEMENT_TYPE)
+            held = scope[MEDIA_TYPE] != MOVEMENT_TYPE
+            scope[HAS_BODY] = check_length(headers, policy.max_json_bytes, bounded=held)
+            announced = headers.get(b"content-length")
+            load = Load(0 if announced is None else int(announced), held)
+            visit.enter(caller, load)
+            if scope[HAS_BODY] and announced is None and (held or caller.limits.bytes_in_flight is not None):
+                receive = visit.counting(receive, caller, load)
+                # The body would go past the count otherwise.
+                scope.get("extensions", {}).pop(DIRECT_BODY, None)
         except PagletError as exc:
             await refuse(send, exc)
+            visit.leave()
             return
-        prefix = policy.path_prefix
-        if prefix and (scope["path"] == prefix or scope["path"].startswith(prefix + "/")):
-            scope["path"] = scope["path"][len(prefix) :] or "/"
-            scope["raw_path"] = scope["path"].encode()
-        await self._application(scope, receive, send)
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            visit.leave()
 
 
 def single_headers(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -170,18 +187,6 @@ def check_origin(origin: bytes | None, host: bytes | None) -> None:
         raise ForbiddenError("requests from pages of other sites are refused")
 
 
-def check_key(authorization: bytes | None, api_key: str | None) -> None:
-    """Check the bearer key in constant time.
-
-    :raises AuthenticationError: it is missing or wrong.
-    """
-    if api_key is None:
-        return
-    scheme, _, key = (authorization or b"").partition(b" ")
-    if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), api_key.encode()):
-        raise AuthenticationError("Authentication required")
-
-
 def media_type(headers: dict[bytes, bytes]) -> bytes:
     """Return the type of the body, nothing where the request names none.
 
@@ -241,17 +246,22 @@ def in_one_piece(scope: Scope, send: Send) -> Send:
 async def refuse(send: Send, error: Exception) -> None:
     """Answer with an error and end the connection, so that an unread body is not waited for."""
     status, wire = described(error)
-    await send_json(send, status, msgspec.json.encode(wire), closing=True)
+    await send_json(send, status, msgspec.json.encode(wire), closing=True, error=error)
 
 
-async def send_json(send: Send, status: int, body: bytes, *, closing: bool = False) -> None:
+async def send_json(
+    send: Send, status: int, body: bytes, *, closing: bool = False, error: Exception | None = None
+) -> None:
     """Answer with encoded JSON.
 
     :param closing: end the connection afterwards.
+    :param error: what the answer says, where it is an error.
     """
     headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body))]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if status == 429:
+        headers.append((b"retry-after", b"1" if error is None else retry_after(error)))
     if closing:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
