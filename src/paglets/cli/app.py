@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import dead, demo, events, host, journey, lifecycle, ps, send
+from paglets.cli import audit, dead, demo, events, host, journey, keys, lifecycle, ps, send
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -39,6 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("host", epilog=host.EPILOG, rich_help_panel=_HOSTS)(host.host)
+app.add_typer(keys.app, rich_help_panel=_HOSTS)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
 app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)
 app.command("send", epilog=send.EPILOG, rich_help_panel=_PAGLETS)(send.send)
@@ -48,6 +49,7 @@ app.command("wake", epilog=lifecycle.WAKE_EPILOG, rich_help_panel=_PAGLETS)(life
 app.command("rm", epilog=lifecycle.RM_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.rm)
 app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.journey)
 app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
+app.command("audit", epilog=audit.EPILOG, rich_help_panel=_WATCH)(audit.audit)
 app.add_typer(dead.app, rich_help_panel=_WATCH)
 
 

@@ -29,6 +29,7 @@ from paglets.remote.content import PIECE_BYTES, ContentSink, ContentSource, loca
 from paglets.remote.idle import PoolOptions
 from paglets.remote.pursuit import NotConnectedError
 from paglets.remote.whereabouts import learn_creation
+from paglets.security.tls import configured_client_context
 
 if TYPE_CHECKING:
     import ssl
@@ -293,7 +294,7 @@ class AsyncHostClient(AsyncFollowing):
                 connector=aiohttp.TCPConnector(
                     limit=self.max_connections,
                     keepalive_timeout=PoolOptions().idle_seconds,
-                    ssl=True if self.ssl_context is None else self.ssl_context,
+                    ssl=self.ssl_context or configured_client_context() or True,
                 ),
                 # The time of a call is watched here, where progress is known.
                 timeout=_ANY_TIME,

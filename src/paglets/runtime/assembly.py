@@ -17,6 +17,7 @@ from paglets.remote.aio import AsyncHostClient
 from paglets.runtime import platform
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.calls import CallDesk
+from paglets.runtime.entrance import Entrance
 from paglets.runtime.http.app import application
 from paglets.runtime.http.guards import GuardPolicy, own_host_names
 from paglets.runtime.http.server import HttpServer, bind
@@ -27,7 +28,7 @@ from paglets.runtime.loop import LoopThread
 from paglets.runtime.node import Node, NodePorts
 from paglets.runtime.options import Binding
 from paglets.serialization.blob import encode_blob
-from paglets.serialization.names import ClassPolicy, qualified_name
+from paglets.serialization.names import qualified_name
 from paglets.services.contracts import ServiceRegistry
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Assembly:
         self._words = words
         self._server: HttpServer | None = None
         self._timekeeper: asyncio.Task[None] | None = None
+        self._entrance: Entrance | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self.loop = thread.loop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -76,12 +79,15 @@ class Assembly:
         :raises HostError: its address is in use, its journal cannot be read, or a module to preload is refused.
         """
         platform.raise_descriptor_limit()
+        prepare_directory(host)
+        entrance = entrance_of(host)
+        # Before anything listens.
+        host.open_to_strangers = entrance.check(binding.beyond, insecure=host.insecure)
         launcher = launcher or default_launcher()
         launcher.start()
         sockets = bind(binding.hosts, host.port)
         try:
             host.port = sockets[0].getsockname()[1]
-            prepare_directory(host)
             journal = Journal(host.persistence_dir / JOURNAL_NAME)
             thread = LoopThread(f"paglets-{host.name}")
         except BaseException:
@@ -100,7 +106,7 @@ class Assembly:
                 )
             journal.attach(thread.loop)
             assembly = thread.run(build(host, thread, launcher, journal, services))
-            thread.run(assembly._begin(sockets, journal.warnings))
+            thread.run(assembly._begin(sockets, entrance, journal.warnings))
         except BaseException:
             if assembly is not None:
                 thread.run(assembly._end())
@@ -111,14 +117,17 @@ class Assembly:
             raise
         return assembly
 
-    async def _begin(self, sockets: list[Any], warnings: list[str]) -> None:
+    async def _begin(self, sockets: list[Any], entrance: Entrance, warnings: list[str]) -> None:
         node, host = self.node, self._host
         for warning in warnings:
             self.emit("journal-warning", error=warning)
         wanted = await node.load()
         self._emit_sync_result()
-        self._server = HttpServer(application(node, self._policy(), version=product_version()), sockets)
+        self._entrance = entrance
+        served = application(node, self._policy(), version=product_version(), gate=entrance.gate())
+        self._server = HttpServer(served, sockets, tls=entrance.context)
         await self._server.start()
+        self._watcher = self.loop.create_task(entrance.watch())
         # One paglet that takes its time to come back does not keep the others from being reached.
         resuming = self.loop.create_task(self.kernel.guarded(node.resume(wanted)))
         self.kernel.keep(resuming)
@@ -195,8 +204,9 @@ class Assembly:
         self.kernel.journal.close()
 
     async def _end(self, *, store_active: bool = False) -> None:
-        if self._timekeeper is not None:
-            self._timekeeper.cancel()
+        for task in (self._timekeeper, self._watcher):
+            if task is not None:
+                task.cancel()
         self.kernel.closing = True
         # First: a paglet that is stored here must not be handed over to another host as well.
         await self.node.departures.finish("the host is shutting down", TRANSFER_FINISH_SECONDS)
@@ -206,6 +216,8 @@ class Assembly:
         if self._server is not None:
             self.emit("context-shutdown")
             await self._server.stop()
+        if self._entrance is not None:
+            await self._entrance.close()
         await self._words.aclose()
 
 
@@ -216,12 +228,18 @@ async def build(
     config = KernelConfig(
         host.name,
         host.persistence_dir,
-        ClassPolicy(host.allow),
+        host.policy,
         run_settle_seconds=host.run_settle_seconds,
         checkpoint_interval=host.checkpoint_interval,
     )
+    if host.policy.max_paglets is not None:
+        config.max_paglets = host.policy.max_paglets
     kernel = Kernel(config, thread.loop, launcher, host.events, lambda: host.address, journal)
-    words = AsyncHostClient(api_key=host.api_key or host.client.api_key, max_connections=MAX_PEER_CALLS)
+    words = AsyncHostClient(
+        api_key=host.api_key or host.client.api_key,
+        max_connections=MAX_PEER_CALLS,
+        ssl_context=host.tls_context,
+    )
     ports = NodePorts(
         client=host.client,
         words=words,
@@ -234,6 +252,24 @@ async def build(
     node = Node(kernel, ports)
     CallDesk(node)
     return Assembly(host, thread, node, words)
+
+
+def entrance_of(host: Host) -> Entrance:
+    """Return what decides who gets into a host.
+
+    :raises HostError: a key file or a certificate cannot be used.
+    """
+
+    def report(kind: str, text: str) -> None:
+        host.events.emit(kind=kind, host_name=host.name, host_address=host.address, error=text or None)
+
+    return Entrance(
+        api_key=host.api_key,
+        key_files=host.key_files,
+        tls=host.tls,
+        directory=host.persistence_dir,
+        report=report,
+    )
 
 
 def git_update(host: Host, payload: dict[str, Any]) -> dict[str, Any]:

@@ -59,12 +59,22 @@ class Binding:
     @property
     def loopback_only(self) -> bool:
         """Whether only this machine can reach the host."""
-        return all(host == "localhost" or host.startswith("127.") or host == "::1" for host in self.hosts)
+        return not self.beyond
+
+    @property
+    def beyond(self) -> tuple[str, ...]:
+        """The addresses that other machines can reach."""
+        return tuple(host for host in self.hosts if not _is_loopback(host))
 
 
-def base_url(host: str, port: int) -> str:
+def _is_loopback(host: str) -> bool:
+    return host.lower() == "localhost" or host.startswith("127.") or host == "::1"
+
+
+def base_url(host: str, port: int, *, tls: bool = False) -> str:
     """Return the base URL of an address."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def checked_public_url(url: str | None) -> str | None:
@@ -96,6 +106,12 @@ def host_directory(name: str, persistence_dir: str | Path | None) -> Path:
     if persistence_dir is None:
         return DEFAULT_PERSISTENCE_ROOT / safe_host_name(name)
     return Path(persistence_dir).expanduser().absolute()
+
+
+def key_files(keys: str | Path | Sequence[str | Path] | None) -> tuple[Path, ...]:
+    """Return the key files of a host as absolute paths."""
+    listed = [] if keys is None else [keys] if isinstance(keys, (str, Path)) else list(keys)
+    return tuple(Path(path).expanduser().absolute() for path in listed)
 
 
 def not_available(option: str) -> HostError:

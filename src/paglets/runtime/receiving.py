@@ -13,6 +13,7 @@ from paglets.persistence.envelope import PagletEnvelope
 from paglets.protocol.transfer.model import TransferPlan
 from paglets.runtime.attachment import EMPTY, AttachmentWriter
 from paglets.runtime.files import FileDesk
+from paglets.security.caller import Caller
 
 MAX_STATE_BYTES = 4 * 1024 * 1024 * 1024
 
@@ -90,6 +91,8 @@ class Incoming:
     file_sinks: list[FileSink]
     spool: str = ""
     """Name of the directory the files are in, empty when there are none."""
+    by: Caller | None = None
+    """Who brought it over the network."""
 
     def discard(self, desk: FileDesk) -> None:
         """Remove what was received."""
@@ -99,6 +102,12 @@ class Incoming:
         self.luggage.attachment.close()
         if self.spool:
             desk.drop_incoming(self.spool)
+
+
+def hops_of(envelope: PagletEnvelope) -> int:
+    """Return how many moves its source says that a paglet has behind it, this one included."""
+    hops = envelope.metadata.get("hops", 0)
+    return hops if type(hops) is int and 0 <= hops < 1 << 53 else 1 << 53
 
 
 def manifest_of(envelope: PagletEnvelope) -> list[dict[str, Any]]:

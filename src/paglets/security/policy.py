@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from typing import Any, Final
@@ -60,6 +60,15 @@ class Policy:
     """Moves of a paglet before it arrives here."""
     keys: Mapping[str, KeyPolicy] = field(default_factory=dict)
     """By the name of the key."""
+
+    def allowing(self, allow: tuple[str, ...] | None) -> Policy:
+        """Return this policy with further patterns of classes that are allowed.
+
+        :raises ValueError: one is no pattern.
+        """
+        if allow is None:
+            return self
+        return replace(self, classes=ClassPolicy((*(self.classes.allow or ()), *allow)))
 
     def check_class(self, class_name: str, caller: Caller | None = None) -> None:
         """Check the name of a class that somebody wants to create or to bring.
@@ -148,11 +157,10 @@ def _plain(host: str) -> str:
 # --- from a file ------------------------------------------------------------------------------------------------------
 
 
-def policy_from(table: Any, error: Callable[[str], Exception], *, allow: tuple[str, ...] | None = None) -> Policy:
+def policy_from(table: Any, error: Callable[[str], Exception]) -> Policy:
     """Return what a `[policy]` table says.
 
     :param error: makes the exception for a text.
-    :param allow: patterns that are allowed in addition to those of the table, from the command line.
     :raises Exception: what ``error`` makes: an unknown name, or a value of the wrong kind.
     """
     if not isinstance(table, dict):
@@ -164,10 +172,9 @@ def policy_from(table: Any, error: Callable[[str], Exception], *, allow: tuple[s
         raise error("'keys' must be tables: [policy.keys.NAME]")
     for name, own in keys.items():
         _only(own, _KEY_KEYS, f"keys.{name}: ", error)
-    both = None if listed is None and allow is None else (*(listed or ()), *(allow or ()))
     try:
         return Policy(
-            ClassPolicy(both),
+            ClassPolicy(listed),
             _texts(table, "hosts", error) or (),
             _count(table, "max_paglets", error),
             _count(table, "max_paglets_per_key", error),
