@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import audit, dead, demo, events, host, journey, keys, lifecycle, ps, send
+from paglets.cli import audit, dead, demo, drain, events, host, journey, keys, lifecycle, ps, send
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -41,6 +41,7 @@ app = typer.Typer(
 app.command("host", epilog=host.EPILOG, rich_help_panel=_HOSTS)(host.host)
 app.add_typer(keys.app, rich_help_panel=_HOSTS)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
+app.command("drain", epilog=drain.EPILOG, rich_help_panel=_HOSTS)(drain.drain)
 app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)
 app.command("send", epilog=send.EPILOG, rich_help_panel=_PAGLETS)(send.send)
 app.command("move", epilog=lifecycle.MOVE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.move)

@@ -387,6 +387,8 @@ class ArrivalDesk:
             return Refusal(RefusalReason.POLICY, "no envelope came with it")
         if self._kernel.closing:
             return Refusal(RefusalReason.POLICY, f"host {self._kernel.config.name} is shutting down", retryable=True)
+        if self._kernel.draining and plan.kind is not TransferKind.LOCAL:
+            return Refusal(RefusalReason.POLICY, f"host {self._kernel.config.name} is draining")
         try:
             self._kernel.check_class(envelope.agent_class_name, by=incoming.by)
             if envelope.state_class_name:  # empty where whoever created the paglet left it to its class

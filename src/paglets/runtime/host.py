@@ -377,6 +377,7 @@ class Host:
             "auto_update_from_git": False,
             "auto_update_restart_scheduled": False,
             **({"insecure": True} if self.open_to_strangers else {}),
+            **({"draining": True} if self._assembly is not None and self._assembly.kernel.draining else {}),
         }
 
     def list_hosts(self, *, online_only: bool = False, include_self: bool = True) -> list[HostRef]:
@@ -589,6 +590,27 @@ class Host:
         """Pull a paglet from another host to this one."""
         node = self._node
         return self._proxy(self._wait(lambda: node.retract_from(remote_host_url, agent_id)))
+
+    def drain(self, to: Sequence[str] | None = None, *, timeout: float = 30.0) -> dict[str, Any]:
+        """Begin to move every paglet to other hosts, or to put it to sleep, and take nothing new in.
+
+        :param to: names or URLs of the hosts that take them; None for all others that are online, nobody to move none.
+        :param timeout: seconds that one paglet may take for each step.
+        :return: how far it is, as `drain_status` does; it goes on in the background.
+        :raises ConflictError: a drain is under way.
+        """
+        node = self._node
+        return self._wait(lambda: _on_loop(lambda: node.drain.begin(to, timeout)))
+
+    def undrain(self) -> dict[str, Any]:
+        """Take paglets in again, and see to the messages and timers that have waited."""
+        node = self._node
+        return self._wait(node.drain.undo)
+
+    def drain_status(self) -> dict[str, Any]:
+        """Return ``draining``, ``running``, ``total``, and in ``moved``, ``asleep``, ``stayed`` what became of whom."""
+        node = self._node
+        return self._wait(lambda: _on_loop(node.drain.status))
 
     def deactivate(self, agent_id: str, request: DeactivationRequest | None = None) -> PagletProxy:
         """Store a paglet on disk and end its process."""
@@ -868,3 +890,7 @@ def creation(agent_cls: type[Paglet[Any]], state: PagletState | None) -> tuple[s
     for name in names:
         check_importable(name)
     return *names, Attachment.of(encode_blob(value).segments)
+
+
+async def _on_loop(call: Callable[[], T]) -> T:
+    return call()

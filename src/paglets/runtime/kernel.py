@@ -139,6 +139,8 @@ class Kernel:
         self.properties: dict[str, Any] = {}
         self.closing = False
         self.closed = False
+        self.draining = False
+        """Whether nothing new is taken in, and sleepers stay asleep."""
         self._disk_closed = False
         self._launcher = launcher
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix=f"paglets-disk-{config.name}")
@@ -298,10 +300,12 @@ class Kernel:
 
         :raises ConflictError: the id is taken by an active, crashed or inactive paglet.
         :raises OverloadedError: the host holds as many paglets as it may.
-        :raises HostError: the host is shutting down.
+        :raises HostError: the host is shutting down or draining.
         """
         if self.closing:
             raise HostError(f"host {self.config.name} is shutting down")
+        if self.draining and not from_store:
+            raise HostError(f"host {self.config.name} is draining: it takes no paglets until that is undone")
         if len(self.agents) >= self.config.max_paglets:
             raise OverloadedError(f"host {self.config.name} holds {len(self.agents)} paglets, as many as it may")
         if not from_store and self.is_stored(agent_id):

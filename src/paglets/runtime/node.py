@@ -41,6 +41,7 @@ from paglets.runtime.attachment import Attachment
 from paglets.runtime.checkpoints import Checkpointer
 from paglets.runtime.dead_letters import DeadLetterDesk
 from paglets.runtime.departure import DepartureDesk
+from paglets.runtime.drain import Drain
 from paglets.runtime.files import FileDesk
 from paglets.runtime.kernel import Kernel, first_epoch
 from paglets.runtime.local_link import LocalTransferLink
@@ -118,6 +119,9 @@ class Node:
             link_to=self._link_to,
             check_target=self._check_target,
         )
+        self.drain = Drain(
+            kernel, self, targets=self._other_hosts, resolve=ports.mesh.resolve_url, wake=self._see_to_waiting
+        )
         self._healths: dict[str, tuple[float, dict[str, Any]]] = {}
         self.post.undecided = self.arrivals.undecided
         self._local_link = LocalTransferLink(self.arrivals, self.departures.outcome)
@@ -163,10 +167,25 @@ class Node:
 
     async def resume(self, wanted: Sequence[RecordSummary]) -> None:
         """Go on where an earlier life of this host stopped; others can reach it by now."""
-        kernel = self.kernel
         await self.outbox.start()
         await self.whereabouts.tell_everything()
         await self.dormitory.wake_for_startup(wanted)
+        await self._see_to_receivers()
+
+    def _other_hosts(self) -> list[str]:
+        here = self.kernel.address()
+        refs = self.ports.mesh.hosts(online_only=True, include_self=False)
+        return [ref.url for ref in refs if not same_url(ref.url, here)]
+
+    async def _see_to_waiting(self) -> None:
+        """Do what sleepers' messages and timers ask for, after a time in which nobody was woken."""
+        await self.dormitory.wake_put_off()
+        for agent_id in await self.kernel.on_disk(self.kernel.vault.receivers):
+            if agent_id in self.dormitory:
+                self.dormitory.look_at_mail(agent_id)
+
+    async def _see_to_receivers(self) -> None:
+        kernel = self.kernel
         for agent_id in await kernel.on_disk(kernel.vault.receivers):
             if agent_id in self.dormitory:
                 kernel.background(self.dormitory.wake_if_timer_rang(agent_id))

@@ -311,7 +311,9 @@ class PostOffice:
                 return (await self._forward(agent_id, self._aged(posting, began), knowledge),)
             # What was active when the host died comes back whatever its policy says.
             recovering = self._dormitory.recovering(agent_id)
-            wakes = recovering or (posting.activate_if_inactive and summary.policy.activate_on_message)
+            wakes = recovering or (
+                posting.activate_if_inactive and summary.policy.activate_on_message and not kernel.draining
+            )
             if not wakes or posting.wakes >= (1 if posting.oneway else MOST_AWAKENINGS):
                 break  # it waits for the next time
             if kernel.closing:

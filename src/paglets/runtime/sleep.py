@@ -75,6 +75,8 @@ class Dormitory:
         """What the newest sleepers remembered, of those that have no such thing on disk."""
         self._idled: dict[str, int] = {}
         """How often sleepers woke for messages and handled none of them."""
+        self._put_off: dict[str, str] = {}
+        """Those who would have been woken while the host was draining, and why."""
         self._waking: dict[str, asyncio.Task[dict[str, str]]] = {}
         self._callers: dict[str, list[HeldPosting]] = {}
         """Messages that woke sleepers, to be posted again as soon as these take messages."""
@@ -195,7 +197,7 @@ class Dormitory:
     def look_at_mail(self, agent_id: str) -> None:
         """Wake a paglet for which messages are stored, if its policy lets messages wake it."""
         summary = self._sleepers.get(agent_id)
-        if summary is None or self._kernel.closing:
+        if summary is None or self._kernel.closing or self._kernel.draining:
             return
         if summary.policy.activate_on_message:
             self._kernel.background(self._wake_unasked(agent_id, "message"))
@@ -583,12 +585,21 @@ class Dormitory:
     async def _wake_unasked(self, agent_id: str, reason: str) -> None:
         if agent_id not in self._sleepers:
             return
+        if self._kernel.draining:
+            self._put_off[agent_id] = reason
+            return
         try:
             await self.activate(agent_id, reason="activate" if reason == "message" else reason, settle=False)
         except PagletError as exc:
             self._kernel.emit("activation-failed", agent_id=agent_id, error=str(exc))
             if isinstance(exc, InsufficientStorageError | OverloadedError) and agent_id in self._sleepers:
                 self._timers.wake_at(agent_id, time.time() + WAKE_AGAIN_SECONDS)
+
+    async def wake_put_off(self) -> None:
+        """Wake those whose time came while the host was draining."""
+        put_off, self._put_off = self._put_off, {}
+        for agent_id, reason in put_off.items():
+            await self._wake_unasked(agent_id, reason)
 
     async def put_everyone_to_sleep(self) -> None:
         """Store every active paglet for the next start of the host, each within a short time."""

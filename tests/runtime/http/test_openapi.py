@@ -126,7 +126,8 @@ def test_other_pages_are_not_there(host: Host) -> None:
 
 
 def people(host: Host) -> None:
-    """See that the host has paglets in every state."""
+    """See that the host has paglets in every state, and takes them."""
+    host.undrain()
     present = {summary["agent_id"]: summary for summary in host.list_agents(inactive=True)}
     for agent_id, wanted in ((ACTIVE, (True, False)), (INACTIVE, (False, False)), (CRASHED, (False, True))):
         summary = present.get(agent_id)

@@ -62,6 +62,8 @@ ACCESS: Final[dict[str, dict[str, Role]]] = {
     "/blobs/{}": {"GET": _OPERATE, "PUT": _OPERATE},
     # The host itself.
     "/admin/git-update": {"POST": _ADMIN},
+    "/admin/drain": {"GET": _OBSERVE, "POST": _ADMIN},
+    "/admin/undrain": {"POST": _ADMIN},
 }
 #: What a request asks for in addition when its query has this word, whatever its value.
 QUERY_ACCESS: Final[dict[tuple[str, str], tuple[str, Role]]] = {("/agents", "GET"): ("include_state", _MESSAGE)}

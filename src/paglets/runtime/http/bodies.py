@@ -125,6 +125,13 @@ class ServiceNameBody(msgspec.Struct, kw_only=True):
     name: Name
 
 
+class DrainBody(msgspec.Struct, kw_only=True):
+    """Where the paglets of a host are to go."""
+
+    to: Annotated[list[ShortText], msgspec.Meta(max_length=256)] | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 30.0
+
+
 class VoteBody(msgspec.Struct, kw_only=True):
     """A word about a transfer."""
 

@@ -144,6 +144,17 @@ class ResultReply(msgspec.Struct, kw_only=True):
     result: Any
 
 
+class DrainReply(msgspec.Struct, kw_only=True):
+    """Whether a host drains, and what became of its paglets so far."""
+
+    draining: bool
+    running: bool
+    total: int
+    moved: list[dict[str, str]]
+    asleep: list[dict[str, str]]
+    stayed: list[dict[str, str]]
+
+
 class OkReply(msgspec.Struct, kw_only=True):
     """It is done."""
 
