@@ -234,6 +234,88 @@ def loopback_transfer(nbytes: int = 64 * MEGABYTE, rounds: int = 6) -> float:
         os.waitpid(pid, 0)
 
 
+def file_copy_rate(nbytes: int = 256 * MEGABYTE, rounds: int = 5) -> float:
+    """Return the megabytes per second of reading a file and writing another one, both in the page cache."""
+    with tempfile.TemporaryDirectory() as directory:
+        source, target = Path(directory) / "source", Path(directory) / "target"
+        source.write_bytes(os.urandom(nbytes))
+        room = memoryview(bytearray(MEGABYTE))
+
+        def once() -> None:
+            with source.open("rb", buffering=0) as reader, target.open("wb", buffering=0) as writer:
+                while count := reader.readinto(room):
+                    writer.write(room[:count])
+            target.unlink()
+
+        return nbytes / MEGABYTE / statistics.median(timed(once, rounds, warm_up=1))
+
+
+def verified_transfer_rate(nbytes: int = 512 * MEGABYTE, rounds: int = 3) -> float:
+    """Return the megabytes per second of a file that one process sends and another one writes, while both hash it."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(1)
+    with tempfile.TemporaryDirectory() as directory:
+        source, target = Path(directory) / "source", Path(directory) / "target"
+        source.write_bytes(os.urandom(nbytes))
+        pid = os.fork()
+        if pid == 0:
+            peer, _ = listener.accept()
+            for _ in range(rounds + 1):
+                _receive_verified(peer, target, nbytes)
+            os._exit(0)
+        client = socket.create_connection(listener.getsockname())
+
+        def once() -> None:
+            found: list[bytes] = []
+            hashing = threading.Thread(target=lambda: found.append(_hash_of(source)))
+            hashing.start()
+            with source.open("rb") as stream:
+                client.sendfile(stream)
+            hashing.join()
+            assert client.recv(32) == found[0]
+
+        try:
+            return nbytes / MEGABYTE / statistics.median(timed(once, rounds, warm_up=1))
+        finally:
+            client.close()
+            listener.close()
+            os.waitpid(pid, 0)
+
+
+def _hash_of(path: Path) -> bytes:
+    room = memoryview(bytearray(MEGABYTE))
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        while count := stream.readinto(room):
+            digest.update(room[:count])
+    return digest.digest()
+
+
+def _receive_verified(peer: socket.socket, target: Path, nbytes: int) -> None:
+    """Write what comes while another thread hashes it; then send the checksum."""
+    pieces: queue.Queue[bytes | None] = queue.Queue(4)
+    digest = hashlib.sha256()
+
+    def work() -> None:
+        while (piece := pieces.get()) is not None:
+            digest.update(piece)
+
+    hashing = threading.Thread(target=work)
+    hashing.start()
+    with target.open("wb", buffering=0) as stream:
+        left = nbytes
+        while left:
+            piece = peer.recv(min(MEGABYTE, left))
+            pieces.put(piece)
+            stream.write(piece)
+            left -= len(piece)
+    pieces.put(None)
+    hashing.join()
+    target.unlink()
+    peer.send(digest.digest())
+
+
 def sqlite_commit(rounds: int = 60) -> float:
     """Return the milliseconds of one small transaction that is on disk."""
     with tempfile.TemporaryDirectory() as directory:

@@ -7,59 +7,20 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import psutil
 
-from bench import durable, floors
+from bench import artifacts, durable, floors
 from bench.agents import Caller, Echo, EchoState, Spinner
 from bench.measure import Row, milliseconds, timed
+from bench.peers import local_host, peer_host
 from paglets.core.messages import Message
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
-from paglets.runtime.host import Host
 
 MEGABYTE = 1024 * 1024
-
-_PEER = """
-import sys, tempfile
-from paglets.runtime.host import Host
-with tempfile.TemporaryDirectory() as directory:
-    host = Host("bench-peer", persistence_dir=directory, mesh=False, preload=["bench.agents"])
-    host.start_background()
-    print(host.address, flush=True)
-    sys.stdin.read()
-    host.stop()
-"""
-
-
-@contextmanager
-def local_host(*, preload: bool = True) -> Iterator[Host]:
-    """Give a host in this process."""
-    with tempfile.TemporaryDirectory() as directory:
-        host = Host("bench", persistence_dir=directory, mesh=False, preload=["bench.agents"] if preload else [])
-        host.start_background()
-        try:
-            yield host
-        finally:
-            host.stop()
-
-
-@contextmanager
-def peer_host() -> Iterator[str]:
-    """Give the address of a host in another process."""
-    process = subprocess.Popen([sys.executable, "-c", _PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdin is not None
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.stdin.close()
-        process.wait(20)
-        process.stdout.close()
 
 
 def creation(quick: bool) -> Iterator[Row]:
@@ -226,6 +187,7 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "messages": messages,
     "moves": moves,
     "sleeping": sleeping,
+    "artifacts": artifacts.transfers,
     "recorded": durable.recorded,
     "recovery": durable.recovery,
     "sleepers": durable.sleepers,

@@ -24,8 +24,8 @@ MODULES = sorted(
     if path.name != "__init__.py"
 )
 NAMES = {
-    "paglets.artifacts": "ArtifactRef PagletFileRef ArtifactWriteResult file_sha256 copy_stream copy_path "
-    "paglet_file_ref_from_path safe_target_filename ARTIFACT_COPY ARTIFACT_MOVE STREAM_CHUNK_BYTES",
+    "paglets.artifacts": "ArtifactRef ArtifactStore PagletFileRef ArtifactWriteResult file_sha256 copy_stream "
+    "copy_path paglet_file_ref_from_path safe_target_filename ARTIFACT_COPY ARTIFACT_MOVE STREAM_CHUNK_BYTES",
     "paglets.core.agent": "Paglet PagletState PagletContext state_locked ACTIVE INACTIVE NOT_HANDLED",
     "paglets.core.context_events": "ContextEvent ContextEventLog ContextListener",
     "paglets.core.errors": "PagletError HostError InvalidAgentError NotHandledError RemoteHostError TransferError",

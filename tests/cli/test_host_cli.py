@@ -306,3 +306,15 @@ def test_events_are_logged_for_people() -> None:
 )
 def test_events_have_levels(kind: str, error: str | None, level: int) -> None:
     assert level_of(event(kind, error=error)) == level
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/prefix?endpoint=http://127.0.0.1:9000", "/srv/artifacts"])
+def test_artifacts_may_be_kept_elsewhere(place: str) -> None:
+    assert HostOptions(name="x", artifact_store=place).check()["artifact_store"] == place
+
+
+@pytest.mark.parametrize("place", ["", "ftp://host", "s3://key:hunter2@bucket", "s3://bucket?secret=hunter2"])
+def test_a_place_of_artifacts_that_is_none_is_told_by_its_option(place: str) -> None:
+    with pytest.raises(ValueError, match="--artifact-store: ") as caught:
+        HostOptions(name="x", artifact_store=place).check()
+    assert "hunter2" not in str(caught.value)

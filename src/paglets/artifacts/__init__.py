@@ -17,6 +17,7 @@ from paglets.artifacts.refs import (
     registered_name,
     registered_path,
 )
+from paglets.artifacts.store import ArtifactStore
 from paglets.artifacts.streams import STREAM_CHUNK_BYTES, copy_path, copy_stream, file_sha256
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "DEFAULT_ARTIFACT_STORAGE_QUOTA_BYTES",
     "STREAM_CHUNK_BYTES",
     "ArtifactRef",
+    "ArtifactStore",
     "ArtifactWriteResult",
     "PagletFileRef",
     "copy_path",

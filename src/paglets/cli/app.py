@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import audit, dead, demo, drain, events, host, journey, keys, lifecycle, ps, send
+from paglets.cli import artifacts, audit, dead, demo, drain, events, host, journey, keys, lifecycle, ps, send
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -29,6 +29,7 @@ Examples:
 
 _HOSTS = "Hosts"
 _PAGLETS = "Paglets"
+_FILES = "Files"
 _WATCH = "What happened"
 
 app = typer.Typer(
@@ -48,6 +49,7 @@ app.command("move", epilog=lifecycle.MOVE_EPILOG, rich_help_panel=_PAGLETS)(life
 app.command("sleep", epilog=lifecycle.SLEEP_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.sleep)
 app.command("wake", epilog=lifecycle.WAKE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.wake)
 app.command("rm", epilog=lifecycle.RM_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.rm)
+app.add_typer(artifacts.app, rich_help_panel=_FILES)
 app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.journey)
 app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
 app.command("audit", epilog=audit.EPILOG, rich_help_panel=_WATCH)(audit.audit)

@@ -206,12 +206,22 @@ def host(
             rich_help_panel=_STORAGE,
         ),
     ] = "10M",
+    artifact_store: Annotated[
+        str | None,
+        typer.Option(
+            "--artifact-store",
+            metavar="PLACE",
+            help="Where artifacts are kept: a directory, or s3://BUCKET[/PREFIX][?endpoint=URL][&region=NAME].",
+            show_default="the host's directory",
+            rich_help_panel=_STORAGE,
+        ),
+    ] = None,
     artifact_max_size: Annotated[
         str,
         typer.Option(
             "--artifact-max-size",
             metavar="SIZE",
-            help="Accepted for later: this version stores no artifacts.",
+            help="Largest artifact that is accepted, like 100M, 1.5G or none.",
             rich_help_panel=_STORAGE,
         ),
     ] = "1G",
@@ -220,7 +230,7 @@ def host(
         typer.Option(
             "--artifact-storage-quota",
             metavar="SIZE",
-            help="Accepted for later, like --artifact-max-size.",
+            help="Most that all artifacts may take, with those being received, like 10G or none.",
             rich_help_panel=_STORAGE,
         ),
     ] = "10G",
@@ -229,7 +239,7 @@ def host(
         typer.Option(
             "--artifact-spool-ttl",
             metavar="SECONDS",
-            help="How long unfinished uploads are kept.",
+            help="How long an upload that broke off waits for its sender.",
             rich_help_panel=_STORAGE,
         ),
     ] = 86400.0,
@@ -308,6 +318,7 @@ def host(
         persistence_dir=persistence_dir,
         checkpoint_interval=checkpoint_interval,
         persistent_storage_quota=persistent_storage_quota,
+        artifact_store=artifact_store,
         artifact_max_size=artifact_max_size,
         artifact_storage_quota=artifact_storage_quota,
         artifact_spool_ttl=artifact_spool_ttl,

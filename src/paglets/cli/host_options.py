@@ -63,6 +63,7 @@ class HostOptions:
     persistence_dir: Path | None = None
     checkpoint_interval: float = 1.0
     persistent_storage_quota: str = "10M"
+    artifact_store: str | None = None
     artifact_max_size: str = "1G"
     artifact_storage_quota: str = "10G"
     artifact_spool_ttl: float = 86400.0
@@ -81,6 +82,7 @@ class HostOptions:
         :raises ValueError: an option makes no sense; the text names it and says what to do.
         """
         # Imported here: a command line that is wrong, or asks for help, needs no runtime.
+        from paglets.artifacts.backends import artifact_place
         from paglets.runtime.options import Binding
         from paglets.serialization.names import ClassPolicy
 
@@ -111,6 +113,11 @@ class HostOptions:
                 "(--insecure listens all the same)"
             )
         ClassPolicy(tuple(self.allow))
+        if self.artifact_store is not None:
+            try:
+                artifact_place(self.artifact_store)
+            except ValueError as exc:
+                raise ValueError(f"--artifact-store: {exc}") from None
         return {
             "name": self.name,
             "host": addresses,
@@ -125,6 +132,7 @@ class HostOptions:
             "persistence_dir": self.persistence_dir,
             "checkpoint_interval": self.checkpoint_interval,
             "persistent_storage_quota_bytes": size_or_none(self.persistent_storage_quota, "--persistent-storage-quota"),
+            "artifact_store": self.artifact_store,
             "artifact_max_bytes": size_or_none(self.artifact_max_size, "--artifact-max-size"),
             "artifact_storage_quota_bytes": size_or_none(self.artifact_storage_quota, "--artifact-storage-quota"),
             "artifact_spool_ttl_seconds": self.artifact_spool_ttl,

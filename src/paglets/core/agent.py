@@ -435,6 +435,10 @@ class Paglet(Generic[StateT]):
         """Fetch a stored file, verified."""
         return self.context.download_artifact(artifact, target, move=move)
 
+    def read_artifact(self, artifact: ArtifactRef, *, start: int = 0, length: int | None = None) -> bytes:
+        """Return a part of a stored file, less where it ends earlier; ``length`` in bytes, None for the rest."""
+        return self.context.read_artifact(artifact, start=start, length=length)
+
     def delete_artifact(self, artifact: ArtifactRef) -> None:
         """Delete a stored file."""
         self.context.delete_artifact(artifact)

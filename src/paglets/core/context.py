@@ -377,6 +377,10 @@ class PagletContext:
         """Fetch a stored file, verified; ``move`` deletes it at its host afterwards."""
         return self._host.client.download_artifact(artifact, target, move=move)
 
+    def read_artifact(self, artifact: ArtifactRef, *, start: int = 0, length: int | None = None) -> bytes:
+        """Return a part of a stored file, less where it ends earlier; ``length`` in bytes, None for the rest."""
+        return self._host.client.read_artifact(artifact, start=start, length=length)
+
     def delete_artifact(self, artifact: ArtifactRef) -> None:
         """Delete a stored file; one that is gone already is no error."""
         with contextlib.suppress(FileNotFoundError):

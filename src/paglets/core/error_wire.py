@@ -46,6 +46,7 @@ _NAMED: tuple[type[Exception], ...] = (
     errors.ServiceContractError,
     errors.ServiceNotFoundError,
     errors.StorageQuotaError,
+    errors.StorageUnavailableError,
     errors.TransferError,
     errors.UnsupportedMediaError,
 )
@@ -80,6 +81,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.UnsupportedMediaError, 415),
     (errors.NotHandledError, 422),
     (errors.OverloadedError, 429),
+    (errors.StorageUnavailableError, 503),
     (errors.InsufficientStorageError, 507),
     (PagletError, 400),
     (ValueError, 400),

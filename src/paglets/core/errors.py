@@ -95,6 +95,10 @@ class InsufficientStorageError(HostError):
     """The disk does not take what must be durable; nothing was changed, and nothing acknowledged is lost."""
 
 
+class StorageUnavailableError(HostError):
+    """The place where a host keeps artifacts cannot be reached, or refuses the host; nothing was acknowledged."""
+
+
 class MessageCancelledError(HostError):
     """The message was withdrawn before its handler began."""
 

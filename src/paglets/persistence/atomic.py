@@ -44,11 +44,13 @@ def make_directories(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a hidden sibling for writing that takes the place of `path` when the block ends without an error.
 
     The new content and its name are on disk when the block has been left. On an error the sibling is removed and `path`
     is as before. The permission bits of an existing file are kept.
+
+    :param durable: without it the content need not be on disk yet, only be the new one as a whole for whoever looks.
     """
     part = path.with_name(f".paglets-{secrets.token_hex(8)}.part")
     try:
@@ -57,12 +59,14 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             stream.flush()
             with suppress(FileNotFoundError):
                 part.chmod(path.stat().st_mode & 0o7777)
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    fsync_directory(path.parent)
+    if durable:
+        fsync_directory(path.parent)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

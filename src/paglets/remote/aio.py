@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from yarl import URL
 
-from paglets.artifacts import ArtifactRef
 from paglets.core.errors import (
     ConnectionLostError,
-    PagletError,
     RemoteHostError,
     RemoteTimeoutError,
-    TransferError,
 )
-from paglets.persistence.atomic import make_directories, replacing
 from paglets.remote import requests
+from paglets.remote.aio_artifacts import AsyncArtifacts
 from paglets.remote.aio_following import AsyncFollowing
 from paglets.remote.aio_proxy import AsyncPagletCalls, AsyncPagletProxy
-from paglets.remote.client import split_url
-from paglets.remote.content import PIECE_BYTES, ContentSink, ContentSource, local_path, open_source
+from paglets.remote.content import PIECE_BYTES
+from paglets.remote.exchanges import split_url
 from paglets.remote.idle import PoolOptions
 from paglets.remote.pursuit import NotConnectedError
 from paglets.remote.whereabouts import learn_creation
@@ -43,7 +39,7 @@ _ANY_TIME: Final = aiohttp.ClientTimeout(total=None)
 _JSON: Final = {"Content-Type": "application/json"}
 
 
-class AsyncHostClient(AsyncFollowing):
+class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
     """Call hosts from coroutines of one event loop: `HostClient` with every method a coroutine.
 
     Connections are opened at the first call, in the loop that runs then. Use it as `async with`, or `await aclose()`.
@@ -78,6 +74,7 @@ class AsyncHostClient(AsyncFollowing):
         """Close all connections; a later call opens new ones."""
         if self._loop is asyncio.get_running_loop():
             await self._end_withdrawals()
+        self._end_transfers()
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -115,83 +112,6 @@ class AsyncHostClient(AsyncFollowing):
         content_type, pieces = requests.movement_body(payload)
         return await self._call("POST", url, b"".join(pieces), {"Content-Type": content_type}, timeout)
 
-    # --- artifacts -------------------------------------------------------------------------------------------------
-
-    async def upload_artifact(
-        self,
-        host_url: str,
-        path: str | Path,
-        *,
-        owner_agent_id: str = "",
-        name: str | None = None,
-        compression: str = "",
-        expires_at: float = 0.0,
-        expected_sha256: str | None = None,
-        timeout: float | None = None,
-    ) -> ArtifactRef:
-        """Stream a file to a host and return the reference to what it stored; see `HostClient.upload_artifact`."""
-        source = local_path(path)
-        stream = await asyncio.to_thread(open_source, source)
-        with stream:
-            content = ContentSource(stream, source, hashing=not expected_sha256)
-            url = requests.upload_url(
-                host_url,
-                owner_agent_id=owner_agent_id,
-                name=source.name if name is None else name,
-                compression=compression,
-                expires_at=expires_at,
-                size=content.size,
-                expected_sha256=expected_sha256,
-            )
-            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(content.size)}
-            reply = await self._call("POST", url, content, headers, timeout)
-        ref = requests.artifact_from_reply(reply, host_url, url)
-        try:
-            requests.check_upload(ref, size=content.size, sha256=expected_sha256 or content.sha256)
-        except TransferError:
-            with suppress(PagletError):
-                await self.delete_artifact(ref)
-            raise
-        return ref
-
-    async def download_artifact(
-        self,
-        artifact: ArtifactRef | str,
-        target: str | Path,
-        artifact_id: str | None = None,
-        *,
-        move: bool = False,
-        timeout: float | None = None,
-    ) -> ArtifactRef:
-        """Stream an artifact into a file and return its reference; see `HostClient.download_artifact`."""
-        ref = requests.locate_artifact(artifact, artifact_id, "download_artifact")
-        if not ref.sha256:
-            ref = await self.artifact_metadata(ref.host_url, ref.artifact_id, timeout=timeout)
-        async with _replacing(local_path(target)) as stream:
-            await self._download(ref, stream, timeout)
-        if move:
-            await self.delete_artifact(ref, timeout=timeout)
-        return ref
-
-    async def artifact_metadata(self, host_url: str, artifact_id: str, *, timeout: float | None = None) -> ArtifactRef:
-        """Return what a host knows about an artifact; see `HostClient.artifact_metadata`."""
-        url = requests.artifact_url(host_url, artifact_id, "metadata")
-        return requests.artifact_from_reply(await self.get_json(url, timeout=timeout), host_url, url)
-
-    async def list_artifacts(
-        self, host_url: str, *, owner_agent_id: str | None = None, timeout: float | None = None
-    ) -> list[ArtifactRef]:
-        """Return the artifacts of a host, or those of one owner."""
-        url = requests.list_url(host_url, owner_agent_id)
-        return requests.artifacts_from_reply(await self.get_json(url, timeout=timeout), host_url, url)
-
-    async def delete_artifact(
-        self, artifact: ArtifactRef | str, artifact_id: str | None = None, *, timeout: float | None = None
-    ) -> None:
-        """Delete an artifact; one that is gone already is no error; see `HostClient.delete_artifact`."""
-        ref = requests.locate_artifact(artifact, artifact_id, "delete_artifact")
-        await self._call("DELETE", requests.artifact_url(ref.host_url, ref.artifact_id), None, {}, timeout)
-
     # --- transport -------------------------------------------------------------------------------------------------
 
     async def _call(
@@ -209,19 +129,8 @@ class AsyncHostClient(AsyncFollowing):
             data = await self._read(response, url)
         return requests.decode_reply(response.status, data, url, has_key=has_key)
 
-    async def _download(self, ref: ArtifactRef, stream: BinaryIO, timeout: float | None) -> None:
-        url = requests.artifact_url(ref.host_url, ref.artifact_id)
-        has_key = bool(self.api_key)
-        async with self._exchange("GET", url, None, {}, timeout) as (response, progress):
-            if response.status != 200:
-                data = await self._read(response, url)
-                requests.decode_reply(response.status, data, url, has_key=has_key)
-                raise RemoteHostError(f"{url} answered HTTP {response.status} instead of the artifact")
-            with ContentSink(ref, stream) as sink:
-                async for piece in _received(response, url):
-                    progress()
-                    await asyncio.to_thread(sink.write, piece)
-            sink.check(response.headers.get(requests.SHA256_HEADER))
+    async def _delete(self, url: str, timeout: float | None) -> None:
+        await self._call("DELETE", url, None, {}, timeout)
 
     async def _read(self, response: aiohttp.ClientResponse, url: str) -> bytes:
         pieces: list[bytes] = []
@@ -359,18 +268,3 @@ async def _pieces(
     while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
         progress()
         yield piece
-
-
-@asynccontextmanager
-async def _replacing(path: Path) -> AsyncIterator[BinaryIO]:
-    """Do what `replacing` does with the slow parts on a thread, after creating the directory."""
-    await asyncio.to_thread(make_directories, path.parent)
-    manager = replacing(path)
-    stream = await asyncio.to_thread(manager.__enter__)
-    try:
-        yield stream
-    except BaseException as exc:
-        # At once, since a cancelled task may not get to wait any more; it only removes a file.
-        manager.__exit__(type(exc), exc, exc.__traceback__)
-        raise
-    await asyncio.to_thread(manager.__exit__, None, None, None)

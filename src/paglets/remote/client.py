@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
-from urllib.parse import quote, urlparse
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
 
 from paglets.artifacts import ArtifactRef
-from paglets.core.errors import (
-    ConnectionLostError,
-    PagletError,
-    RemoteHostError,
-    RemoteTimeoutError,
-    TransferError,
-)
-from paglets.persistence.atomic import make_directories, replacing
-from paglets.remote import requests
-from paglets.remote.connections import (
-    BodyTooLargeError,
-    ConnectionPool,
-    ConnectTimeoutError,
-    Deadline,
-    NotSentError,
-    Origin,
-    PoolOptions,
-    ProtocolError,
-    Request,
-    Response,
-)
-from paglets.remote.content import ContentSink, ContentSource, local_path, open_source
+from paglets.remote import artifact_requests, requests
+from paglets.remote.connections import ConnectionPool, Deadline, PoolOptions
+from paglets.remote.content import Progress, local_path
+from paglets.remote.content_calls import Terms
+from paglets.remote.downloads import Downloads
+from paglets.remote.exchanges import call, request_of, split_url
 from paglets.remote.following import Following
-from paglets.remote.pursuit import NotConnectedError
+from paglets.remote.uploads import Compress, Upload, Uploads
 from paglets.remote.whereabouts import learn_creation
 
 if TYPE_CHECKING:
@@ -41,11 +24,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["HostClient", "split_url", "urlparse"]
-
-_PORTS: Final = {"http": 80, "https": 443}
-_PATH_CHARACTERS: Final = "/%:@!$&'()*+,;=~?"
-# What reading and writing a connection can raise.
-_FAILURES: Final = (OSError, UnicodeError, ProtocolError, BodyTooLargeError)
 
 
 class HostClient(Following):
@@ -143,38 +121,36 @@ class HostClient(Following):
         expires_at: float = 0.0,
         expected_sha256: str | None = None,
         timeout: float | None = None,
+        progress: Progress | None = None,
+        compress: Compress = "auto",
     ) -> ArtifactRef:
         """Stream a file to a host and return the reference to what it stored.
 
-        The content is verified on both sides: the checksum of the bytes sent must be that of the bytes stored.
+        The content is verified on both sides: the checksum of the bytes sent must be that of the bytes stored. Above
+        64 MB it goes on where it was when the connection breaks, a limited number of times.
 
         :param name: name of the artifact, the file name by default.
         :param compression: label that is only stored.
         :param expires_at: Unix seconds, 0 for never.
         :param expected_sha256: what the host must find; computed from the file by default.
         :param timeout: seconds that the host may stall, the client's by default.
+        :param progress: called with the bytes that were sent and those there are.
+        :param compress: whether to compress for the way: ``auto`` does it where it pays and the host can, ``always``
+            wherever the host can, ``never`` not at all. What is stored is the same.
         :raises TransferError: there is no such file, it changed meanwhile, or something else was stored.
         """
         source = local_path(path)
-        with open_source(source) as stream:
-            content = ContentSource(stream, source, hashing=not expected_sha256)
-            url = requests.upload_url(
-                host_url,
-                owner_agent_id=owner_agent_id,
-                name=source.name if name is None else name,
-                compression=compression,
-                expires_at=expires_at,
-                size=content.size,
-                expected_sha256=expected_sha256,
-            )
-            reply = self._call("POST", url, content, "application/octet-stream", timeout, length=content.size)
-        ref = requests.artifact_from_reply(reply, host_url, url)
-        try:
-            requests.check_upload(ref, size=content.size, sha256=expected_sha256 or content.sha256)
-        except TransferError:
-            self._delete_quietly(ref)
-            raise
-        return ref
+        upload = Upload(
+            host_url=host_url,
+            path=source,
+            name=source.name if name is None else name,
+            owner_agent_id=owner_agent_id,
+            compression=compression,
+            expires_at=expires_at,
+            expected_sha256=expected_sha256,
+            compress=compress,
+        )
+        return Uploads(self.connections, self.max_response_bytes).upload(upload, self._terms(timeout, progress))
 
     def download_artifact(
         self,
@@ -184,42 +160,66 @@ class HostClient(Following):
         *,
         move: bool = False,
         timeout: float | None = None,
+        progress: Progress | None = None,
     ) -> ArtifactRef:
         """Stream an artifact into a file and return its reference.
 
-        The file appears complete, verified and on disk, or not at all; its directory is created.
+        The file appears complete and verified, or not at all; its directory is created. When the connection breaks,
+        it goes on where it was, a limited number of times.
 
         :param artifact: the reference, or the URL of the host together with `artifact_id`.
-        :param move: delete the artifact from its host afterwards.
+        :param move: delete the artifact from its host, once the file is safely on disk.
         :param timeout: seconds that the host may stall, the client's by default.
+        :param progress: called with the bytes that were received and those there are.
         :raises ValueError: a URL was given without `artifact_id`.
         :raises TransferError: size or checksum are not those of the artifact.
         """
-        ref = requests.locate_artifact(artifact, artifact_id, "download_artifact")
+        ref = artifact_requests.locate_artifact(artifact, artifact_id, "download_artifact")
         if not ref.sha256:
             ref = self.artifact_metadata(ref.host_url, ref.artifact_id, timeout=timeout)
-        destination = local_path(target)
-        make_directories(destination.parent)
-        with replacing(destination) as stream:
-            self._download(ref, stream, timeout)
+        downloads = Downloads(self.connections, self.max_response_bytes)
+        downloads.download(ref, local_path(target), self._terms(timeout, progress), durable=move)
         if move:
             self.delete_artifact(ref, timeout=timeout)
         return ref
+
+    def read_artifact(
+        self,
+        artifact: ArtifactRef | str,
+        artifact_id: str | None = None,
+        *,
+        start: int = 0,
+        length: int | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Return a part of an artifact, less where it ends earlier, nothing behind its end.
+
+        A part cannot be verified; a whole artifact is, where the reference has its checksum.
+
+        :param artifact: the reference, or the URL of the host together with `artifact_id`.
+        :param start: first byte.
+        :param length: bytes, at most `max_response_bytes`; None for the rest.
+        :raises ValueError: `start` or `length` is negative, or a URL was given without `artifact_id`.
+        :raises TransferError: it is more than is read into memory, or not what it should be.
+        """
+        ref = artifact_requests.locate_artifact(artifact, artifact_id, "read_artifact")
+        downloads = Downloads(self.connections, self.max_response_bytes)
+        return downloads.read(ref, start, length, self._terms(timeout, None))
 
     def artifact_metadata(self, host_url: str, artifact_id: str, *, timeout: float | None = None) -> ArtifactRef:
         """Return what a host knows about an artifact.
 
         :raises PagletError: the host has no such artifact.
         """
-        url = requests.artifact_url(host_url, artifact_id, "metadata")
-        return requests.artifact_from_reply(self.get_json(url, timeout=timeout), host_url, url)
+        url = artifact_requests.artifact_url(host_url, artifact_id, "metadata")
+        return artifact_requests.artifact_from_reply(self.get_json(url, timeout=timeout), host_url, url)
 
     def list_artifacts(
         self, host_url: str, *, owner_agent_id: str | None = None, timeout: float | None = None
     ) -> list[ArtifactRef]:
         """Return the artifacts of a host, or those of one owner."""
-        url = requests.list_url(host_url, owner_agent_id)
-        return requests.artifacts_from_reply(self.get_json(url, timeout=timeout), host_url, url)
+        url = artifact_requests.list_url(host_url, owner_agent_id)
+        return artifact_requests.artifacts_from_reply(self.get_json(url, timeout=timeout), host_url, url)
 
     def delete_artifact(
         self, artifact: ArtifactRef | str, artifact_id: str | None = None, *, timeout: float | None = None
@@ -229,8 +229,11 @@ class HostClient(Following):
         :param artifact: the reference, or the URL of the host together with `artifact_id`.
         :raises ValueError: a URL was given without `artifact_id`.
         """
-        ref = requests.locate_artifact(artifact, artifact_id, "delete_artifact")
-        self._call("DELETE", requests.artifact_url(ref.host_url, ref.artifact_id), b"", "", timeout)
+        ref = artifact_requests.locate_artifact(artifact, artifact_id, "delete_artifact")
+        self._call("DELETE", artifact_requests.artifact_url(ref.host_url, ref.artifact_id), b"", "", timeout)
+
+    def _terms(self, timeout: float | None, progress: Progress | None) -> Terms:
+        return Terms(self.timeout if timeout is None else timeout, self.api_key, progress)
 
     # --- transport ----------------------------------------------------------------------------------------------------
 
@@ -250,111 +253,12 @@ class HostClient(Following):
         deadline = Deadline(self.timeout if timeout is None else timeout, whole=not streamed, connecting=connecting)
         if isinstance(body, bytes) and method != "GET":
             length = len(body)
-        request = _request(method, url, body, content_type, api_key, length)
-        try:
-            response = self.connections.exchange(request, deadline)
-            try:
-                status, data = response.status, response.read(self.max_response_bytes)
-            finally:
-                response.close()
-        except _FAILURES as exc:
-            raise _failure(exc, url, deadline.seconds) from exc
-        return requests.decode_reply(status, data, url, has_key=bool(api_key))
-
-    def _download(self, ref: ArtifactRef, stream: BinaryIO, timeout: float | None) -> None:
-        url = requests.artifact_url(ref.host_url, ref.artifact_id)
-        deadline = Deadline(self.timeout if timeout is None else timeout, whole=False)
-        request = _request("GET", url, b"", "", self.api_key, None)
-        try:
-            response = self.connections.exchange(request, deadline)
-        except _FAILURES as exc:
-            raise _failure(exc, url, deadline.seconds) from exc
-        try:
-            if response.status != 200:
-                data = b"".join(_received(response, url, deadline, limit=self.max_response_bytes))
-                requests.decode_reply(response.status, data, url, has_key=bool(self.api_key))
-                raise RemoteHostError(f"{url} answered HTTP {response.status} instead of the artifact")
-            with ContentSink(ref, stream) as sink:
-                for piece in _received(response, url, deadline):
-                    sink.write(piece)
-            sink.check(response.headers.get(requests.SHA256_HEADER))
-        finally:
-            response.close()
-
-    def _delete_quietly(self, ref: ArtifactRef) -> None:
-        try:
-            self.delete_artifact(ref)
-        except PagletError:
-            # The caller is about to hear the reason for deleting it, which matters more.
-            return
-
-
-def _received(response: Response, url: str, deadline: Deadline, *, limit: int | None = None) -> Iterator[bytes]:
-    """Yield the body of a response with its failures translated, those of the consumer left alone."""
-    pieces = iter((response.read(limit),)) if limit is not None else response.pieces()
-    while True:
-        try:
-            piece = next(pieces, None)
-        except _FAILURES as exc:
-            raise _failure(exc, url, deadline.seconds) from exc
-        if piece is None:
-            return
-        yield piece
-
-
-def _failure(exc: Exception, url: str, seconds: float) -> RemoteHostError:
-    match exc:
-        case ConnectTimeoutError():
-            return RemoteTimeoutError(f"Could not reach {url}: no connection within {seconds:g} s")
-        case TimeoutError():
-            return RemoteTimeoutError(f"No answer from {url} within {seconds:g} s")
-        case BodyTooLargeError() | ProtocolError():
-            return RemoteHostError(f"Could not read the answer of {url}: {exc}")
-        case NotSentError():
-            return NotConnectedError(f"Could not reach {url}: {exc}")
-        case _:
-            return ConnectionLostError(f"Lost the connection to {url}: {str(exc) or type(exc).__name__}")
-
-
-@lru_cache(maxsize=1024)
-def split_url(url: str) -> tuple[Origin, str, str]:
-    """Return server, Host header and request target of a URL; raise `ValueError` if it names no HTTP resource."""
-    parts = urlparse(url)
-    port = _PORTS.get(parts.scheme)
-    if port is None:
-        raise ValueError("only http and https URLs can be called")
-    if not parts.hostname or parts.username is not None:
-        raise ValueError("the URL must name a host, and no user")
-    authority = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
-    target = quote(f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/", safe=_PATH_CHARACTERS)
-    if not authority.isprintable() or " " in authority:
-        raise ValueError("the URL holds characters that a host name cannot have")
-    return Origin(parts.scheme, parts.hostname, parts.port or port), authority, target
-
-
-def _request(
-    method: str,
-    url: str,
-    body: bytes | Iterable[bytes | memoryview],
-    content_type: str,
-    api_key: str | None,
-    length: int | None,
-) -> Request:
-    try:
-        origin, authority, target = split_url(url)
-    except ValueError as exc:
-        raise RemoteHostError(f"Could not reach {url}: {exc}") from exc
-    lines = [
-        f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\nAccept: application/json\r\nAccept-Encoding: identity\r\n"
-    ]
-    if api_key:
-        lines.append(f"Authorization: Bearer {requests.checked_key(api_key)}\r\n")
-    if content_type:
-        lines.append(f"Content-Type: {content_type}\r\n")
-    chunked = length is None and not isinstance(body, bytes)
-    if chunked:
-        lines.append("Transfer-Encoding: chunked\r\n")
-    elif length is not None:
-        lines.append(f"Content-Length: {length}\r\n")
-    lines.append("\r\n")
-    return Request(method, origin, "".join(lines).encode("ascii"), body, chunked)
+        request = request_of(method, url, body, content_type, api_key, length)
+        return call(
+            self.connections,
+            request,
+            url,
+            deadline,
+            max_response_bytes=self.max_response_bytes,
+            has_key=bool(api_key),
+        )

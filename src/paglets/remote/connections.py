@@ -2,7 +2,7 @@
 
 The pool knows bytes, sockets and time; it knows nothing of paglets. Responses are parsed by `httptools`, the parser of
 the host's own server. It raises builtin errors (`OSError`, `TimeoutError`) and the few named here;
-`paglets.remote.client` maps them to the errors that the caller of a host meets.
+`paglets.remote.exchanges` maps them to the errors that the caller of a host meets.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from paglets.remote.content import FileBody
 from paglets.remote.idle import IdleConnections, Origin, PoolOptions
 from paglets.remote.responses import BodyTooLargeError, ProtocolError, Response
 from paglets.remote.sockets import Connection, ConnectTimeoutError, Deadline, NotSentError, open_socket
@@ -53,8 +54,8 @@ class Request:
     origin: Origin
     head: bytes
     """The complete request head with its empty line."""
-    body: bytes | Iterable[bytes | memoryview] = b""
-    """All of the body, or pieces that are consumed while they are sent."""
+    body: bytes | Iterable[bytes | memoryview] | FileBody = b""
+    """All of the body, or pieces that are consumed while they are sent, or part of a file."""
     chunked: bool = False
     """Frame the pieces for chunked transfer; otherwise the head declares their total."""
 
@@ -138,6 +139,8 @@ class ConnectionPool:
         response = Response(connection, deadline, partial(self._put_back, request.origin))
         connection.written = 0
         try:
+            if deadline.stop is not None:
+                deadline.stop.attach(connection)
             try:
                 unfinished = _write(connection, request, deadline)
             except OSError as exc:
@@ -221,6 +224,8 @@ def _write(connection: Connection, request: Request, deadline: Deadline) -> bool
             connection.send(body, deadline)
         return False
     connection.send(request.head, deadline)
+    if isinstance(body, FileBody):
+        return body.write_to(connection, deadline)
     for piece in body:
         if connection.readable_now():
             return True

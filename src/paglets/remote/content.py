@@ -1,24 +1,51 @@
-"""Read and write the content of artifacts piece by piece, counting and hashing on the way."""
+"""The content of artifacts and blobs on its way out of and into files.
+
+Hashing costs about as much time as everything else together, and needs the interpreter as little: it is done beside
+the input and output, by a thread of its own.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
 from paglets.artifacts import ArtifactRef
+from paglets.artifacts.compression import Compressor
+from paglets.artifacts.hashing import THREAD_BYTES, Digest
 from paglets.core.errors import TransferError
+from paglets.remote.sockets import Connection, Deadline
 
-__all__ = ["PIECE_BYTES", "ContentSink", "ContentSource", "local_path", "open_source"]
+__all__ = [
+    "PIECE_BYTES",
+    "CompressedBody",
+    "ContentSink",
+    "ContentSource",
+    "FileBody",
+    "Progress",
+    "changed",
+    "local_path",
+    "open_source",
+    "told",
+]
 
-# Large enough that calls do not count, small enough to stay in a cache between reading, hashing and sending.
+# Large enough that calls do not count, small enough to stay in a cache between reading, hashing and writing.
 PIECE_BYTES: Final = 256 * 1024
-_THREAD_BYTES: Final = 4 * 1024 * 1024
-_PIECES_AHEAD: Final = 4
+
+Progress = Callable[[int, int], None]
+"""Told how many bytes of how many are done; called from the thread that moves them."""
+
+
+def told(ref: ArtifactRef, progress: Progress | None) -> ArtifactRef:
+    """Return the reference of an artifact that was moved as a whole, after telling that it was."""
+    if progress is not None:
+        progress(ref.size_bytes, ref.size_bytes)
+    return ref
 
 
 def local_path(path: str | Path) -> Path:
@@ -32,97 +59,146 @@ def open_source(path: Path) -> BinaryIO:
         if not path.is_file():
             raise TransferError(f"Not a file: {path}")
         return path.open("rb", buffering=0)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:
         raise TransferError(f"Could not read {path}: {exc}") from exc
 
 
-class _Digest:
-    """Compute a SHA-256 beside the input and output of the calling thread.
+# --- out of a file ----------------------------------------------------------------------------------------------------
 
-    Hashing costs about as much time as moving the bytes, and needs the interpreter for neither: from some size on it
-    runs on a thread of its own. Use it as a context, which ends that thread.
+
+class ContentSource:
+    """An open file as it is to be sent: its size, its checksum, and whether it stays as it is.
+
+    Use it as a context, which ends its thread.
     """
 
-    def __init__(self, size: int) -> None:
-        self._digest = hashlib.sha256()
-        self._pieces: queue.Queue[bytes | None] | None = None
-        self._thread: threading.Thread | None = None
-        if size >= _THREAD_BYTES:
-            self._pieces = queue.Queue(_PIECES_AHEAD)
-            self._thread = threading.Thread(target=self._work, args=(self._pieces,), name="paglets-hash", daemon=True)
-            self._thread.start()
+    def __init__(self, stream: BinaryIO, path: Path, *, hashing: bool) -> None:
+        self.stream = stream
+        self.path = path
+        self._status = os.fstat(stream.fileno())
+        self.size = self._status.st_size
+        self._threads: ThreadPoolExecutor | None = None
+        self._sum: Future[str] | None = None
+        self._ended = threading.Event()
+        if hashing:
+            self._begin()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        if self._pieces is not None and self._thread is not None:
-            self._pieces.put(None)
-            self._thread.join()
-            self._pieces = None
+        self._ended.set()
+        if self._threads is not None:
+            self._threads.shutdown()
 
-    def update(self, piece: bytes) -> None:
-        """Take the next piece; wait while several are ahead."""
-        if self._pieces is None:
-            self._digest.update(piece)
+    def _begin(self) -> None:
+        if self.size < THREAD_BYTES:
+            self._sum = Future()
+            self._sum.set_result(self._hash())
         else:
-            self._pieces.put(piece)
+            self._threads = ThreadPoolExecutor(1, "paglets-hash")
+            self._sum = self._threads.submit(self._hash)
 
-    def hexdigest(self) -> str:
-        """Return the checksum of all pieces; call it after the end of the context."""
-        return self._digest.hexdigest()
+    @property
+    def sha256(self) -> str:
+        """The checksum of the whole file, empty without hashing; waits for it.
 
-    def _work(self, pieces: queue.Queue[bytes | None]) -> None:
-        while (piece := pieces.get()) is not None:
-            self._digest.update(piece)
+        :raises TransferError: the file cannot be read.
+        """
+        return "" if self._sum is None else self._sum.result()
+
+    def check_unchanged(self) -> None:
+        """Raise `TransferError` if the file is no longer the one that was opened."""
+        now = os.fstat(self.stream.fileno())
+        if (now.st_size, now.st_mtime_ns, now.st_ctime_ns) != (
+            self._status.st_size,
+            self._status.st_mtime_ns,
+            self._status.st_ctime_ns,
+        ):
+            raise changed(self.path)
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256()
+        room = memoryview(bytearray(min(PIECE_BYTES, max(1, self.size))))
+        try:
+            # A file object of its own: the other one is read at the same time.
+            with self.path.open("rb", buffering=0) as stream:
+                if not os.path.samestat(os.fstat(stream.fileno()), self._status):
+                    raise changed(self.path)
+                while not self._ended.is_set() and (count := stream.readinto(room)):
+                    digest.update(room[:count])
+        except OSError as exc:
+            raise TransferError(f"Could not read {self.path}: {exc}") from exc
+        return digest.hexdigest()
 
 
-class ContentSource:
-    """Give the content of an open file as pieces that add up to the size it had at first.
+def changed(path: Path) -> TransferError:
+    """Return the error for a file that is not what it was when its sending began."""
+    return TransferError(f"{path} changed while it was sent")
 
-    :raises TransferError: while iterating; the file cannot be read or its size changed.
-    """
 
-    def __init__(self, stream: BinaryIO, path: Path, *, hashing: bool) -> None:
-        self._stream = stream
-        self._path = path
-        self._hashing = hashing
-        self.size = os.fstat(stream.fileno()).st_size
-        self.sha256 = ""
-        """The checksum, there with the last piece; empty without hashing."""
+@dataclass(slots=True)
+class FileBody:
+    """Part of an open file as the body of a request."""
+
+    stream: BinaryIO
+    path: Path
+    offset: int
+    count: int
+    progress: Progress | None = None
+
+    def write_to(self, connection: Connection, deadline: Deadline) -> bool:
+        """Send it; return True if the peer answered before the end and the rest was left unsent.
+
+        :raises TransferError: the file is shorter by now, or cannot be read.
+        """
+        done, end = self.offset, self.offset + self.count
+        while done < end:
+            if connection.readable_now():
+                return True
+            sent = connection.send_file(self.stream, done, end - done, deadline)
+            if not sent:
+                raise changed(self.path)
+            done += sent
+            if self.progress is not None:
+                self.progress(done, end)
+        return False
+
+
+@dataclass(slots=True)
+class CompressedBody:
+    """Part of an open file as the chunks of a compressed request."""
+
+    stream: BinaryIO
+    path: Path
+    offset: int
+    count: int
+    progress: Progress | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        """Start at the beginning of the file."""
-        if not self._hashing:
-            yield from self._pieces()
-            return
-        # One behind: whoever has the last piece may ask for the checksum.
-        last = b""
-        with _Digest(self.size) as digest:
-            for piece in self._pieces():
-                digest.update(piece)
-                if last:
-                    yield last
-                last = piece
-        self.sha256 = digest.hexdigest()
-        if last:
-            yield last
+        """Start at the offset.
 
-    def _pieces(self) -> Iterator[bytes]:
-        left = self.size
-        try:
-            self._stream.seek(0)
-            while left and (piece := self._stream.read(min(left, PIECE_BYTES))):
-                left -= len(piece)
-                if not left and os.fstat(self._stream.fileno()).st_size != self.size:
-                    break
-                yield piece
-            else:
-                if not left:
-                    return
-        except OSError as exc:
-            raise TransferError(f"Could not read {self._path}: {exc}") from exc
-        raise TransferError(f"{self._path} changed while it was sent")
+        :raises TransferError: while iterating; the file is shorter by now, or cannot be read.
+        """
+        frame = Compressor()
+        done, end = self.offset, self.offset + self.count
+        while done < end:
+            try:
+                self.stream.seek(done)
+                piece = self.stream.read(min(PIECE_BYTES, end - done))
+            except OSError as exc:
+                raise TransferError(f"Could not read {self.path}: {exc}") from exc
+            if not piece:
+                raise changed(self.path)
+            done += len(piece)
+            if ready := frame.feed(piece):
+                yield ready
+            if self.progress is not None:
+                self.progress(done, end)
+        yield frame.finish()
+
+
+# --- into a file ------------------------------------------------------------------------------------------------------
 
 
 class ContentSink:
@@ -134,33 +210,44 @@ class ContentSink:
     def __init__(self, ref: ArtifactRef, stream: BinaryIO) -> None:
         self._ref = ref
         self._stream = stream
-        self._digest = _Digest(ref.size_bytes)
-        self._size = 0
+        self._digest = Digest(ref.size_bytes)
+        self.size = 0
+        """Bytes that are written."""
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._digest.__exit__(*error)
+    def __exit__(self, *_error: object) -> None:
+        self._digest.close()
+
+    def restart(self) -> None:
+        """Forget what was written."""
+        if not self.size:
+            return
+        self._digest.close()
+        self._digest = Digest(self._ref.size_bytes)
+        self._stream.seek(0)
+        self._stream.truncate()
+        self.size = 0
 
     def write(self, piece: bytes) -> None:
         """Write the next piece; raise `TransferError` as soon as there are more bytes than announced."""
-        self._size += len(piece)
-        if self._size > self._ref.size_bytes:
+        if self.size + len(piece) > self._ref.size_bytes:
             raise TransferError(
                 f"artifact {self._ref.artifact_id}: received more than its {self._ref.size_bytes} bytes"
             )
         self._digest.update(piece)
         self._stream.write(piece)
+        self.size += len(piece)
 
     def check(self, announced: str | None) -> None:
         """Raise `TransferError` unless all bytes came and have the right checksum.
 
         :param announced: the checksum that came with the content, if any.
         """
-        if self._size != self._ref.size_bytes:
+        if self.size != self._ref.size_bytes:
             raise TransferError(
-                f"artifact {self._ref.artifact_id}: received {self._size} of {self._ref.size_bytes} bytes"
+                f"artifact {self._ref.artifact_id}: received {self.size} of {self._ref.size_bytes} bytes"
             )
         found = self._digest.hexdigest()
         for expected in (self._ref.sha256, announced):

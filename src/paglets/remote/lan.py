@@ -1,8 +1,19 @@
-"""The address of this machine in its local network."""
+"""The address of this machine in its local network, and what never leaves the machine."""
 
 from __future__ import annotations
 
+import ipaddress
 import socket
+from urllib.parse import urlsplit
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether a URL names this machine by its loopback address, so that nothing goes over a network."""
+    try:
+        name = urlsplit(url).hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def lan_address() -> str:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import msgspec
 
@@ -22,7 +22,6 @@ from paglets.core.errors import (
     ConnectionLostError,
     RemoteHostError,
     SerializationError,
-    TransferError,
 )
 from paglets.core.messages import ONEWAY, SYNCHRONOUS, Message
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
@@ -35,13 +34,8 @@ from paglets.serialization.codec import to_wire
 __all__ = [
     "DEFAULT_MAX_RESPONSE_BYTES",
     "DEFAULT_TIMEOUT_SECONDS",
-    "SHA256_HEADER",
     "Parcel",
     "agent_url",
-    "artifact_from_reply",
-    "artifact_url",
-    "artifacts_from_reply",
-    "check_upload",
     "checked_key",
     "decode_json",
     "decode_reply",
@@ -49,22 +43,18 @@ __all__ = [
     "dict_of",
     "encode_json",
     "field_of",
-    "list_url",
-    "locate_artifact",
     "location_of",
     "matches_state",
     "move_payload",
     "movement_body",
     "operation_timeout",
     "terms_of",
-    "upload_url",
     "with_artifact",
     "with_reply",
 ]
 
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 DEFAULT_MAX_RESPONSE_BYTES: Final = 256 * 1024 * 1024
-SHA256_HEADER: Final = "x-paglets-artifact-sha256"
 
 _MOVEMENTS: Final = frozenset({"dispatch", "clone", "retract"})
 # Hooks, hashing and disks on two hosts come on top of what the ticket allows for the network.
@@ -291,83 +281,3 @@ def operation_timeout(operation: str, payload: Mapping[str, Any], default: float
     ticket = TransferTicket.from_wire(wire) if isinstance(wire, dict) else TransferTicket("")
     allowed = ticket.timeout * (ticket.retries + 2) + ticket.retry_interval * ticket.retries
     return max(default, allowed + _MOVEMENT_SLACK_SECONDS)
-
-
-# --- artifacts -------------------------------------------------------------------------------------------------------
-
-
-def upload_url(
-    host_url: str,
-    *,
-    owner_agent_id: str,
-    name: str,
-    compression: str,
-    expires_at: float,
-    size: int,
-    expected_sha256: str | None,
-) -> str:
-    """Return the URL to which an artifact is posted."""
-    query = {
-        "owner_agent_id": owner_agent_id,
-        "name": name,
-        "compression": compression,
-        "expires_at": str(expires_at),
-        "size": str(size),
-    }
-    if expected_sha256:
-        query["sha256"] = expected_sha256
-    return f"{host_url.rstrip('/')}/artifacts?{urlencode(query)}"
-
-
-def list_url(host_url: str, owner_agent_id: str | None) -> str:
-    """Return the URL that lists the artifacts of a host, or of one owner on it."""
-    query = "" if owner_agent_id is None else "?" + urlencode({"owner_agent_id": owner_agent_id})
-    return f"{host_url.rstrip('/')}/artifacts{query}"
-
-
-def artifact_url(host_url: str, artifact_id: str, part: str = "") -> str:
-    """Return the URL of an artifact's content, or of a part such as `metadata`."""
-    base = f"{host_url.rstrip('/')}/artifacts/{quote(artifact_id, safe='')}"
-    return f"{base}/{part}" if part else base
-
-
-def locate_artifact(artifact: ArtifactRef | str, artifact_id: str | None, caller: str) -> ArtifactRef:
-    """Return the reference that the first two arguments of an artifact method stand for.
-
-    :raises ValueError: the first one is a URL and there is no id; the text names the calling method.
-    """
-    if isinstance(artifact, ArtifactRef):
-        return artifact
-    if not artifact_id:
-        raise ValueError(f"{caller} needs artifact_id when it is called with a host URL")
-    return ArtifactRef(host_url=artifact, artifact_id=artifact_id)
-
-
-def artifact_from_reply(reply: Any, host_url: str, url: str) -> ArtifactRef:
-    """Return the artifact that an answer describes; raise `RemoteHostError` if it describes none."""
-    return _artifact(field_of(reply, "artifact", url), host_url, url)
-
-
-def artifacts_from_reply(reply: Any, host_url: str, url: str) -> list[ArtifactRef]:
-    """Return the artifacts that an answer lists; raise `RemoteHostError` if it lists none."""
-    items = field_of(reply, "artifacts", url)
-    if not isinstance(items, list):
-        raise RemoteHostError(f"{url} answered with artifacts that are no list")
-    return [_artifact(item, host_url, url) for item in items]
-
-
-def _artifact(wire: Any, host_url: str, url: str) -> ArtifactRef:
-    if not isinstance(wire, dict):
-        raise RemoteHostError(f"{url} answered with an artifact that is no object")
-    try:
-        return ArtifactRef.from_wire({**wire, "host_url": wire.get("host_url") or host_url.rstrip("/")})
-    except (KeyError, SerializationError) as exc:
-        raise RemoteHostError(f"{url} answered with an unreadable artifact: {exc}") from exc
-
-
-def check_upload(ref: ArtifactRef, *, size: int, sha256: str) -> None:
-    """Raise `TransferError` unless the host stored exactly the bytes that were sent."""
-    if ref.size_bytes != size:
-        raise TransferError(f"{ref.host_url} stored {ref.size_bytes} of the {size} bytes of {ref.name!r}")
-    if ref.sha256.lower() != sha256.lower():
-        raise TransferError(f"{ref.host_url} stored {ref.name!r} with checksum {ref.sha256!r} instead of {sha256!r}")

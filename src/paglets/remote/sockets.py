@@ -7,17 +7,25 @@ each call gets what is left of the time of the whole request.
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
+import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["ConnectTimeoutError", "Connection", "Deadline", "NotSentError", "open_socket"]
+__all__ = ["AbortedError", "ConnectTimeoutError", "Connection", "Deadline", "NotSentError", "Stop", "open_socket"]
 
 _CAN_POLL: Final = hasattr(select, "poll")
+_CAN_SEND_FILES: Final = hasattr(os, "sendfile")
+_READ_BYTES: Final = 256 * 1024
+
+
+class AbortedError(OSError):
+    """Say that the exchange was called off from this side."""
 
 
 class ConnectTimeoutError(TimeoutError):
@@ -43,12 +51,16 @@ class Deadline:
 
     :param connecting: seconds until there must be a connection, where that is less: `NotSentError` after it, because
         the time of the whole is not over then.
+    :param stop: lets another thread call the exchange off.
     """
 
-    __slots__ = ("_end", "connecting", "seconds")
+    __slots__ = ("_end", "connecting", "seconds", "stop")
 
-    def __init__(self, seconds: float, *, whole: bool = True, connecting: float | None = None) -> None:
+    def __init__(
+        self, seconds: float, *, whole: bool = True, connecting: float | None = None, stop: Stop | None = None
+    ) -> None:
         self.seconds = seconds
+        self.stop = stop
         self.connecting = None if connecting is None or connecting >= seconds else connecting
         self._end = time.monotonic() + seconds if whole else None
 
@@ -58,6 +70,43 @@ class Deadline:
         if left <= 0:
             raise TimeoutError("timed out")
         return left
+
+
+class Stop:
+    """Call an exchange off from another thread: whoever waits for the peer is woken with an error."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: Connection | None = None
+        self._wanted = threading.Event()
+
+    def now(self) -> None:
+        """Call it off, for good."""
+        with self._lock:
+            self._wanted.set()
+            if self._connection is not None:
+                self._connection.shut()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it was called off."""
+        return self._wanted.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait at most so long for it; return whether it was called off."""
+        return self._wanted.wait(seconds)
+
+    def attach(self, connection: Connection) -> None:
+        """Know what the exchange waits on from now on; raises `AbortedError` when it is called off already."""
+        with self._lock:
+            self._connection = connection
+            if self._wanted.is_set():
+                raise AbortedError("called off")
+
+    def detach(self) -> None:
+        """Let go of the connection: it may serve somebody else next."""
+        with self._lock:
+            self._connection = None
 
 
 def open_socket(host: str, port: int, *, tls: ssl.SSLContext | None, deadline: Deadline) -> socket.socket:
@@ -131,6 +180,41 @@ class Connection:
         """Read at most `limit` bytes; empty means that the peer ended the stream."""
         self._socket.settimeout(deadline.remaining())
         return self._socket.recv(limit)
+
+    def send_file(self, stream: BinaryIO, offset: int, count: int, deadline: Deadline) -> int:
+        """Write part of a file; return how many bytes the socket took, 0 when the file has no more.
+
+        Where the system can, they never pass the interpreter.
+        """
+        if not _CAN_SEND_FILES or type(self._socket) is not socket.socket:  # TLS has to see them
+            stream.seek(offset)
+            data = stream.read(min(count, _READ_BYTES))
+            self.send(data, deadline)
+            return len(data)
+        while True:
+            self._socket.settimeout(deadline.remaining())
+            try:
+                sent = os.sendfile(self._socket.fileno(), stream.fileno(), offset, count)
+            except BlockingIOError:
+                self._await_writable(deadline)
+                continue
+            self.written += sent
+            return sent
+
+    def _await_writable(self, deadline: Deadline) -> None:
+        if _CAN_POLL:
+            poll = select.poll()
+            poll.register(self._socket, select.POLLOUT)
+            ready = bool(poll.poll(deadline.remaining() * 1000))
+        else:
+            ready = bool(select.select([], [self._socket], [], deadline.remaining())[1])
+        if not ready:
+            raise TimeoutError("timed out")
+
+    def shut(self) -> None:
+        """End the stream in both directions, which wakes whoever waits on it; never raises."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def readable_now(self) -> bool:
         """Tell, without waiting, whether reading would return at once (bytes, end of stream or an error)."""

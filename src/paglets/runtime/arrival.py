@@ -356,6 +356,9 @@ class ArrivalDesk:
                 _resolve(arrival.prepare_waiters, {"vote": vote})
             case actions.ReplyRefused(refusal):
                 _resolve(arrival.prepare_waiters, {"refused": refusal_to_wire(refusal)})
+                if arrival.entry is None and arrival.incoming is not None:
+                    # Nobody comes for it: otherwise whoever is refused could fill the disk.
+                    self._kernel.background(self._kernel.on_disk(arrival.incoming.discard, self._files))
             case actions.AckCommit():
                 if faults.ARMED:
                     faults.reached("target.acknowledged")

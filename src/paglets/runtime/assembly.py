@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from paglets.config.startup import resolve_startup_agent
-from paglets.core.errors import ForbiddenError, PagletError
+from paglets.core.errors import ForbiddenError, PagletError, TransferError
 from paglets.core.runtime_values import LaunchConfigSyncAction
 from paglets.persistence.journal import Journal
 from paglets.remote.aio import AsyncHostClient
 from paglets.runtime import platform
+from paglets.runtime.artifact_home import ArtifactHome
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.calls import CallDesk
 from paglets.runtime.entrance import Entrance
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: The longest time between two looks at what has expired in it.
+SWEEP_SECONDS = 300.0
 #: The file in the host's directory that has everything durable but large states and files.
 JOURNAL_NAME = "journal.db"
 MAX_PEER_CALLS = 1000
@@ -48,15 +51,19 @@ TRANSFER_FINISH_SECONDS = 0.5
 class Assembly:
     """Everything a started host consists of."""
 
-    def __init__(self, host: Host, thread: LoopThread, node: Node, words: AsyncHostClient) -> None:
+    def __init__(
+        self, host: Host, thread: LoopThread, node: Node, words: AsyncHostClient, artifacts: ArtifactHome
+    ) -> None:
         self._host = host
         self._thread = thread
         self.node = node
         self._words = words
+        self._artifacts = artifacts
         self._server: HttpServer | None = None
         self._timekeeper: asyncio.Task[None] | None = None
         self._entrance: Entrance | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._sweeper: asyncio.Task[None] | None = None
         self.loop = thread.loop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -88,11 +95,18 @@ class Assembly:
         sockets = bind(binding.hosts, host.port)
         try:
             host.port = sockets[0].getsockname()[1]
+            artifacts = ArtifactHome.open(host)
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        try:
             journal = Journal(host.persistence_dir / JOURNAL_NAME)
             thread = LoopThread(f"paglets-{host.name}")
         except BaseException:
             for sock in sockets:
                 sock.close()
+            artifacts.close()
             raise
         assembly: Assembly | None = None
         try:
@@ -105,7 +119,7 @@ class Assembly:
                     error=why,
                 )
             journal.attach(thread.loop)
-            assembly = thread.run(build(host, thread, launcher, journal, services))
+            assembly = thread.run(build(host, thread, launcher, journal, services, artifacts))
             thread.run(assembly._begin(sockets, entrance, journal.warnings))
         except BaseException:
             if assembly is not None:
@@ -113,6 +127,7 @@ class Assembly:
             for sock in sockets:
                 sock.close()
             thread.stop()
+            artifacts.close()
             journal.close()
             raise
         return assembly
@@ -134,7 +149,20 @@ class Assembly:
         await asyncio.wait((resuming,), timeout=RESUME_SECONDS)
         await self._start_agents()
         self._timekeeper = self.loop.create_task(node.timers.run())
+        self._sweeper = self.loop.create_task(self._sweep_artifacts())
         host.mesh.refresh_self()
+
+    async def _sweep_artifacts(self) -> None:
+        """Remove what has expired, now and from time to time; what is found damaged is told once."""
+        store = self.node.artifacts
+        while True:
+            try:
+                await self.node.content.with_store(store, store.cleanup_temporary)
+            except TransferError as exc:
+                self.emit("artifact-fault", error=str(exc))
+            while store.problems:
+                self.emit("artifact-fault", error=store.problems.popleft())
+            await asyncio.sleep(max(1.0, min(store.spool_ttl_seconds, SWEEP_SECONDS)))
 
     def _policy(self) -> Callable[[], GuardPolicy]:
         host = self._host
@@ -201,10 +229,11 @@ class Assembly:
         """Stop serving, store the active paglets if asked to, end every process and the loop."""
         self.run(self._end(store_active=store_active))
         self._thread.stop()
+        self._artifacts.close()
         self.kernel.journal.close()
 
     async def _end(self, *, store_active: bool = False) -> None:
-        for task in (self._timekeeper, self._watcher):
+        for task in (self._timekeeper, self._watcher, self._sweeper):
             if task is not None:
                 task.cancel()
         self.kernel.closing = True
@@ -219,10 +248,17 @@ class Assembly:
         if self._entrance is not None:
             await self._entrance.close()
         await self._words.aclose()
+        # Last: what the end of a request leaves behind is removed on these threads.
+        await self.node.content.close()
 
 
 async def build(
-    host: Host, thread: LoopThread, launcher: Launcher, journal: Journal, services: ServiceRegistry
+    host: Host,
+    thread: LoopThread,
+    launcher: Launcher,
+    journal: Journal,
+    services: ServiceRegistry,
+    artifacts: ArtifactHome,
 ) -> Assembly:
     """Create the parts of a host on its loop."""
     config = KernelConfig(
@@ -248,10 +284,11 @@ async def build(
         health=host.health,
         git_update=partial(git_update, host),
         storage_quota_bytes=host.persistent_storage_quota_bytes,
+        artifacts=artifacts.store,
     )
     node = Node(kernel, ports)
     CallDesk(node)
-    return Assembly(host, thread, node, words)
+    return Assembly(host, thread, node, words, artifacts)
 
 
 def entrance_of(host: Host) -> Entrance:

@@ -38,6 +38,8 @@ _NOTHING = packed(None)
 LIFECYCLE = frozenset({"dispatch", "clone", "deactivate", "dispose"})
 #: The calls behind the methods of a proxy.
 THROUGH_PROXIES = frozenset({"deliver", "operate", "agent_info"})
+#: The calls whose errors are those of a client, wherever the host is that is asked.
+THROUGH_CLIENTS = THROUGH_PROXIES | {"upload_artifact", "download_artifact", "read_artifact", "delete_artifact"}
 
 
 class CallDesk:
@@ -97,7 +99,7 @@ class CallDesk:
             attachment = packed(reply)
         except Exception as exc:
             # What a proxy raises does not depend on where its paglet is.
-            _fail(place, frame, as_over_http(exc) if method in THROUGH_PROXIES else exc)
+            _fail(place, frame, as_over_http(exc) if method in THROUGH_CLIENTS else exc)
             return
         finally:
             entry.calls_in_progress -= 1
@@ -185,6 +187,26 @@ class CallDesk:
         if arguments["method"] == "GET":
             return await words.get_json(arguments["url"], timeout=arguments["timeout"])
         return await words.post_json(arguments["url"], arguments["payload"], timeout=arguments["timeout"])
+
+    async def call_upload_artifact(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Store a file on this or another host."""
+        del entry
+        return await self._node.artifact_desk.upload(arguments)
+
+    async def call_download_artifact(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Fetch an artifact of this or another host into a file."""
+        del entry
+        return await self._node.artifact_desk.download(arguments)
+
+    async def call_read_artifact(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Return a part of an artifact of this or another host."""
+        del entry
+        return await self._node.artifact_desk.read(arguments)
+
+    async def call_delete_artifact(self, entry: AgentEntry, arguments: Arguments) -> None:
+        """Delete an artifact of this or another host."""
+        del entry
+        await self._node.artifact_desk.delete(arguments)
 
     async def call_create(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Create a paglet here or on another host."""

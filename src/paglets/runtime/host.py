@@ -18,6 +18,10 @@ from paglets.artifacts import (
     registered_name,
     registered_path,
 )
+from paglets.artifacts.backends import artifact_place
+from paglets.artifacts.blobs import BlobStore
+from paglets.artifacts.compression import encodings
+from paglets.artifacts.store import ArtifactStore
 from paglets.config.startup import LaunchConfig, LaunchConfigSyncResult
 from paglets.core.agent import Paglet, PagletState
 from paglets.core.context import ACTIVE, INACTIVE
@@ -132,6 +136,12 @@ class Host:
     :param api_key: every request must show it as bearer key.
     :param public_url: base URL under which a reverse proxy makes this host reachable.
     :param persistence_dir: where everything durable is kept; ``~/.paglets/hosts/<name>`` by default.
+    :param artifact_store: where artifacts are kept: a directory, or `s3://BUCKET[/PREFIX][?endpoint=URL][&region=NAME]`,
+        for which `artifacts` in the host's directory is the cache; that directory by default.
+    :param artifact_max_bytes: the most bytes of one artifact; None and 0 are unlimited.
+    :param artifact_storage_quota_bytes: the most bytes of all artifacts and of what is being received; None is
+        unlimited.
+    :param artifact_spool_ttl_seconds: how long an upload that broke off waits for its sender.
     :param allow: patterns of classes that others may create or send here (``myapp``, ``myapp.*``,
         ``myapp.jobs:Survey``); None for every
         importable class outside the standard library.
@@ -169,6 +179,7 @@ class Host:
         mesh_offline_after: float = 10.0,
         persistence_dir: str | Path | None = None,
         persistent_storage_quota_bytes: int | None = DEFAULT_PERSISTENT_STORAGE_QUOTA_BYTES,
+        artifact_store: str | Path | None = None,
         artifact_max_bytes: int | None = DEFAULT_ARTIFACT_MAX_BYTES,
         artifact_storage_quota_bytes: int | None = DEFAULT_ARTIFACT_STORAGE_QUOTA_BYTES,
         artifact_spool_ttl_seconds: float = DEFAULT_ARTIFACT_SPOOL_TTL_SECONDS,
@@ -200,10 +211,10 @@ class Host:
             raise not_available("connect_to")
         if auto_update_from_git:
             raise not_available("auto_update_from_git")
-        # Accepted so that programs run unchanged; what they tune comes with relaying, artifacts and updates.
+        # Accepted so that programs run unchanged; what they tune comes with relaying and updates.
         del git_repo_root, git_process_start_head, auto_update_restart_callback, auto_update_reporter
         del auto_update_restart_delay, bind_watch_interval, relay_offline_after, relay_delivery_timeout
-        del relay_queue_limit, artifact_storage_quota_bytes, artifact_spool_ttl_seconds
+        del relay_queue_limit
         self.name = checked_name(name)
         self._binding = Binding.of(host)
         self.port = port
@@ -214,7 +225,12 @@ class Host:
         self.host_properties = cleaned_properties(properties)
         self.persistence_dir = host_directory(name, persistence_dir)
         self.persistent_storage_quota_bytes = persistent_storage_quota_bytes
+        self.artifact_place = None if artifact_store is None else artifact_place(str(artifact_store))
         self.artifact_max_bytes = max(0, artifact_max_bytes or 0)
+        self.artifact_storage_quota_bytes = (
+            None if artifact_storage_quota_bytes is None else max(0, artifact_storage_quota_bytes)
+        )
+        self.artifact_spool_ttl_seconds = max(1.0, artifact_spool_ttl_seconds)
         self.launch_config = launch_config
         self.launch_config_sync_result = launch_config_sync_result
         self.allow = None if allow is None else tuple(allow)
@@ -352,6 +368,22 @@ class Host:
     def _node(self) -> Node:
         return self._running().node
 
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """The artifacts of this host.
+
+        :raises HostError: the host is not started; its directory may be that of another host by now.
+        """
+        return self._node.artifacts
+
+    @property
+    def blobs(self) -> BlobStore:
+        """The content that artifacts and moving paglets of this host have in common.
+
+        :raises HostError: the host is not started.
+        """
+        return self._node.blobs
+
     # --- information --------------------------------------------------------------------------------------------------
 
     def agent_counts(self) -> tuple[int, int]:
@@ -371,12 +403,13 @@ class Host:
             "active_count": active,
             "inactive_count": inactive,
             "code_version": self.mesh.code_version,
-            "capabilities": [name for name in HOST_CAPABILITIES if not name.startswith(("artifacts:", "admin:"))],
+            "capabilities": [name for name in HOST_CAPABILITIES if not name.startswith("admin:")],
             "tags": list(self.tags),
             "properties": dict(self.host_properties),
             "auto_update_from_git": False,
             "auto_update_restart_scheduled": False,
             **({"insecure": True} if self.open_to_strangers else {}),
+            "encodings": encodings(),
             **({"draining": True} if self._assembly is not None and self._assembly.kernel.draining else {}),
         }
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import concurrent.futures
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paglets.artifacts import ArtifactRef
 from paglets.core.context import same_url
 from paglets.core.error_wire import HTTP_ERRORS, error_from_wire, error_to_wire
 from paglets.core.errors import PagletError, RemoteHostError, RemoteTimeoutError
+from paglets.remote.artifact_requests import locate_artifact
 from paglets.remote.client import HostClient
+from paglets.remote.content import Progress, local_path, told
 from paglets.remote.requests import Parcel, terms_of
+from paglets.remote.uploads import Compress
+from paglets.runtime.artifact_desk import export, read_part, served
 
 if TYPE_CHECKING:
     import ssl
@@ -86,6 +94,119 @@ class LocalHostClient(HostClient):
             return self._host.agent_summary(agent_id)
         except Exception as exc:
             raise as_over_http(exc) from exc
+
+    # --- artifacts ----------------------------------------------------------------------------------------------------
+
+    def upload_artifact(
+        self,
+        host_url: str,
+        path: str | Path,
+        *,
+        owner_agent_id: str = "",
+        name: str | None = None,
+        compression: str = "",
+        expires_at: float = 0.0,
+        expected_sha256: str | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        compress: Compress = "auto",
+    ) -> ArtifactRef:
+        """Store a file on a host; on this one ``progress`` is called once, at the end."""
+        if not self._is_here(host_url):
+            return super().upload_artifact(
+                host_url,
+                path,
+                owner_agent_id=owner_agent_id,
+                name=name,
+                compression=compression,
+                expires_at=expires_at,
+                expected_sha256=expected_sha256,
+                timeout=timeout,
+                progress=progress,
+                compress=compress,
+            )
+        with _over_http():
+            source = local_path(path)
+            stored = self._host.artifacts.create_from_path(
+                source,
+                owner_agent_id=owner_agent_id,
+                name=source.name if name is None else name,
+                compression=compression,
+                expires_at=expires_at,
+                expected_sha256=expected_sha256,
+            )
+        return told(stored.ref, progress)
+
+    def download_artifact(
+        self,
+        artifact: ArtifactRef | str,
+        target: str | Path,
+        artifact_id: str | None = None,
+        *,
+        move: bool = False,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> ArtifactRef:
+        """Write an artifact to a file; of this host ``progress`` is called once, at the end."""
+        ref = locate_artifact(artifact, artifact_id, "download_artifact")
+        if not self._is_here(ref.host_url):
+            return super().download_artifact(ref, target, move=move, timeout=timeout, progress=progress)
+        with _over_http():
+            found = export(self._host.artifacts, ref, local_path(target))
+            if move:
+                self._host.artifacts.delete(ref.artifact_id)
+        return told(found, progress)
+
+    def read_artifact(
+        self,
+        artifact: ArtifactRef | str,
+        artifact_id: str | None = None,
+        *,
+        start: int = 0,
+        length: int | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Return a part of an artifact, less where it ends earlier."""
+        ref = locate_artifact(artifact, artifact_id, "read_artifact")
+        if not self._is_here(ref.host_url):
+            return super().read_artifact(ref, start=start, length=length, timeout=timeout)
+        with _over_http():
+            return read_part(self._host.artifacts, ref.artifact_id, start, length, self.max_response_bytes)
+
+    def artifact_metadata(self, host_url: str, artifact_id: str, *, timeout: float | None = None) -> ArtifactRef:
+        """Return what a host knows about an artifact."""
+        if not self._is_here(host_url):
+            return super().artifact_metadata(host_url, artifact_id, timeout=timeout)
+        with _over_http():
+            return served(self._host.artifacts, artifact_id)
+
+    def list_artifacts(
+        self, host_url: str, *, owner_agent_id: str | None = None, timeout: float | None = None
+    ) -> list[ArtifactRef]:
+        """Return the artifacts of a host, or those of one owner."""
+        if not self._is_here(host_url):
+            return super().list_artifacts(host_url, owner_agent_id=owner_agent_id, timeout=timeout)
+        return self._host.artifacts.list(owner_agent_id=owner_agent_id)
+
+    def delete_artifact(
+        self, artifact: ArtifactRef | str, artifact_id: str | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Delete an artifact; one that is gone already is no error."""
+        ref = locate_artifact(artifact, artifact_id, "delete_artifact")
+        if not self._is_here(ref.host_url):
+            super().delete_artifact(ref, timeout=timeout)
+            return
+        with _over_http():
+            self._host.artifacts.delete(ref.artifact_id)
+
+
+@contextmanager
+def _over_http() -> Iterator[None]:
+    """Have what goes wrong raised as a caller over HTTP gets it."""
+    try:
+        yield
+    except Exception as exc:
+        raise as_over_http(exc) from exc
 
 
 def as_over_http(exc: Exception) -> Exception:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paglets.artifacts import PagletFileRef
+from paglets.artifacts.store import ArtifactStore
 from paglets.core.context import same_url
 from paglets.core.errors import (
     ConflictError,
@@ -37,8 +38,10 @@ from paglets.remote.movement import BufferPart
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.agents import AgentEntry, Delivery, SelfCall
 from paglets.runtime.arrival import ArrivalDesk
+from paglets.runtime.artifact_desk import ArtifactDesk
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.checkpoints import Checkpointer
+from paglets.runtime.content_threads import ContentThreads
 from paglets.runtime.dead_letters import DeadLetterDesk
 from paglets.runtime.departure import DepartureDesk
 from paglets.runtime.drain import Drain
@@ -77,6 +80,7 @@ class NodePorts:
     health: Callable[[], dict[str, Any]]
     git_update: Callable[[dict[str, Any]], dict[str, Any]]
     storage_quota_bytes: int | None
+    artifacts: ArtifactStore
 
 
 class Node:
@@ -86,6 +90,10 @@ class Node:
         self.kernel = kernel
         self.ports = ports
         self.files = FileDesk(kernel.config.directory)
+        self.artifacts = ports.artifacts
+        self.blobs = ports.artifacts.blobs
+        self.content = ContentThreads(kernel.config.name)
+        self.artifact_desk = ArtifactDesk(ports.artifacts, self.content, ports.words)
         self.timers = Timekeeper(kernel)
         self.dormitory = Dormitory(kernel, self.files, self.timers)
         self.views = Views(kernel, self.dormitory)

@@ -24,6 +24,7 @@ from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.persistence.persistency import QueuedMessage
+from paglets.persistence.tables import queued
 from paglets.protocol.delivery import routing
 from paglets.protocol.delivery.window import Outcome
 from paglets.remote.requests import Parcel
@@ -393,6 +394,8 @@ class PostOffice:
     async def _send_after(self, agent_id: str) -> None:
         """Forward what is stored for a paglet that has left; what cannot be is a dead letter."""
         vault, kernel = self._kernel.vault, self._kernel
+        if kernel.journal.glance(lambda connection: queued.count(connection, agent_id)) == (0,):
+            return
         for message in await kernel.on_disk(vault.waiting, agent_id):
             if agent_id in kernel.agents or agent_id in self._dormitory:
                 return  # it is back

@@ -6,6 +6,7 @@ import base64
 
 import pytest
 
+from paglets.artifacts.compression import encodings
 from paglets.core.errors import PagletCrashedError
 from paglets.core.messages import Message
 from paglets.core.runtime_values import EnvelopeKind
@@ -30,7 +31,7 @@ STATE = "tests.agents.http_agents:TalkerState"
 
 
 def test_health(host: Host, talker: PagletProxy) -> None:
-    missing = ("artifacts:", "admin:")
+    missing = ("admin:",)
     assert get(host, "/health") == {
         "name": host.name,
         "address": host.address,
@@ -42,6 +43,7 @@ def test_health(host: Host, talker: PagletProxy) -> None:
         "properties": {},
         "auto_update_from_git": False,
         "auto_update_restart_scheduled": False,
+        "encodings": encodings(),
     }
 
 

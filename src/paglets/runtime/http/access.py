@@ -33,9 +33,9 @@ ACCESS: Final[dict[str, dict[str, Role]]] = {
     "/services/leases": {"POST": _MESSAGE},
     "/services/leases/{}/release": {"POST": _MESSAGE},
     "/artifacts": {"GET": _OBSERVE, "POST": _MESSAGE},
-    "/artifacts/{}": {"GET": _MESSAGE, "DELETE": _OPERATE},
+    "/artifacts/{}": {"GET": _MESSAGE, "HEAD": _MESSAGE, "DELETE": _OPERATE},
     "/artifacts/{}/metadata": {"GET": _OBSERVE},
-    "/artifacts/uploads/{}": {"GET": _MESSAGE},
+    "/artifacts/uploads/{}": {"GET": _MESSAGE, "DELETE": _MESSAGE},
     # Their lives.
     "/agents": {"GET": _OBSERVE, "POST": _OPERATE},
     "/agents/{}/dispatch": {"POST": _OPERATE},

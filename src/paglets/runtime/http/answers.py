@@ -14,6 +14,7 @@ from paglets.remote.requests import encode_json
 from paglets.runtime.http.access import role_of_route
 from paglets.runtime.http.errors import MethodNotAllowedError, described
 from paglets.runtime.http.gate import CALLER
+from paglets.runtime.http.guards import CONTENT_TYPE, MEDIA_TYPE
 from paglets.security.caller import Caller
 
 Answer = Response[bytes]
@@ -36,7 +37,9 @@ def on_error(request: Request[Any, Any, Any], exc: Exception) -> Answer:
     """Answer a request whose route raised."""
     error = as_paglet_error(request, exc)
     status, wire = described(error)
-    headers = {"allow": error.allowed} if isinstance(error, MethodNotAllowedError) and error.allowed else None
+    headers = {"allow": error.allowed} if isinstance(error, MethodNotAllowedError) and error.allowed else {}
+    if request.scope.get(MEDIA_TYPE) == CONTENT_TYPE:
+        headers["connection"] = "close"  # the body is not read, and would be taken for the next request
     return Response(encode_json(wire), media_type=MediaType.JSON, status_code=status, headers=headers)
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from paglets.core.errors import PagletError
+from paglets.runtime.http.errors import ClientGoneError
 from paglets.runtime.http.gate import Gate
 from paglets.runtime.http.guards import (
+    CONTENT_TYPE,
     HAS_BODY,
     MEDIA_TYPE,
     MOVEMENT_TYPE,
@@ -20,7 +22,7 @@ from paglets.runtime.http.guards import (
     refuse,
 )
 from paglets.runtime.http.hot import HotRoutes
-from paglets.runtime.http.intake import ClientGoneError, Intake, replay
+from paglets.runtime.http.intake import Intake, replay
 from paglets.runtime.http.movements import MovementEndpoint
 from paglets.runtime.http.page import documented_routes
 from paglets.runtime.node import Node
@@ -47,6 +49,10 @@ class Dispatcher:
         """Serve one request."""
         if scope[MEDIA_TYPE] == MOVEMENT_TYPE:
             await self._movements(scope, receive, send)
+            return
+        if scope[MEDIA_TYPE] == CONTENT_TYPE:
+            # Whoever stores it reads it.
+            await self._routes(scope, receive, send)
             return
         body = b""
         if scope[HAS_BODY]:

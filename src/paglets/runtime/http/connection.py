@@ -11,15 +11,15 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import httptools
 import msgspec
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
+from paglets.runtime.http.extensions import ExtendedHttpProtocol, StreamLimits
 from paglets.runtime.http.peers import PEER, Crowd, Peer
 
 logger = logging.getLogger("paglets.http.connection")
@@ -28,7 +28,7 @@ logger.setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
-class ServerLimits:
+class ServerLimits(StreamLimits):
     """What one client may take of a server."""
 
     max_connections: int = 4096
@@ -40,11 +40,6 @@ class ServerLimits:
     max_headers: int = 128
     head_seconds: float = 20.0
     """For a request's line and headers, from the first byte or from the opening of the connection."""
-    body_pause_seconds: float = 30.0
-    """Longest pause while a body is being sent."""
-    body_seconds: float = 120.0
-    """For a whole body, plus what :attr:`min_body_bytes_per_second` grants it for its size."""
-    min_body_bytes_per_second: int = 16 * 1024
     write_pause_seconds: float = 30.0
     """Longest time in which a client takes nothing of its answer."""
     keep_alive_seconds: float = 75.0
@@ -53,20 +48,11 @@ class ServerLimits:
     """How long the end of the server waits for requests in progress."""
 
 
-#: The extension of a request's scope that sends a whole answer at once: ``await answer(status, headers, body)``. In one
-#: write, head and body take one system call and wake the client once.
-ANSWER = "paglets.answer"
-#: Extension of a request's scope: a function that has further pieces of its body handed over as they are parsed. Twice
-#: as
-#: fast for large bodies as gathering them, because nothing is copied, paused and woken for each piece.
-DIRECT_BODY = "paglets.direct_body"
-
-
 class _RefusedError(Exception):
     """Makes the parser stop; the connection has been answered and closed."""
 
 
-class BoundedHttpProtocol(HttpToolsProtocol):
+class BoundedHttpProtocol(ExtendedHttpProtocol):
     """Speak HTTP/1.1 with one client.
 
     :param on_lost: called when the connection has ended.
@@ -82,7 +68,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         on_lost: Callable[[], None],
         crowd: Crowd | None = None,
     ) -> None:
-        super().__init__(config=config, server_state=state, app_state={})
+        super().__init__(config, state, limits)
         self.logger = logger
         self.timeout_keep_alive = limits.keep_alive_seconds  # type: ignore[assignment]  # uvicorn hands it to call_later
         self._limits = limits
@@ -91,7 +77,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._peer: Peer | None = None
         self._in_head = True
         self._receiving = False
-        self._direct: tuple[RequestResponseCycle, Callable[[bytes], bool]] | None = None
         self._head_bytes = 0
         self._unyielding = 0
         self._body_bytes = 0
@@ -188,11 +173,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if not self.url.startswith(b"/"):
             self._take_authority()
         super().on_headers_complete()
-        extensions: Any = {
-            ANSWER: partial(self._answer, self.cycle),
-            DIRECT_BODY: partial(self._give_directly, self.cycle),
-            PEER: self._peer,
-        }
+        extensions = self.extensions_of(self.cycle)
+        extensions[PEER] = self._peer
         self.scope["extensions"] = extensions
         # Not earlier: until here a target that is no URL is refused as part of the head.
         self._in_head = False
@@ -203,57 +185,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    async def _answer(
-        self, cycle: RequestResponseCycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes
-    ) -> None:
-        if self.flow.write_paused and not cycle.disconnected:
-            await self.flow.drain()
-        if self.transport.is_closing():
-            cycle.disconnected = True  # before the loop gets to say so
-        if cycle.disconnected or cycle.response_started:
-            return
-        cycle.response_started = cycle.response_complete = True
-        cycle.waiting_for_100_continue = False
-        lines = [STATUS_LINE[status], *(b"%s: %s\r\n" % field for field in headers)]
-        if any(line.find(b"\n", 0, -1) >= 0 for line in lines):
-            raise ValueError("a header of the answer has more than one line")
-        if status not in (204, 304) and not any(name == b"content-length" for name, _ in headers):
-            lines.append(b"content-length: %d\r\n" % len(body))
-        if (b"connection", b"close") in headers:
-            cycle.keep_alive = False
-        elif not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        lines.append(b"\r\n")
-        if cycle.scope["method"] != "HEAD":
-            lines.append(body)
-        self.transport.write(b"".join(lines))
-        cycle.message_event.set()
-        if not cycle.keep_alive:
-            self.transport.close()
-        cycle.on_response()
-
     def on_body(self, body: bytes) -> None:
         """Take a piece of a body."""
         self._unyielding = 0
         self._body_bytes += len(body)
-        direct = self._direct
-        if direct is None or direct[0] is not self.cycle or self.cycle.response_complete:
-            super().on_body(body)
-        elif not direct[1](body):
-            self._direct = None
-            self.cycle.message_event.set()  # whoever refused it waits for the next message
+        super().on_body(body)
 
-    def _give_directly(self, cycle: RequestResponseCycle, take: Callable[[bytes], bool]) -> bytes:
-        """Hand every further piece of a body to ``take`` as it is parsed, instead of gathering it for the application.
+    def body_begins_elsewhere(self) -> None:
+        """Watch the client no more; whoever receives the body does."""
+        self._stop_clock()
 
-        :param take: returns False when it wants no more.
-        :return: what was gathered until now.
-        """
-        gathered = bytes(cycle.body)
-        cycle.body = bytearray()
-        self._direct = (cycle, take)
-        self.flow.resume_reading()
-        return gathered
+    def body_ended_elsewhere(self) -> None:
+        """Expect nothing, or the next request."""
+        self._receiving = False
+        self._unyielding = 0
 
     def on_message_complete(self) -> None:
         """Expect nothing, or the next request; while nothing comes uvicorn's keep-alive clock runs."""

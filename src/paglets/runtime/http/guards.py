@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from paglets.artifacts.compression import encodings
 from paglets.core.errors import (
     ForbiddenError,
     HostError,
@@ -24,8 +25,8 @@ from paglets.core.errors import (
     PayloadTooLargeError,
     UnsupportedMediaError,
 )
-from paglets.runtime.http.connection import ANSWER, DIRECT_BODY
 from paglets.runtime.http.errors import described
+from paglets.runtime.http.extensions import ANSWER, DIRECT_BODY, INLET
 from paglets.runtime.http.gate import Gate
 from paglets.runtime.http.keyring import Keyring
 from paglets.runtime.http.quotas import MAX_BUFFERED_BYTES, Load, retry_after
@@ -39,8 +40,11 @@ MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_MOVEMENTS = 256
 JSON_TYPE = b"application/json"
 MOVEMENT_TYPE = b"application/x-paglets-movement"
+#: What stands for the type of a body of any type that is stored as it is.
+CONTENT_TYPE = b"application/octet-stream"
 
-#: Where the guard leaves the type of the body for the application: `JSON_TYPE`, `MOVEMENT_TYPE`, or nothing.
+#: Where the guard leaves the type of the body for the application: `JSON_TYPE`, `MOVEMENT_TYPE`, `CONTENT_TYPE`, or
+#: nothing.
 MEDIA_TYPE = "paglets.media_type"
 #: Where the guard says whether there can be a body.
 HAS_BODY = "paglets.has_body"
@@ -105,16 +109,21 @@ class Guard:
                 scope["path"] = scope["path"][len(prefix) :] or "/"
                 scope["raw_path"] = scope["path"].encode()
             caller = visit.recognise(headers)
-            scope[MEDIA_TYPE] = media_type(headers)
-            held = scope[MEDIA_TYPE] != MOVEMENT_TYPE
+            if takes_content(scope["method"], scope["path"]):
+                check_coding(headers, encodings())
+                scope[MEDIA_TYPE] = CONTENT_TYPE
+            else:
+                scope[MEDIA_TYPE] = media_type(headers)
+            held = scope[MEDIA_TYPE] not in (MOVEMENT_TYPE, CONTENT_TYPE)
             scope[HAS_BODY] = check_length(headers, policy.max_json_bytes, bounded=held)
             announced = headers.get(b"content-length")
             load = Load(0 if announced is None else int(announced), held)
             visit.enter(caller, load)
             if scope[HAS_BODY] and announced is None and (held or caller.limits.bytes_in_flight is not None):
                 receive = visit.counting(receive, caller, load)
-                # The body would go past the count otherwise.
-                scope.get("extensions", {}).pop(DIRECT_BODY, None)
+                for shortcut in (DIRECT_BODY, INLET):
+                    # The body would go past the count by these.
+                    scope.get("extensions", {}).pop(shortcut, None)
         except PagletError as exc:
             await refuse(send, exc)
             visit.leave()
@@ -187,14 +196,32 @@ def check_origin(origin: bytes | None, host: bytes | None) -> None:
         raise ForbiddenError("requests from pages of other sites are refused")
 
 
+def takes_content(method: str, path: str) -> bool:
+    """Tell whether the body of a request is content that is stored: an artifact or a blob."""
+    if method == "POST":
+        return path.rstrip("/") == "/artifacts"
+    return method == "PUT" and path.startswith("/blobs/")
+
+
+def check_coding(headers: dict[bytes, bytes], understood: Sequence[str] = ()) -> bytes:
+    """Return how the body is coded.
+
+    :param understood: codings that are accepted.
+    :raises UnsupportedMediaError: it is coded in another way.
+    """
+    coding = headers.get(b"content-encoding", b"identity").strip().lower()
+    if coding != b"identity" and coding.decode("latin-1") not in understood:
+        what = f"as they are or in {', '.join(understood)}" if understood else "as they are"
+        raise UnsupportedMediaError(f"bodies are sent {what}, not in {coding[:80].decode('latin-1')!r}")
+    return coding
+
+
 def media_type(headers: dict[bytes, bytes]) -> bytes:
     """Return the type of the body, nothing where the request names none.
 
-    :raises UnsupportedMediaError: it is neither JSON nor a movement.
+    :raises UnsupportedMediaError: it is neither JSON nor a movement, or coded.
     """
-    coding = headers.get(b"content-encoding", b"identity").strip().lower()
-    if coding != b"identity":
-        raise UnsupportedMediaError(f"bodies are sent as they are, not in {coding[:80].decode('latin-1')!r}")
+    check_coding(headers)
     value = headers.get(b"content-type", b"")
     if value in (b"", JSON_TYPE):
         return value
@@ -250,14 +277,21 @@ async def refuse(send: Send, error: Exception) -> None:
 
 
 async def send_json(
-    send: Send, status: int, body: bytes, *, closing: bool = False, error: Exception | None = None
+    send: Send,
+    status: int,
+    body: bytes,
+    *,
+    closing: bool = False,
+    error: Exception | None = None,
+    extra: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Answer with encoded JSON.
 
     :param closing: end the connection afterwards.
     :param error: what the answer says, where it is an error.
+    :param extra: further headers.
     """
-    headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body))]
+    headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body)), *extra]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == 429:

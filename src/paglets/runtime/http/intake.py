@@ -9,6 +9,7 @@ import msgspec
 
 from paglets.core.errors import OverloadedError, PayloadTooLargeError, SerializationError
 from paglets.remote.transport import restore_json_safe
+from paglets.runtime.http.errors import ClientGoneError
 from paglets.runtime.http.guards import Receive
 
 T = TypeVar("T")
@@ -16,10 +17,6 @@ T = TypeVar("T")
 #: Larger bodies are decoded beside the event loop.
 DECODE_ON_LOOP_BYTES = 256 * 1024
 _BINARY_MARK = b'"__paglets_binary__"'
-
-
-class ClientGoneError(Exception):
-    """The client left before its request was complete; nobody waits for an answer."""
 
 
 class Intake:

@@ -13,10 +13,11 @@ from paglets.protocol.transfer.model import TransferKind
 from paglets.remote.movement import MovementReader, Sink
 from paglets.remote.requests import encode_json
 from paglets.runtime.attachment import Attachment
-from paglets.runtime.http.connection import DIRECT_BODY
+from paglets.runtime.http.errors import ClientGoneError
+from paglets.runtime.http.extensions import DIRECT_BODY
 from paglets.runtime.http.gate import CALLER
 from paglets.runtime.http.guards import GuardPolicy, Receive, Scope, Send, refuse, send_json
-from paglets.runtime.http.intake import ClientGoneError, Intake
+from paglets.runtime.http.intake import Intake
 from paglets.runtime.node import Node
 from paglets.runtime.receiving import Incoming
 from paglets.security.caller import Caller

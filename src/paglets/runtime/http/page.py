@@ -13,6 +13,7 @@ from litestar.openapi.spec import Components, OpenAPIMediaType, OpenAPIType, Req
 
 from paglets.remote.transport import MOVEMENT_CONTENT_TYPE
 from paglets.runtime.http.answers import check_listed, on_error
+from paglets.runtime.http.artifacts import FinishedUploads
 from paglets.runtime.http.documented import JsonRequest
 from paglets.runtime.http.followers import Followers
 from paglets.runtime.http.routes import ROUTES
@@ -69,8 +70,10 @@ def documented_routes(node: Node, *, version: str) -> Litestar:
         debug=False,
     )
     app.state.node = node
+    app.state.finished = FinishedUploads()
     app.state.followers = Followers(node.kernel.events)
     _describe_movements(app)
+    _describe_content(app)
     return app
 
 
@@ -85,3 +88,12 @@ def _describe_movements(app: Litestar) -> None:
                 description="A header of plain values, then a state blob and files; see paglets.remote.movement.",
             )
         )
+
+
+def _describe_content(app: Litestar) -> None:
+    """Add the bodies that no handler declares, because they are read as they come."""
+    paths = app.openapi_schema.paths or {}
+    for operation in (paths["/artifacts"].post, paths["/blobs/{sha256}"].put):
+        if operation is not None:
+            anything = Schema(content_media_type="application/octet-stream", type=OpenAPIType.STRING)
+            operation.request_body = RequestBody({"application/octet-stream": OpenAPIMediaType(anything)})

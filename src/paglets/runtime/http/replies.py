@@ -29,6 +29,7 @@ class HealthReply(msgspec.Struct, kw_only=True):
     properties: dict[str, str]
     auto_update_from_git: bool
     auto_update_restart_scheduled: bool
+    encodings: Annotated[list[str], msgspec.Meta(description="Content codings of artifacts that are accepted.")]
 
 
 class HostRecord(msgspec.Struct, kw_only=True):
@@ -317,3 +318,41 @@ class ClearedReply(msgspec.Struct, kw_only=True):
     """How many dead letters were forgotten."""
 
     cleared: Count
+
+
+class ArtifactRecord(msgspec.Struct, kw_only=True):
+    """A stored artifact."""
+
+    host_url: str
+    artifact_id: str
+    name: str
+    size_bytes: Count
+    sha256: str
+    compression: Annotated[str, msgspec.Meta(description="A label that is only stored.")]
+    created_at: Annotated[float, msgspec.Meta(description="Unix seconds.")]
+    expires_at: Annotated[float, msgspec.Meta(description="Unix seconds, 0 for never.")]
+    owner_agent_id: str
+
+
+class ArtifactReply(msgspec.Struct, kw_only=True):
+    """An artifact."""
+
+    artifact: ArtifactRecord
+
+
+class ArtifactsReply(msgspec.Struct, kw_only=True):
+    """Artifacts, by id."""
+
+    artifacts: list[ArtifactRecord]
+
+
+class OffsetReply(msgspec.Struct, kw_only=True):
+    """How many bytes of an upload have arrived."""
+
+    offset: Count
+
+
+class MissingReply(msgspec.Struct, kw_only=True):
+    """The blobs that are not here, each with how many bytes of it have arrived."""
+
+    missing: Annotated[list[list[str | int]], msgspec.Meta(description="Checksum and bytes of each.")]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from paglets.artifacts import ArtifactRef
 from paglets.core.messages import Message
+from paglets.remote.artifact_requests import locate_artifact
 from paglets.remote.client import HostClient
+from paglets.remote.content import Progress, local_path, told
+from paglets.remote.uploads import Compress
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.worker.endpoint import Endpoint
 from paglets.runtime.worker.exchange import Exchange
@@ -104,6 +109,82 @@ class WorkerClient(HostClient):
             "agent_info", host_url=host_url, agent_id=agent_id, timeout=self._limit(timeout)
         )
         return answer
+
+    # --- artifacts: the host moves the content, which does not pass this process --------------------------------------
+
+    def upload_artifact(
+        self,
+        host_url: str,
+        path: str | Path,
+        *,
+        owner_agent_id: str = "",
+        name: str | None = None,
+        compression: str = "",
+        expires_at: float = 0.0,
+        expected_sha256: str | None = None,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+        compress: Compress = "auto",
+    ) -> ArtifactRef:
+        """Have the host store a file on this or another host; ``progress`` is called once, at the end."""
+        source = local_path(path)
+        wire = self.call(
+            "upload_artifact",
+            host_url=host_url,
+            path=str(source.absolute()),
+            owner_agent_id=owner_agent_id,
+            name=source.name if name is None else name,
+            compression=compression,
+            expires_at=expires_at,
+            expected_sha256=expected_sha256,
+            timeout=self._limit(timeout),
+            compress=compress,
+        )
+        return told(ArtifactRef.from_wire(wire), progress)
+
+    def download_artifact(
+        self,
+        artifact: ArtifactRef | str,
+        target: str | Path,
+        artifact_id: str | None = None,
+        *,
+        move: bool = False,
+        timeout: float | None = None,
+        progress: Progress | None = None,
+    ) -> ArtifactRef:
+        """Have the host fetch an artifact of this or another host; ``progress`` is called once, at the end."""
+        ref = locate_artifact(artifact, artifact_id, "download_artifact")
+        wire = self.call(
+            "download_artifact",
+            artifact=ref.to_wire(),
+            target=str(local_path(target).absolute()),
+            move=move,
+            timeout=self._limit(timeout),
+        )
+        return told(ArtifactRef.from_wire(wire), progress)
+
+    def read_artifact(
+        self,
+        artifact: ArtifactRef | str,
+        artifact_id: str | None = None,
+        *,
+        start: int = 0,
+        length: int | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """Return a part of an artifact of this or another host."""
+        ref = locate_artifact(artifact, artifact_id, "read_artifact")
+        part: bytes = self.call(
+            "read_artifact", artifact=ref.to_wire(), start=start, length=length, timeout=self._limit(timeout)
+        )
+        return part
+
+    def delete_artifact(
+        self, artifact: ArtifactRef | str, artifact_id: str | None = None, *, timeout: float | None = None
+    ) -> None:
+        """Delete an artifact of this or another host; one that is gone already is no error."""
+        ref = locate_artifact(artifact, artifact_id, "delete_artifact")
+        self.call("delete_artifact", artifact=ref.to_wire(), timeout=self._limit(timeout))
 
     def _limit(self, timeout: float | None) -> float:
         return self.timeout if timeout is None else timeout

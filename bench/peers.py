@@ -1,0 +1,48 @@
+"""The hosts that are measured: in this process, and in another one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from paglets.runtime.host import Host
+
+_PEER = """
+import sys, tempfile
+from paglets.runtime.host import Host
+with tempfile.TemporaryDirectory() as directory:
+    host = Host("bench-peer", persistence_dir=directory, mesh=False, preload=["bench.agents"])
+    host.start_background()
+    print(host.address, flush=True)
+    sys.stdin.read()
+    host.stop()
+"""
+
+
+@contextmanager
+def local_host(*, preload: bool = True) -> Iterator[Host]:
+    """Give a host in this process."""
+    with tempfile.TemporaryDirectory() as directory:
+        host = Host("bench", persistence_dir=directory, mesh=False, preload=["bench.agents"] if preload else [])
+        host.start_background()
+        try:
+            yield host
+        finally:
+            host.stop()
+
+
+@contextmanager
+def peer_host() -> Iterator[str]:
+    """Give the address of a host in another process."""
+    process = subprocess.Popen([sys.executable, "-c", _PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.stdin.close()
+        process.wait(20)
+        process.stdout.close()
