@@ -25,6 +25,7 @@ from paglets.remote.exchanges import split_url
 from paglets.remote.idle import PoolOptions
 from paglets.remote.pursuit import NotConnectedError
 from paglets.remote.whereabouts import learn_creation
+from paglets.security.addresses import key_for
 from paglets.security.tls import configured_client_context
 
 if TYPE_CHECKING:
@@ -164,8 +165,8 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
         session = self._open_session()
         target = _target(url)
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", **headers}
-        if self.api_key:
-            headers["Authorization"] = f"Bearer {requests.checked_key(self.api_key)}"
+        if api_key := key_for(self.api_key, url):
+            headers["Authorization"] = f"Bearer {requests.checked_key(api_key)}"
         try:
             async with asyncio.timeout(seconds) as clock:
 

@@ -272,7 +272,7 @@ async def build(
         config.max_paglets = host.policy.max_paglets
     kernel = Kernel(config, thread.loop, launcher, host.events, lambda: host.address, journal)
     words = AsyncHostClient(
-        api_key=host.api_key or host.client.api_key,
+        api_key=host.shown_key or host.client.api_key,
         max_connections=MAX_PEER_CALLS,
         ssl_context=host.tls_context,
     )

@@ -64,6 +64,7 @@ from paglets.runtime.remote_resources import RemoteResources
 from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
 from paglets.runtime.views import mailbox_counts
 from paglets.runtime.worker.host import multicast_copy, not_managed
+from paglets.security.addresses import BoundKey
 from paglets.security.policy import Policy
 from paglets.security.tls import TlsOptions, host_client_context
 from paglets.serialization.blob import encode_blob
@@ -247,11 +248,13 @@ class Host:
             raise ValueError(f"checkpoint_interval must be a number of seconds above 0, not {checkpoint_interval!r}")
         self.checkpoint_interval = checkpoint_interval
         self.tls_context = host_client_context(tls)
+        self.shown_key = None if api_key is None else BoundKey(api_key, self.policy.hosts)
+        """What this host shows to others, as far as its policy lets it."""
         self.client: HostClient = (
-            LocalHostClient(self, api_key=api_key, ssl_context=self.tls_context) if client is None else client
+            LocalHostClient(self, api_key=self.shown_key, ssl_context=self.tls_context) if client is None else client
         )
         if self.client.api_key is None:
-            self.client.api_key = api_key
+            self.client.api_key = self.shown_key
         self.services = ServiceRegistry()
         self.events = ContextEventLog()
         self._launcher = launcher

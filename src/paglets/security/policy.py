@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from paglets.core.errors import ForbiddenError, PayloadTooLargeError
+from paglets.security.addresses import fits
 from paglets.security.caller import Caller
 from paglets.serialization.names import ClassPolicy
 
@@ -47,7 +47,8 @@ class Policy:
     classes: ClassPolicy = field(default_factory=ClassPolicy)
     """Classes that may be created or may arrive."""
     hosts: tuple[str, ...] = ()
-    """Patterns of base URLs from which paglets may arrive, like `https://10.0.0.*:8765`; empty for any."""
+    """Patterns of the hosts from which paglets may arrive, and to which this host shows its key, like
+    `https://10.0.0.*:8765`; empty for any."""
     max_paglets: int | None = None
     """Paglets with a process."""
     max_paglets_per_key: int | None = None
@@ -86,9 +87,9 @@ class Policy:
 
         :raises ForbiddenError: it is none of the host's, or none of the caller's.
         """
-        if self.hosts and not _fits_any(self.hosts, source):
+        if self.hosts and not fits(self.hosts, source):
             raise ForbiddenError(f"paglets from {source[:200]!r} are not taken here")
-        if caller.hosts and not _fits_any(caller.hosts, source):
+        if caller.hosts and not fits(caller.hosts, source):
             raise ForbiddenError(f"{caller.name!r} may not bring paglets from {source[:200]!r}")
         if caller.names and not _issued_for(caller.names, source):
             raise ForbiddenError(f"the certificate of {caller.name!r} was not issued for {source[:200]!r}")
@@ -131,11 +132,6 @@ class Policy:
 
 
 _NOTHING_MORE: Final = KeyPolicy()
-
-
-def _fits_any(patterns: tuple[str, ...], source: str) -> bool:
-    cleaned = source.strip().rstrip("/").lower()
-    return any(fnmatchcase(cleaned, pattern.rstrip("/").lower()) for pattern in patterns)
 
 
 def _issued_for(names: tuple[str, ...], source: str) -> bool:
