@@ -24,6 +24,8 @@ from paglets.artifacts.errors import (
 )
 from paglets.artifacts.hashing import THREAD_BYTES, Digest
 from paglets.artifacts.known import Memory, Stamp
+from paglets.artifacts.ledger import Entry
+from paglets.artifacts.shelf import Shelf
 from paglets.core.errors import TransferError
 from tests.artifacts.contents import content_of, files, read, received, sha
 
@@ -678,8 +680,6 @@ def test_only_a_synced_blob_is_believed_at_a_restart(store: BlobStore, monkeypat
     received(store, HELLO)
     received(store, b"unsynced", durable=False)
     hashed: list[str] = []
-    from paglets.artifacts.shelf import Shelf
-
     checked = Shelf._checked
     monkeypatch.setattr(Shelf, "_checked", lambda self, name: (hashed.append(name), checked(self, name))[1])
     again = BlobStore(store.root)
@@ -863,3 +863,59 @@ def test_one_of_several_places_is_enough(store: BlobStore, work: Path) -> None:
         assert read(store, sha(HELLO)) == HELLO
     (work / "c").unlink()
     assert not store.has(sha(HELLO))
+
+
+# what happens in between
+
+
+def test_a_file_that_changes_just_before_it_is_taken_stays(
+    store: BlobStore, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received(store, HELLO)
+    store.put_at(sha(HELLO), work / "x", modified_at=1e9)
+    remembered = Memory.get
+
+    def then_change(memory: Memory, path: Path) -> object:
+        found = remembered(memory, path)
+        (work / "x").write_bytes(b"jello")
+        return found
+
+    monkeypatch.setattr(Memory, "get", then_change)
+    assert not store.take(work / "x", sha(HELLO))
+    assert (work / "x").read_bytes() == b"jello"
+    assert files(store.root) == {}
+
+
+def test_a_blob_that_is_wanted_while_it_is_synced_stays(
+    store: BlobStore, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received(store, HELLO, durable=False)
+    synced = Shelf.make_durable
+
+    def then_keep(shelf: Shelf, entry: Entry) -> None:
+        synced(shelf, entry)
+        store.keep(sha(HELLO), "a")
+
+    monkeypatch.setattr(Shelf, "make_durable", then_keep)
+    store.put_at(sha(HELLO), work / "x")
+    assert store.path(sha(HELLO)).is_relative_to(store.root)
+    assert (work / "x").read_bytes() == HELLO
+
+
+def test_a_blob_that_is_replaced_while_it_is_opened_is_looked_at_again(
+    store: BlobStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received(store, HELLO)
+    usable, times = Shelf.usable, iter(range(10))
+
+    def then_replace(shelf: Shelf, name: str) -> Entry | None:
+        found = usable(shelf, name)
+        if not next(times):
+            shelf.file(name).chmod(0o600)
+            shelf.file(name).write_bytes(b"jello")
+        return found
+
+    monkeypatch.setattr(Shelf, "usable", then_replace)
+    with pytest.raises(NotStoredError):
+        store.open(sha(HELLO))
+    assert files(store.root) == {}

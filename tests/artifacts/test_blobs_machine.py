@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from paglets.artifacts.blobs import BlobStore
 from paglets.artifacts.errors import NotStoredError, WrongContentError
@@ -39,8 +39,6 @@ class Placed:
 class BlobMachine(RuleBasedStateMachine):
     """`shelf` is what must be in the directory; nothing is evicted, as the cache is large."""
 
-    placed = Bundle("placed")
-
     def __init__(self) -> None:
         super().__init__()
         self.directory = Path(tempfile.mkdtemp(prefix="paglets-"))
@@ -53,7 +51,6 @@ class BlobMachine(RuleBasedStateMachine):
         self.places: dict[Path, Placed] = {}
         self.parts: dict[str, tuple[int, int, bool]] = {}
         self.count = 0
-        self.damages = 0
 
     def teardown(self) -> None:
         shutil.rmtree(self.directory)
@@ -66,6 +63,13 @@ class BlobMachine(RuleBasedStateMachine):
         return bool(self.owned.get(number)) or len(others) > (0 if holder else 1)
 
     # receiving
+
+    @initialize(numbers=st.sets(which), placed=st.sets(which))
+    def begin_with(self, numbers: set[int], placed: set[int]) -> None:
+        for number in numbers | placed:
+            self.receive(number, durable=False, announce=True)
+        for number in placed:
+            self.put_at(number, "", 1e9, durable=False)
 
     @rule(number=which, durable=st.booleans(), announce=st.booleans())
     def receive(self, number: int, durable: bool, announce: bool) -> None:
@@ -138,64 +142,75 @@ class BlobMachine(RuleBasedStateMachine):
 
     # places
 
+    @precondition(lambda self: any(map(self.here, range(len(CONTENTS)))))
     @rule(
-        target=placed,
-        number=which,
+        data=st.data(),
         holder=st.sampled_from(["", "t1", "t2"]),
         modified_at=st.sampled_from([0.0, 1e9, 1.5e9 + 0.123456]),
         durable=st.booleans(),
     )
-    def put(self, number: int, holder: str, modified_at: float, durable: bool) -> Path:
+    def put(self, data: Any, holder: str, modified_at: float, durable: bool) -> None:
+        number = data.draw(st.sampled_from([number for number in range(len(CONTENTS)) if self.here(number)]))
+        self.put_at(number, holder, modified_at, durable)
+
+    def put_at(self, number: int, holder: str, modified_at: float, durable: bool) -> None:
         self.count += 1
         path = self.work / str(self.count)
-        here, moves = self.here(number), number in self.shelf and not self.wanted(number, holder)
-        try:
-            self.store.put_at(NAMES[number], path, holder=holder, modified_at=modified_at, durable=durable)
-        except NotStoredError:
-            assert not here
-            return path
-        assert here
+        moves = number in self.shelf and not self.wanted(number, holder)
+        self.store.put_at(NAMES[number], path, holder=holder, modified_at=modified_at, durable=durable)
         if moves:
             self.shelf.discard(number)
         self.places[path] = Placed(number, CONTENTS[number], known=True)
-        return path
 
-    @rule(path=placed, number=which)
-    def put_where_something_is(self, path: Path, number: int) -> None:
-        if path not in self.places:
+    @rule(number=which)
+    def put_what_is_not_here(self, number: int) -> None:
+        if self.here(number):
             return
         try:
-            self.store.put_at(NAMES[number], path)
+            self.store.put_at(NAMES[number], self.work / "nothing")
+        except NotStoredError:
+            return
+        raise AssertionError("it was put")
+
+    @precondition(lambda self: self.places)
+    @rule(data=st.data(), number=which)
+    def put_where_something_is(self, data: Any, number: int) -> None:
+        try:
+            self.store.put_at(NAMES[number], self.drawn_place(data))
         except TransferError:
             return
         raise AssertionError("a file was overwritten")
 
-    @rule(path=placed, same_time=st.booleans(), same_size=st.booleans())
-    def modify(self, path: Path, same_time: bool, same_size: bool) -> None:
-        if path not in self.places:
-            return
+    @precondition(lambda self: self.places)
+    @rule(data=st.data(), same_time=st.booleans(), same_size=st.booleans())
+    def modify(self, data: Any, same_time: bool, same_size: bool) -> None:
+        path = self.drawn_place(data)
         place, status = self.places[path], path.stat()
         place.content = place.content[:-1] + b"#" if same_size and place.content else place.content + b"#"
         with path.open("r+b") as stream:
             stream.write(place.content)
         if same_time:
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-        # A change of the inode shows even so; two within one tick of the clock are what the store cannot see, and its
-        # own time of putting is none of those.
-        if same_time and path.stat().st_ctime_ns == status.st_ctime_ns:
-            path.chmod(0o600)
+            # Two changes of the inode within one tick of the clock are what nobody can see: let it tick.
+            while path.stat().st_ctime_ns == status.st_ctime_ns:
+                path.chmod(0o600)
         place.known = False
 
-    @rule(path=consumes(placed))
-    def remove_place(self, path: Path) -> None:
-        path.unlink(missing_ok=True)
-        self.places.pop(path, None)
+    @precondition(lambda self: self.places)
+    @rule(data=st.data())
+    def remove_place(self, data: Any) -> None:
+        path = self.drawn_place(data)
+        path.unlink()
+        del self.places[path]
 
-    @rule(path=placed, number=which, open_for_writing=st.booleans())
-    def take(self, path: Path, number: int, open_for_writing: bool) -> None:
-        place = self.places.get(path)
-        expected = place is not None and place.known and place.number == number
-        if open_for_writing and place is not None:
+    @precondition(lambda self: self.places)
+    @rule(data=st.data(), open_for_writing=st.booleans(), other=st.booleans())
+    def take(self, data: Any, open_for_writing: bool, other: bool) -> None:
+        path = self.drawn_place(data)
+        place = self.places[path]
+        number = (place.number + 1) % len(CONTENTS) if other else place.number
+        expected = place.known and not other
+        if open_for_writing:
             with path.open("r+b"):
                 taken = self.store.take(path, NAMES[number])
             if expected:  # it was moved and moved back, which nobody can tell from a change
@@ -208,18 +223,19 @@ class BlobMachine(RuleBasedStateMachine):
             del self.places[path]
             self.shelf.add(number)
 
+    def drawn_place(self, data: Any) -> Path:
+        return Path(data.draw(st.sampled_from(sorted(self.places))))
+
     # what happens to it
 
-    @rule(number=which, truncate=st.booleans())
-    def damage(self, number: int, truncate: bool) -> None:
-        if number not in self.shelf:
-            return
+    @precondition(lambda self: self.shelf)
+    @rule(data=st.data(), truncate=st.booleans())
+    def damage(self, data: Any, truncate: bool) -> None:
+        number = data.draw(st.sampled_from(sorted(self.shelf)))
         path = self.directory / "store" / "blobs" / NAMES[number][:2] / NAMES[number]
         path.chmod(0o600)
         path.write_bytes(b"" if truncate and CONTENTS[number] else CONTENTS[number] + b"x")
         self.shelf.discard(number)
-        self.damages += 1
-        assert not any(p == path for p in self.places)
 
     @rule()
     def restart(self) -> None:
@@ -233,11 +249,6 @@ class BlobMachine(RuleBasedStateMachine):
                 self.store.claim(NAMES[number], name)
         self.owned = {number: names for number, names in self.owned.items() if number in self.shelf}
 
-    @rule()
-    def sweep(self) -> None:
-        swept = self.store.sweep(part_seconds=1000)
-        assert (swept.parts, swept.blobs) == (0, 0)
-
     @precondition(lambda self: self.parts)
     @rule(data=st.data())
     def give_up_a_part(self, data: Any) -> None:
@@ -246,7 +257,9 @@ class BlobMachine(RuleBasedStateMachine):
         del self.parts[key]
 
     @rule()
-    def settle(self) -> None:
+    def tidy(self) -> None:
+        swept = self.store.sweep(part_seconds=1000)
+        assert (swept.parts, swept.blobs) == (0, 0)
         for name in self.store.settle(most_bytes=1 << 30, most=100):
             assert NAMES.index(name) not in self.shelf
 
@@ -283,5 +296,5 @@ class BlobMachine(RuleBasedStateMachine):
 
 TestBlobs = BlobMachine.TestCase
 TestBlobs.settings = settings(
-    max_examples=120, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=150, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )

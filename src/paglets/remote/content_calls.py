@@ -28,7 +28,7 @@ BROKEN: Final = (ConnectionLostError, RemoteTimeoutError, HostUnreachableError)
 
 # How often a transfer goes on after a break in all, and without a byte of progress in between.
 _MOST_BREAKS: Final = 16
-_MOST_IN_VAIN: Final = 4
+_MOST_IN_VAIN: Final = 6
 _FIRST_PAUSE_SECONDS: Final = 0.1
 _LONGEST_PAUSE_SECONDS: Final = 5.0
 _DISCARD_SECONDS: Final = 2.0

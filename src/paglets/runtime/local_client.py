@@ -205,7 +205,7 @@ def _over_http() -> Iterator[None]:
     """Have what goes wrong raised as a caller over HTTP gets it."""
     try:
         yield
-    except Exception as exc:
+    except (PagletError, OSError) as exc:
         raise as_over_http(exc) from exc
 
 
