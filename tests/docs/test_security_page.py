@@ -13,9 +13,7 @@ PAGE = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 _TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 
 
-@pytest.mark.parametrize(
-    ("path", "name"), sorted(set(_TEST.findall(PAGE))), ids=lambda part: part.rpartition("/")[2]
-)
+@pytest.mark.parametrize(("path", "name"), sorted(set(_TEST.findall(PAGE))), ids=lambda part: part.rpartition("/")[2])
 def test_the_tests_of_a_threat_exist(path: str, name: str) -> None:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

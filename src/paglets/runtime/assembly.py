@@ -301,6 +301,7 @@ def entrance_of(host: Host) -> Entrance:
         host.events.emit(kind=kind, host_name=host.name, host_address=host.address, error=text or None)
 
     return Entrance(
+        host.name,
         api_key=host.api_key,
         key_files=host.key_files,
         tls=host.tls,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 class Entrance:
     """The keys and certificates of a host that is about to start.
 
+    :param name: of the host.
     :param directory: where the audit log is; it exists.
     :param report: told in one line, with a kind of event, when a file cannot be used or was taken up; called from any
         thread.
@@ -31,6 +33,7 @@ class Entrance:
 
     def __init__(
         self,
+        name: str,
         *,
         api_key: str | None,
         key_files: Sequence[Path],
@@ -42,6 +45,8 @@ class Entrance:
         self._tls = None if tls is None else ServerTls(tls)
         self.keyring = Keyring(api_key, key_files, certificates=tls is not None and tls.client_ca is not None)
         self._directory = directory
+        # Of its own: a disk that takes its time must not hold up what else the host does beside its loop.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"paglets-entrance-{name}")
         self._audit: AuditLog | None = None
         self._told: dict[str, str] = {}
 
@@ -65,19 +70,20 @@ class Entrance:
         :raises HostError: the audit log cannot be written.
         """
         try:
-            self._audit = AuditLog(
-                self._directory / AUDIT_NAME, on_fault=lambda text: self._report("audit-fault", text)
-            )
+            self._audit = AuditLog(self._directory / AUDIT_NAME, self._thread, on_fault=self._audit_failed)
         except OSError as exc:
             raise HostError(f"the audit log in {self._directory} cannot be written: {exc.strerror or exc}") from exc
         return Gate(self.keyring, audit=self._audit)
+
+    def _audit_failed(self, text: str) -> None:
+        self._report("audit-fault", text)
 
     async def watch(self) -> None:
         """Take up changes of the files, until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            await loop.run_in_executor(None, self.look)
+            await loop.run_in_executor(self._thread, self.look)
 
     def look(self) -> None:
         """Take up changes of the files now; what is wrong with one is reported once and changes nothing."""
@@ -99,3 +105,4 @@ class Entrance:
         """Write what is left of the audit log."""
         if self._audit is not None:
             await self._audit.close()
+        self._thread.shutdown(wait=False)

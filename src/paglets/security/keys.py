@@ -2,7 +2,7 @@
 
 A key is `pgl_<id>_<secret>`. The id finds the record; the secret has 256 random bits. Of the secret only a salted
 SHA-256 is kept: a slow hash would protect words that people choose, cannot make 256 random bits safer, and would let
-strangers make a host compute for 50 ms per guess.
+strangers make a host compute for 60 ms per guess.
 """
 
 from __future__ import annotations

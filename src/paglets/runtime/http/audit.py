@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +31,7 @@ class AuditLog:
     """Write lines beside the event loop.
 
     :param path: the present file; it is created at once, so that a directory that cannot be written to is found now.
+    :param thread: writes; the loop's own ones by default.
     :param on_fault: told when lines cannot be written.
     :raises OSError: it cannot be created.
     """
@@ -37,6 +39,7 @@ class AuditLog:
     def __init__(
         self,
         path: Path,
+        thread: Executor | None = None,
         *,
         max_bytes: int = MAX_FILE_BYTES,
         kept: int = KEPT_FILES,
@@ -44,6 +47,7 @@ class AuditLog:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
+        self._thread = thread
         self._max_bytes = max_bytes
         self._kept = kept
         self._on_fault = on_fault
@@ -88,7 +92,7 @@ class AuditLog:
                 await self._closing.wait()
         while self._waiting:
             lines, self._waiting = self._waiting, []
-            await asyncio.get_running_loop().run_in_executor(None, self._write_or_tell, lines)
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._write_or_tell, lines)
         self._writing = None
 
     async def close(self) -> None:
