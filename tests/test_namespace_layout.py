@@ -35,6 +35,20 @@ NAMES = {
     "paglets.core.runtime_values": "ServiceScope ResidentLifecycle ArrivalMode EnvelopeKind require_enum",
     "paglets.config.env": "resolve_api_key DEFAULT_API_KEY_ENV",
     "paglets.config.startup": "LaunchConfig load_launch_config sync_launch_config DEFAULT_LAUNCH_CONFIG_PATH",
+    "paglets.examples.file_grabber": "FileGrabMode FileGrabRequest FileGrabResult FileGrabberPaglet FileGrabberState "
+    "TaskStatus format_bytes",
+    "paglets.examples.file_grabber.cli": "main run_transfer DEFAULT_REQUEST_TIMEOUT_SECONDS",
+    "paglets.patterns": "ChildRoleState CursorDrainMixin FileMobilityMixin FileTransferArrival FileTransferEndpoint "
+    "FileTransferMode FileTransferPlan FileTransferRequest FileTransferResult FileTransferSource FileTransferState "
+    "MeshFanoutMixin MeshFanoutState NotificationMixin NotificationSeverity OperationClient OperationPaglet "
+    "SingleFileTransferPaglet TaskClient TaskPaglet TaskSnapshot TaskState TaskStatus format_bytes",
+    "paglets.patterns.coordination": "ChildRoleState MeshFanoutState MeshFanoutMixin CursorDrainMixin",
+    "paglets.patterns.file_mobility": "FileTransferMode FileTransferRequest FileTransferEndpoint FileTransferResult "
+    "FileTransferSource FileTransferPlan FileTransferArrival FileTransferState FileMobilityMixin format_bytes",
+    "paglets.patterns.notifications": "NotificationSeverity NotificationMixin",
+    "paglets.patterns.operations": "OperationPaglet OperationClient StateT ReqT RepT",
+    "paglets.patterns.tasks": "TaskStatus TaskState TaskStartRequest TaskWaitRequest TaskStatusReply TaskSnapshot "
+    "TaskPaglet TaskClient TASK_START TASK_STATUS TASK_WAIT RequestT ResultT StateT",
     "paglets.persistence.persistency": "DeactivationPolicy DeactivationRequest InactiveRecord QueuedMessage",
     "paglets.persistence.storage": "ManagedStorage StorageStatus StorageQuotaError",
     "paglets.remote.admin": "ServerRef AgentDiscoveryConfig ServerStatus AgentRecord ServiceSummary PagletsAdminClient "
@@ -138,12 +152,13 @@ result = [threading.active_count(), len(psutil.Process().children()), os.listdir
 @pytest.mark.parametrize(
     ("lower", "upper"),
     [
-        ("core", "serialization protocol persistence remote services config runtime cli tooling examples"),
-        ("protocol", "persistence remote services config runtime cli tooling examples"),
-        ("core serialization protocol persistence remote services", "config runtime cli tooling examples"),
-        ("config", "runtime cli tooling examples"),
+        ("core", "serialization protocol persistence remote services config runtime patterns cli tooling examples"),
+        ("protocol", "persistence remote services config runtime patterns cli tooling examples"),
+        ("core serialization protocol persistence remote services", "config runtime patterns cli tooling examples"),
+        ("config", "runtime patterns cli tooling examples"),
+        ("patterns", "runtime cli tooling examples"),
     ],
-    ids=["core", "protocol", "remote", "config"],
+    ids=["core", "protocol", "remote", "config", "patterns"],
 )
 def test_lower_layers_import_none_above_them(lower: str, upper: str) -> None:
     program = """

@@ -296,5 +296,5 @@ class BlobMachine(RuleBasedStateMachine):
 
 TestBlobs = BlobMachine.TestCase
 TestBlobs.settings = settings(
-    max_examples=150, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )

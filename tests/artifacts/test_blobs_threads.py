@@ -14,7 +14,7 @@ from tests.artifacts.contents import content_of, files, read, received, sha
 
 CONTENTS = [content_of(str(number), 1 + number * 9_000) for number in range(5)]
 NAMES = [sha(content) for content in CONTENTS]
-THREADS, STEPS = 8, 150
+THREADS, STEPS = 8, 100
 
 
 @pytest.mark.parametrize("cache_bytes", [0, 20_000, 1 << 30])

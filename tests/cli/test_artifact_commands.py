@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from paglets.artifacts import ArtifactRef
-from paglets.cli import artifact_files
+from paglets.cli import artifact_files, artifact_ids
 from tests.cli.conftest import Pair, Run
 
 
@@ -141,20 +141,19 @@ def test_one_that_is_not_there(run: Run, text: str) -> None:
         assert err.startswith(f"paglets artifacts {command}: no artifact ")
 
 
-def test_an_id_that_begins_like_another_is_refused(run: Run, two_hosts: Pair, tmp_path: Path) -> None:
+def test_an_id_that_begins_like_another_is_refused(
+    run: Run, two_hosts: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(artifact_ids, "SHORTEST_PREFIX", 1)
     first: dict[str, ArtifactRef] = {}
-    pair: tuple[ArtifactRef, ArtifactRef] | None = None
-    for number in range(2000):
-        ref = put(two_hosts, "alpha", b"x", tmp_path, name=str(number))
-        other = first.setdefault(ref.artifact_id[:4], ref)
-        if other is not ref:
-            pair = (other, ref)
+    for number in range(17):
+        ref = put(two_hosts, ("alpha", "beta")[number % 2], b"x", tmp_path, name=str(number))
+        if (other := first.setdefault(ref.artifact_id[0], ref)) is not ref:
             break
-    assert pair is not None, "ids are not random"
-    code, out, err = run("artifacts", "rm", pair[0].artifact_id[:4], "--force")
+    code, out, err = run("artifacts", "rm", ref.artifact_id[0], "--force")
     assert (code, out) == (1, "")
-    assert pair[0].artifact_id in err
-    assert pair[1].artifact_id in err
+    assert ref.artifact_id in err
+    assert other.artifact_id in err
 
 
 # --- get --------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from tests.docs.code_blocks import Block, Use, blocks_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGES.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PAGE_SECONDS = 60
+PAGE_SECONDS = 120
 MOST_UNTESTED = 6
 
 

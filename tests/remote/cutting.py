@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -80,8 +81,12 @@ class Cutter:
                     if not left:
                         self.cut += 1
                         for sock in (source, target):
-                            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                            sock.shutdown(socket.SHUT_RDWR)
+                            # The first wakes the other direction. Only the second tells a sender who does not read.
+                            with suppress(OSError):
+                                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+                                sock.shutdown(socket.SHUT_RDWR)
+                        for sock in (source, target):
+                            sock.close()
                         return
             target.shutdown(socket.SHUT_WR)
         except OSError:

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from paglets.artifacts.compression import Compressor, encodings
 from paglets.runtime.host import Host
+from paglets.runtime.http import extensions
 from paglets.runtime.http.connection import ServerLimits
 from tests.runtime.http.wire import Reply, Served, Wire, ask, get, refused_and_closed, served_again
 from tests.support import HostFactory, eventually
@@ -576,3 +578,72 @@ def test_everybody_is_served_at_once(host: Host) -> None:
     assert not failures, failures
     assert len(host.artifacts.list()) == 24
     assert host.artifacts.used_bytes == 8 * LARGE
+
+
+# --- without passages -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_passages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extensions, "AVAILABLE", False)
+
+
+@pytest.mark.parametrize("size", [0, 1, LARGE])
+def test_content_goes_through_the_loop_where_there_are_no_passages(host: Host, no_passages: None, size: int) -> None:
+    content = os.urandom(size)
+    with Wire(host.address) as wire:
+        for _ in range(2):
+            reply = begun(wire, size).send(content).reply()
+            path = f"/artifacts/{reply.json()['artifact']['artifact_id']}"
+            assert wire.ask("GET", path).body == content
+            if size > 1:
+                assert wire.ask("GET", path, headers={"Range": "bytes=1-"}).body == content[1:]
+
+
+def test_breaks_leave_nothing_where_there_are_no_passages(host: Host, no_passages: None) -> None:
+    with Wire(host.address) as wire:
+        begun(wire, 2 * LARGE).send(bytes(LARGE))
+        eventually(lambda: files_of(host), "the upload to begin")
+    eventually(lambda: files_of(host) == [], "nothing left")
+    path = f"/artifacts/{stored(host, bytes(64 * 1024 * 1024))}"
+    with Wire(host.address) as wire:
+        wire.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert wire.head().status == 200
+    eventually(lambda: not open_blobs(host), "the blob to be closed")
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks", "zstd"])
+def test_memory_does_not_grow_with_the_content(host: Host, framing: str) -> None:
+    size, piece = 48 * 1024 * 1024, bytes(100_000)
+    frame = Compressor() if framing == "zstd" and encodings() else None
+    if framing == "zstd" and frame is None:
+        pytest.skip("needs the extra zstd")
+    tracemalloc.start()
+    try:
+        with Wire(host.address) as wire:
+            if framing == "length":
+                begun(wire, size)
+            else:
+                coding = b"Content-Encoding: zstd\r\n" if frame is not None else b""
+                wire.send(CHUNKED.replace(b"\r\n\r\n", b"\r\n" + coding + b"\r\n"))
+            for start in range(0, size, len(piece)):
+                part = piece[: size - start]
+                data = part if frame is None else frame.feed(part)
+                if data:
+                    wire.send(data if framing == "length" else chunked(data, end=False))
+            if frame is not None:
+                wire.send(chunked(frame.finish(), end=False))
+            if framing != "length":
+                wire.send(chunked())
+            artifact = wire.reply().json()["artifact"]
+            assert artifact["size_bytes"] == size
+            wire.send(f"GET /artifacts/{artifact['artifact_id']} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            left = int(wire.head().headers["content-length"]) - len(wire._rest)
+            while left:
+                left -= len(wire.sock.recv(65536))
+        assert tracemalloc.get_traced_memory()[1] < 16 * 1024 * 1024
+    finally:
+        tracemalloc.stop()

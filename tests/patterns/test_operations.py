@@ -1,0 +1,79 @@
+"""Paglets that answer typed operations, and the client that calls them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paglets.core.agent import NOT_HANDLED
+from paglets.core.errors import NotHandledError, ServiceContractError
+from paglets.core.messages import Message
+from paglets.patterns.operations import OperationClient
+from paglets.runtime.host import Host
+from paglets.services.contracts import EmptyPayload, ServiceOperation
+from tests.agents.adder import ADD, CLEAR, UNSAID, UNUSED, AddResult, Summer, SumState, Term
+from tests.support import eventually
+
+
+def test_a_message_is_routed_without_a_host() -> None:
+    paglet = Summer()
+    assert paglet.handle_message(ADD.to_message(Term(2))) == {"value": 2}
+    assert paglet.handle_message(Message("add", {"value": 3})) == {"value": 5}
+    assert paglet.handle_message(CLEAR.to_message()) == {}
+    assert paglet.state.total == 0
+    assert paglet.handle_message(Message("unsaid")) == {"value": -1}  # named by its handler alone
+    assert paglet.handle_message(Message("echo", {"a": 1})) == {"echo": {"a": 1}}
+    assert paglet.handle_message(Message("marked", {"number": 2})) == 3
+    assert paglet.handle_message(Message("unknown")) is NOT_HANDLED
+    assert paglet.operation_for_message(Message("add")) is ADD
+    assert paglet.operation_for_message(Message("echo")) is None
+
+
+def test_an_operation_without_a_handler_and_a_request_that_does_not_fit_are_refused() -> None:
+    paglet = Summer()
+    with pytest.raises(ServiceContractError, match="No handler registered for operation 'unused'"):
+        paglet.handle_message(UNUSED.to_message())
+    with pytest.raises(ServiceContractError, match="value"):
+        paglet.handle_message(Message("add", {"value": "two"}))
+    assert paglet.state == SumState()
+
+
+def test_a_reply_of_another_class_is_refused() -> None:
+    class Confused(Summer):
+        def add(self, term: Term) -> Any:
+            return term.value
+
+    with pytest.raises(ServiceContractError, match="reply of operation 'add' must be a Term"):
+        Confused().handle_message(ADD.to_message(Term(1)))
+
+
+def test_the_operations_of_the_class_come_before_those_of_the_handlers() -> None:
+    other = ServiceOperation("add", EmptyPayload, Term)
+
+    class Twice(Summer):
+        Operations = (other,)
+
+    assert Twice().operation_for_message(Message("add")) is other
+    with pytest.raises(ServiceContractError, match="No handler"):
+        Twice().handle_message(Message("add"))
+
+
+def test_a_client_calls_and_sends(pair: tuple[Host, Host]) -> None:
+    proxy = pair[0].create(Summer)
+    client = OperationClient(proxy)
+    assert client.call(ADD, Term(2)) == Term(2)
+    assert client.call(CLEAR) == EmptyPayload()
+    client.send_oneway(ADD, Term(40))
+    client.send_oneway(ADD)
+    assert eventually(lambda: client.call(ADD, Term(0)).value, "the one-way message") == 40
+    assert client.call(UNSAID, timeout=10) == Term(-1)
+    with pytest.raises(NotHandledError):
+        client.call(ServiceOperation("unknown", EmptyPayload, Term))
+    with pytest.raises(ServiceContractError, match="reply of operation 'echo'"):
+        client.call(ServiceOperation("echo", EmptyPayload, AddResult))
+    with pytest.raises(ServiceContractError):
+        client.call(ADD, EmptyPayload())  # type: ignore[misc]
+    with pytest.raises(ServiceContractError):
+        client.send_oneway(ADD, EmptyPayload())  # type: ignore[misc]
+    assert client.call(ADD, Term(0)) == Term(40)
