@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -267,6 +268,9 @@ def test_states_and_files_have_a_largest_size(hosts: HostFactory) -> None:
         )
         assert "file 'a' of 101 bytes" in json.dumps(answer)
     eventually(lambda: leftovers(host) == [], "the file to be removed")
+    blob = f"/blobs/{hashlib.sha256(data).hexdigest()}?holder=somebody&size={len(data)}"
+    reply = ask(host.address, "PUT", blob, data, {"Content-Type": "application/octet-stream"})
+    assert (reply.status, reply.error) == (413, "PayloadTooLargeError")
     # The host's own program is not bound by what others may bring.
     host.create(Talker, TalkerState(data=b"x" * 20_000))
 

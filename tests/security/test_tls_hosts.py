@@ -30,7 +30,7 @@ from paglets.security.tls import (
     caller_of_certificate,
     client_context,
 )
-from tests.agents.http_agents import Talker
+from tests.agents.http_agents import Talker, TalkerState
 from tests.runtime.http.test_movement_bodies import body_of, prepare, state_blob
 from tests.security.support import add_key, audited, look_again
 from tests.support import HostFactory, events_of, eventually, where
@@ -178,6 +178,21 @@ def test_the_environment_says_what_to_trust_and_to_show(
         assert client.get_json(f"{alpha.address}/health") == asyncio.run(ask())
 
 
+def test_content_goes_encrypted_both_ways(alpha: Host, authority: Path, tmp_path: Path) -> None:
+    # Large enough for the ways past parser and loop, which plain connections have.
+    content = bytes(range(256)) * 40_000
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(content)
+    with client_of(authority, "message-person") as client:
+        ref = client.upload_artifact(alpha.address, source)
+        client.download_artifact(ref, target)
+        for _ in range(3):
+            client.get_json(f"{alpha.address}/health")
+        # What TLS itself sends after the handshake is no answer, and no reason to let go of a connection.
+        assert client.connections.statistics().opened == 1
+    assert target.read_bytes() == content
+
+
 def test_a_key_counts_beside_certificates(hosts: HostFactory, authority: Path, tmp_path: Path) -> None:
     path = tmp_path / "keys.toml"
     key = add_key(path, "laptop", Role.OBSERVE)
@@ -258,7 +273,7 @@ def test_files_that_do_not_fit_are_named(hosts: HostFactory, authority: Path, tm
 def test_paglets_move_between_hosts_that_know_each_other_by_certificate(hosts: HostFactory, authority: Path) -> None:
     alpha = hosts("alpha", tls=options(authority, "alpha"))
     beta = hosts("beta", tls=options(authority, "beta"))
-    proxy = alpha.create(Talker)
+    proxy = alpha.create(Talker, TalkerState(data=b"x" * 3_000_000))
     there = proxy.dispatch(beta.address)
     assert where(there, alpha, beta) == ["beta"]
     assert there.send(Message("count")) == 1
