@@ -379,6 +379,56 @@ def sha256_rate() -> float:
     return 64 / seconds
 
 
+def write_fresh(path: Path, size: int) -> None:
+    """Write a file whose content no other has."""
+    block = os.urandom(MEGABYTE - 16)
+    with path.open("wb", buffering=0) as stream:
+        for number in range(size // MEGABYTE):
+            stream.write(block + number.to_bytes(16, "big"))
+
+
+def write_and_sync(directory: Path, size: int) -> float:
+    """Return the seconds of writing so many bytes to a new file and having them on disk."""
+    block = os.urandom(MEGABYTE)
+    path = directory / "floor"
+    start = time.perf_counter()
+    with path.open("wb", buffering=0) as stream:
+        for _ in range(size // MEGABYTE):
+            stream.write(block)
+        os.fsync(stream.fileno())
+    seconds = time.perf_counter() - start
+    path.unlink()
+    return seconds
+
+
+def copy_and_sync(directory: Path, size: int) -> float:
+    """Return the seconds of copying a file of that size within the kernel and having the copy on disk."""
+    source, target = directory / "floor", directory / "copy"
+    write_fresh(source, size)
+    os.sync()
+    start = time.perf_counter()
+    with source.open("rb") as reader, target.open("wb") as writer:
+        done = 0
+        while done < size:
+            done += os.copy_file_range(reader.fileno(), writer.fileno(), min(8 * MEGABYTE, size - done), done, done)
+        os.fsync(writer.fileno())
+    seconds = time.perf_counter() - start
+    source.unlink()
+    target.unlink()
+    return seconds
+
+
+def write_small_files(root: Path, count: int) -> None:
+    """Write a directory of files of up to 4 KB, a hundred in each directory below it, and have them on disk."""
+    block = os.urandom(4096)
+    for number in range(count):
+        if number % 100 == 0:
+            (root / str(number // 100)).mkdir(parents=True)
+        with (root / str(number // 100) / str(number)).open("wb", buffering=0) as stream:
+            stream.write(block[: number % 4096] + b"%d" % number)
+    os.sync()
+
+
 def kill_and_reap(rounds: int = 40) -> float:
     """Return the milliseconds to end a forked process and to see its end."""
     seconds = []

@@ -1,4 +1,4 @@
-"""The hosts that are measured: in this process, and in another one."""
+"""The hosts that are measured: one in this process, one in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from paglets.runtime.host import Host
 
@@ -22,6 +23,14 @@ with tempfile.TemporaryDirectory() as directory:
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A host in another process."""
+
+    address: str
+    pid: int
+
+
 @contextmanager
 def local_host(*, preload: bool = True) -> Iterator[Host]:
     """Give a host in this process."""
@@ -35,14 +44,21 @@ def local_host(*, preload: bool = True) -> Iterator[Host]:
 
 
 @contextmanager
-def peer_host() -> Iterator[str]:
-    """Give the address of a host in another process."""
+def peer() -> Iterator[Peer]:
+    """Give a host in another process."""
     process = subprocess.Popen([sys.executable, "-c", _PEER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdin is not None
     try:
-        yield process.stdout.readline().strip()
+        yield Peer(process.stdout.readline().strip(), process.pid)
     finally:
         process.stdin.close()
-        process.wait(20)
+        process.wait(60)
         process.stdout.close()
+
+
+@contextmanager
+def peer_host() -> Iterator[str]:
+    """Give the address of a host in another process."""
+    with peer() as started:
+        yield started.address

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from bench import artifacts, durable, floors
+from bench import artifacts, durable, files, floors
 from bench.agents import Caller, Echo, EchoState, Spinner
 from bench.measure import Row, milliseconds, timed
 from bench.peers import local_host, peer_host
@@ -191,5 +191,6 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "recorded": durable.recorded,
     "recovery": durable.recovery,
     "sleepers": durable.sleepers,
+    "files": files.files,
     "load": under_load,
 }

@@ -37,6 +37,10 @@ class Keeper(Paglet[KeeperState]):
     def on_activation(self, event: Any) -> None:
         self._look()
 
+    @handler
+    def accept(self) -> None:
+        self.state.refuse = False
+
     # --- work directory
 
     @handler

@@ -290,6 +290,11 @@ def test_events_are_logged_for_people() -> None:
         "dispatch 01234567 Some.Agent to beta in 12 ms (1.5 KB state, 1 file of 5 B)"
     )
     crashed = event("paglet-crashed", agent_id="0123456789ab", class_name="m:A", data={"pid": 7}, error="a\n\x1b[31mb")
+    data = {"destination": "http://beta:1", "transfer_id": "t", "bytes_done": 300 * 1024, "bytes_total": 1024**2}
+    sending = event("transfer-progress", agent_id="0123456789ab", class_name="m:A", data=data)
+    assert re.sub(" +", " ", describe(sending)) == (
+        "transfer-progress 01234567 A to http://beta:1: 300.0 KB of 1.0 MB of files (29%)"
+    )
     assert describe(crashed).split() == ["paglet-crashed", "01234567", "A", "pid=7:", "a", "?[31mb"]
     assert "\x1b" not in describe(crashed)
 
@@ -298,6 +303,7 @@ def test_events_are_logged_for_people() -> None:
     ("kind", "error", "level"),
     [
         ("message-delivered", None, 10),
+        ("transfer-progress", None, 10),
         ("resident-service-failed", "not available", 10),
         ("create", None, 20),
         ("message-failed", "no", 30),

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 START_SECONDS = 30.0
 END_SECONDS = 20.0
 #: What the hosts of a cluster have imported ahead in the processes that become paglets.
-PRELOAD = ("tests.agents.ledger_agent",)
+PRELOAD = ("tests.agents.ledger_agent", "tests.agents.porter")
 LEDGER = "tests.agents.ledger_agent:Ledger"
 
 

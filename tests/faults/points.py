@@ -37,11 +37,18 @@ SOURCE_POINTS = (
     Point("source.committed", TARGET),
     Point("source.commit-sent", TARGET),
     Point("source.acknowledged", TARGET),
+    Point("source.releasing", TARGET),
     Point("source.released", TARGET),
     Point("source.settled", TARGET),
 )
+#: Those that only a paglet with large files comes by.
+SOURCE_FILE_POINTS = (
+    Point("source.blob-sending", SOURCE),
+    Point("source.blob-sent", SOURCE),
+)
 TARGET_POINTS = (
     Point("target.received", SOURCE),
+    Point("target.materialised", SOURCE),
     Point("target.started", SOURCE),
     Point("target.arrived", SOURCE),
     Point("target.storing", SOURCE),
@@ -50,13 +57,17 @@ TARGET_POINTS = (
     Point("target.activated", TARGET),
     Point("target.acknowledged", TARGET),
 )
+TARGET_FILE_POINTS = (
+    Point("target.blob-received"),
+    Point("target.blob-stored"),
+)
 SLEEP_POINTS = ("sleep.stored", "wake.started", "wake.activated")
 MESSAGE_POINTS = ("message.accepted", "message.handled", "message.recorded", "outbox.sent")
 CREATION_POINTS = ("create.started", "create.stored")
 REMINDER_POINTS = ("reminder.due", "reminder.queued")
 
 ALL_POINTS = frozenset(
-    [point.name for point in (*SOURCE_POINTS, *TARGET_POINTS)]
+    [point.name for point in (*SOURCE_POINTS, *TARGET_POINTS, *SOURCE_FILE_POINTS, *TARGET_FILE_POINTS)]
     + [*SLEEP_POINTS, *MESSAGE_POINTS, *CREATION_POINTS, *REMINDER_POINTS]
 )
 

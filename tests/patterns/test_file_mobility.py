@@ -335,6 +335,20 @@ def test_a_source_that_cannot_be_deleted_is_not_moved(ferry: Ferry, monkeypatch:
         paglet.send_file(ferry.request(mode=MOVE))
 
 
+def test_a_source_that_does_not_let_others_create_the_paglet_keeps_the_original(
+    hosts: HostFactory, tmp_path: Path
+) -> None:
+    source = tmp_path / "file.txt"
+    source.write_text(TEXT)
+    alpha, beta = hosts("gamma", allow=["tests.agents.keeper"]), hosts("delta")
+    client = TaskClient.for_paglet(alpha.create(Carrier), Carrier)
+    request = FileTransferRequest(str(source), str(tmp_path / "target"), beta.address, MOVE)
+    snapshot = client.start(request)
+    assert (snapshot.status, snapshot.host_name) == (TaskStatus.FAILED, "delta")
+    assert f"saved as {tmp_path / 'target'}, but the original gamma:{source} was not deleted" in snapshot.error
+    assert source.read_text() == (tmp_path / "target").read_text() == TEXT
+
+
 # --- files that change meanwhile --------------------------------------------------------------------------------------
 
 

@@ -211,9 +211,13 @@ def test_a_registered_file_is_described_as_it_was(hosts: HostFactory, tmp_path: 
 def test_files_that_cannot_be_registered_are_refused(hosts: HostFactory, tmp_path: Path) -> None:
     host = hosts()
     proxy = host.create(Keeper)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "link").symlink_to("/etc")
     for attempt in (
         lambda: proxy.call(Keeper.take, str(tmp_path / "missing")),
-        lambda: proxy.call(Keeper.take, str(tmp_path)),
+        lambda: proxy.call(Keeper.take, "/dev/null"),
+        lambda: proxy.call(Keeper.take, str(out)),
         lambda: proxy.call(Keeper.take, str(source(tmp_path)), mode="lend"),
         lambda: host.register_file_for(proxy.agent_id, tmp_path / "missing"),
     ):

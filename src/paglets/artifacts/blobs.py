@@ -297,6 +297,10 @@ class BlobStore:
             self._shelf.evict(self._cache_bytes, keep=sha256)
         return taken
 
+    def take_below(self, directory: Path) -> int:
+        """Take what is remembered of a directory that is no longer needed, as `take` does; return how many files."""
+        return sum(self.take(path, sha256) for path, sha256 in self._places.below(directory))
+
     def remember(self, path: Path, sha256: str, stat: os.stat_result, *, read_at: float | None = None) -> None:
         """Take note of what a file contains, until it changes. `identify` does this, and more safely.
 
@@ -315,7 +319,8 @@ class BlobStore:
         """Return the checksum of a file, which is computed once as long as it does not change, and its state.
 
         :raises NotStoredError: there is no regular file; a symbolic link is none.
-        :raises TransferError: it cannot be read, or changes while it is read.
+        :raises FileChangedError: it changes while it is read.
+        :raises TransferError: it cannot be read.
         """
         try:
             return self._places.identify(path)

@@ -15,6 +15,10 @@ class NotStoredError(TransferError):
     """The content or the artifact is not here, or no longer what it was."""
 
 
+class FileChangedError(TransferError):
+    """A file is no longer what it was when it was looked at; whoever reads it begins again."""
+
+
 class UploadConflictError(TransferError):
     """The upload is under way already, or goes on at another place or with another content than it began with."""
 

@@ -96,6 +96,11 @@ class Memory:
         self._files.move_to_end(key)
         return found
 
+    def below(self, directory: Path) -> list[tuple[Path, str]]:
+        """Return the files below a directory with what they had when they were remembered."""
+        prefix = f"{directory}{os.sep}"
+        return [(Path(key), found.sha256) for key, found in self._files.items() if key.startswith(prefix)]
+
     def places(self, sha256: str) -> list[Path]:
         """Return the files that have this content, as far as they are still the same."""
         # A copy, as what has changed is forgotten meanwhile.

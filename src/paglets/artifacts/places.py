@@ -14,7 +14,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Final
 
-from paglets.artifacts.errors import NoRoomError, NotStoredError, io_error
+from paglets.artifacts.errors import FileChangedError, NoRoomError, NotStoredError, io_error
 from paglets.artifacts.known import Memory, Stamp
 from paglets.artifacts.placing import claimed, copy_content, open_for_writing, part_beside
 from paglets.artifacts.shelf import Shelf, open_plain
@@ -107,6 +107,11 @@ class Places:
             else:
                 self._memory.forget(path)
 
+    def below(self, directory: Path) -> list[tuple[Path, str]]:
+        """Return the remembered files below a directory, with their checksums."""
+        with self._lock:
+            return self._memory.below(directory)
+
     def known(self, path: Path) -> tuple[str, Stamp] | None:
         """Return the checksum of a file that did not change since it was remembered, and its stamp."""
         with self._lock:
@@ -130,7 +135,7 @@ class Places:
             began = time.time_ns()
             found = hashlib.file_digest(stream, "sha256").hexdigest()
             if Stamp.of(os.fstat(stream.fileno())) != Stamp.of(before):
-                raise TransferError(f"{path} changed while it was read; try again when nobody writes to it")
+                raise FileChangedError(f"{path} changed while it was read; try again when nobody writes to it")
         if not writers:
             self.remember(path, found, before, began)
         return found, before

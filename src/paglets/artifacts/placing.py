@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from paglets.artifacts.sparse import SparseFile, data_ranges
+
 if sys.platform != "win32":
     import fcntl
 
@@ -59,17 +61,21 @@ def _share(source: int, target: int) -> bool:
 def _copy_in_kernel(source: int, target: int, size: int) -> bool:
     if not hasattr(os, "copy_file_range"):
         return False
-    done = 0
-    while done < size:
-        try:
-            copied = os.copy_file_range(source, target, min(_COPY_BYTES, size - done), done, done)
-        except OSError as error:
-            if done or error.errno not in _CANNOT:
-                raise
-            return False
-        if not copied:  # the end of the source, or a file system that does not say that it cannot
-            return done > 0
-        done += copied
+    copied_any = False
+    for start, end in data_ranges(source, size):
+        done = start
+        while done < end:
+            try:
+                copied = os.copy_file_range(source, target, min(_COPY_BYTES, end - done), done, done)
+            except OSError as error:
+                if copied_any or error.errno not in _CANNOT:
+                    raise
+                return False
+            if not copied:  # the end of the source, or a file system that does not say that it cannot
+                return copied_any
+            copied_any = True
+            done += copied
+    os.ftruncate(target, size)  # it may end in a hole
     return True
 
 
@@ -77,9 +83,11 @@ def _copy(source: int, target: int, size: int) -> None:
     os.lseek(source, 0, os.SEEK_SET)
     os.lseek(target, 0, os.SEEK_SET)
     left = size
+    file = SparseFile(target)
     while left and (piece := os.read(source, min(left, _PIECE_BYTES))):
         left -= len(piece)
-        write_all(target, piece)
+        file.write(piece)
+    file.finish()
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> int:

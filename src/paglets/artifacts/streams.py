@@ -49,6 +49,17 @@ def copy_path(source: str | Path, target: str | Path) -> None:
         shutil.copyfileobj(reader, writer, STREAM_CHUNK_BYTES)
 
 
+def existing_path(path: str | Path) -> Path:
+    """Return the resolved path of an existing file or directory.
+
+    :raises TransferError: there is neither at it.
+    """
+    resolved = Path(path).expanduser().resolve()
+    if not resolved.is_file() and not resolved.is_dir():
+        raise TransferError(f"Not a file or directory: {resolved}")
+    return resolved
+
+
 def existing_file(path: str | Path) -> Path:
     """Return the resolved path of an existing file.
 

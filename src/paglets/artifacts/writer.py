@@ -18,6 +18,7 @@ from paglets.artifacts.errors import (
 from paglets.artifacts.hashing import Digest
 from paglets.artifacts.parts import Announced
 from paglets.artifacts.placing import start_writeback
+from paglets.artifacts.sparse import SparseFile
 from paglets.core.errors import TransferError
 
 #: Bytes after which the kernel is asked to begin with the disk, so that the sync at the end waits for the last of them.
@@ -78,6 +79,7 @@ class BlobWriter:
         self.announced = announced
         self._home = home
         self._descriptor = descriptor
+        self._file = SparseFile(descriptor, offset, is_room=self._find_room)
         self._digest = digest
         self._limit = limit
         self._early = early
@@ -185,15 +187,13 @@ class BlobWriter:
             self._sent_to_disk = self.offset
 
     def _put(self, piece: memoryview) -> None:
-        while piece.nbytes:
-            try:
-                written = os.write(self._descriptor, piece)
-            except OSError as error:
-                if is_no_room(error) and self._home.make_room(WRITEBACK_BYTES):
-                    continue
-                raise
-            self.offset += written
-            piece = piece[written:]
+        self._file.write(piece)
+        # So that its length says how much is here, whatever ends this process.
+        self._file.finish()
+        self.offset = self._file.nbytes
+
+    def _find_room(self, error: OSError) -> bool:
+        return is_no_room(error) and self._home.make_room(WRITEBACK_BYTES) > 0
 
     def _end(self, how: str, *, remove: bool) -> None:
         self._over = how

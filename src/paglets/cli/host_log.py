@@ -17,6 +17,7 @@ _QUIET_KINDS: Final = frozenset(
     {
         "message-queued",
         "message-delivered",
+        "transfer-progress",  # twice a second; who wants to see it follows the events
         "context-start",  # the line on standard output says it
         "launch-config-copy",
         "launch-config-update",
@@ -71,7 +72,10 @@ def describe(event: ContextEvent) -> str:
     if event.service_name:
         parts.append(f"service {event.service_name}")
     target = event.data.get("target")
-    parts.append(_movement(target) if isinstance(target, dict) else _values(event.data))
+    if event.kind == "transfer-progress":
+        parts.append(_progress(event.data))
+    else:
+        parts.append(_movement(target) if isinstance(target, dict) else _values(event.data))
     line = one_line(" ".join(part for part in parts if part))
     return f"{line}: {one_line(event.error)}" if event.error else line
 
@@ -87,6 +91,12 @@ def _movement(target: Mapping[str, Any]) -> str:
     if files:
         carried += f", {files} file{'s' if files != 1 else ''} of {bytes_text(target.get('file_bytes') or 0)}"
     return f"{text} ({carried})"
+
+
+def _progress(data: Mapping[str, Any]) -> str:
+    done, total = data.get("bytes_done") or 0, data.get("bytes_total") or 0
+    share = f" ({done * 100 // total}%)" if total else ""
+    return f"to {data.get('destination') or '?'}: {bytes_text(done)} of {bytes_text(total)} of files{share}"
 
 
 def _values(data: Mapping[str, Any]) -> str:

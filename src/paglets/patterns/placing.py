@@ -175,9 +175,10 @@ class Placement:
             if exc.errno in _NO_LINKS:
                 return False
             raise
-        self.part.chmod(mode)
-        with self.part.open("rb") as stream:
+        # Windows syncs only what is open for writing, which the mode may forbid from the next line on.
+        with self.part.open("r+b" if os.name == "nt" else "rb") as stream:
             os.fsync(stream.fileno())
+        self.part.chmod(mode)
         return True
 
 

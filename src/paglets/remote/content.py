@@ -17,6 +17,7 @@ from typing import BinaryIO, Final, Self
 
 from paglets.artifacts import ArtifactRef
 from paglets.artifacts.compression import Compressor
+from paglets.artifacts.errors import FileChangedError
 from paglets.artifacts.hashing import THREAD_BYTES, Digest
 from paglets.core.errors import TransferError
 from paglets.remote.sockets import Connection, Deadline
@@ -132,9 +133,9 @@ class ContentSource:
         return digest.hexdigest()
 
 
-def changed(path: Path) -> TransferError:
+def changed(path: Path) -> FileChangedError:
     """Return the error for a file that is not what it was when its sending began."""
-    return TransferError(f"{path} changed while it was sent")
+    return FileChangedError(f"{path} changed while it was sent")
 
 
 @dataclass(slots=True)

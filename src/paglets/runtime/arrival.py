@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -47,17 +46,18 @@ from paglets.remote.movement import Sink
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
-from paglets.runtime.files import FileDesk, copy_tree_files
+from paglets.runtime.files import FileDesk
 from paglets.runtime.frames import IF_TOUCHED
 from paglets.runtime.kernel import Kernel, StartOrder
 from paglets.runtime.luggage import MAX_LUGGAGE_BYTES, Luggage
 from paglets.runtime.pauses import call_about
 from paglets.runtime.place import Place
-from paglets.runtime.receiving import FileSink, Incoming, StateSink, hops_of, manifest_of
+from paglets.runtime.receiving import Incoming, Load, StateSink, hops_of, manifest_of
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import Cargo, TransferLog
 from paglets.runtime.transfer_wire import TransferLink, plan_from_wire, refusal_to_wire
+from paglets.runtime.unloading import UnloadingDesk
 from paglets.runtime.whereabouts import Whereabouts
 
 #: Finished and called-off transfers that are remembered, so that late repetitions are answered without work.
@@ -116,6 +116,7 @@ class ArrivalDesk:
         kernel: Kernel,
         dormitory: Dormitory,
         files: FileDesk,
+        unloader: UnloadingDesk,
         log: TransferLog,
         timers: Timekeeper,
         whereabouts: Whereabouts,
@@ -125,6 +126,7 @@ class ArrivalDesk:
         self._kernel = kernel
         self._dormitory = dormitory
         self._files = files
+        self._unloader = unloader
         self._log = log
         self._timers = timers
         self._whereabouts = whereabouts
@@ -176,15 +178,8 @@ class ArrivalDesk:
         if envelope.agent_id != plan.agent_id:
             raise SerializationError("envelope and transfer speak of different paglets")
         refs = [PagletFileRef.from_wire(item["file"]) for item in manifest_of(envelope)]
+        load = Load.from_wire(wire.get("files", {}), refs)
         state = StateSink()
-        files: list[Path] = []
-        sinks: list[FileSink] = []
-        spool = f"{plan.transfer_id[:64]}-{uuid.uuid4().hex[:8]}" if refs else ""
-        if spool:
-            directory = self._files.incoming_dir(spool)
-            for index, ref in enumerate(refs):
-                files.append(directory / f"{index}.part")
-                sinks.append(FileSink(files[-1], ref))
         attempt = wire.get("attempt")
         luggage = StateSink(MAX_LUGGAGE_BYTES)
         incoming = Incoming(
@@ -194,28 +189,29 @@ class ArrivalDesk:
             envelope,
             state,
             luggage,
-            files,
-            sinks,
-            spool,
+            refs,
+            load,
         )
-        return incoming, [state, *([luggage] if wire.get("luggage") is True else []), *sinks]
+        return incoming, [state, *([luggage] if wire.get("luggage") is True else []), *load.small.values()]
 
     async def prepare(self, incoming: Incoming) -> dict[str, Any]:
         """Take a fully received PREPARE and return the vote, in the form the source expects."""
         plan = incoming.plan
+        if incoming.load.small:
+            await self._unloader.verify(incoming)
+        if incoming.load.large and _is_new(self._arrivals.get(plan.transfer_id)):
+            missing = await self._unloader.missing(incoming)
+            if missing:
+                incoming.discard()
+                return {"missing": missing}
         arrival = self._arrival(plan.transfer_id)
-        if arrival.incoming is None or arrival.state.phase in (
-            participant.ParticipantPhase.REFUSED,
-            participant.ParticipantPhase.ABSENT,
-            participant.ParticipantPhase.FORGOTTEN,
-            participant.ParticipantPhase.ABORTED,
-        ):
+        if _is_new(arrival):
             arrival.incoming = incoming
             arrival.began = self._kernel.loop.time()
             if faults.ARMED:
                 faults.reached("target.received")
         else:
-            incoming.discard(self._files)  # a repetition; what came first is what counts
+            incoming.discard()  # a repetition; what came first is what counts
         arrival.link = self._link_to(plan.source)
         answer: Answer = self._kernel.loop.create_future()
         arrival.prepare_waiters.append(answer)
@@ -263,6 +259,8 @@ class ArrivalDesk:
         if self._starting.get(agent_id) is arrival:
             del self._starting[agent_id]
         arrival.decided.set()
+        if arrival.incoming is not None and arrival.incoming.load.large:
+            self._unloader.release(arrival.incoming)
 
     def defer(self, entry: AgentEntry, call: SelfCall) -> bool:
         """Keep a call that an arriving paglet made on itself until its transfer is decided; False if none is under
@@ -357,8 +355,10 @@ class ArrivalDesk:
             case actions.ReplyRefused(refusal):
                 _resolve(arrival.prepare_waiters, {"refused": refusal_to_wire(refusal)})
                 if arrival.entry is None and arrival.incoming is not None:
-                    # Nobody comes for it: otherwise whoever is refused could fill the disk.
-                    self._kernel.background(self._kernel.on_disk(arrival.incoming.discard, self._files))
+                    # Nobody comes for it: otherwise whoever is refused could fill memory and store.
+                    arrival.incoming.discard()
+                    if arrival.incoming.load.large:
+                        self._unloader.release(arrival.incoming)
             case actions.AckCommit():
                 if faults.ARMED:
                     faults.reached("target.acknowledged")
@@ -446,23 +446,10 @@ class ArrivalDesk:
             return
         if plan.kind is not TransferKind.CLONE and not self._files.has_room(plan.agent_id, plan.epoch):
             await kernel.on_disk(self._files.make_room, plan.agent_id, plan.epoch)
-        manifest = manifest_of(incoming.envelope)
-        if not manifest:
-            return
-        if plan.source == kernel.address() and plan.kind is TransferKind.CLONE:
-            refs = [PagletFileRef.from_wire(item["file"]) for item in manifest]
-            directory = await kernel.on_disk(self._files.make_work_dir, plan.agent_id)
-            arrival.installed = await kernel.on_disk(copy_tree_files, refs, directory)
-            return
-
-        def install() -> dict[str, PagletFileRef]:
-            return self._files.install(
-                plan.agent_id, manifest, incoming.files, host_name=kernel.config.name, host_url=kernel.address()
-            )
-
-        arrival.installed = await kernel.on_disk(install)
-        if incoming.spool:
-            await kernel.on_disk(self._files.drop_incoming, incoming.spool)
+        if incoming.refs:
+            arrival.installed = await self._unloader.unload(incoming)
+            if faults.ARMED:
+                faults.reached("target.materialised")
 
     async def _start(self, arrival: Arrival) -> None:
         kernel, plan, incoming = self._kernel, arrival.plan, arrival.incoming
@@ -680,15 +667,30 @@ class ArrivalDesk:
             entry.release_held()
         if delete_files:
             if arrival.installed:
-                await kernel.on_disk(self._files.remove_work_dir, plan.agent_id)
+                await self._unloader.undo(plan.agent_id)
                 arrival.installed = {}
             if arrival.incoming is not None:
-                await kernel.on_disk(arrival.incoming.discard, self._files)
+                arrival.incoming.discard()
         if arrival.storing is not None:
             await asyncio.wait((arrival.storing,))
         if arrival.cargo is not None:
             arrival.cargo = None
             kernel.background(self._log.discard_prepared(arrival.transfer_id))
+
+
+def _is_new(arrival: Arrival | None) -> bool:
+    """Tell whether a PREPARE of this transfer begins it, or begins it again."""
+    return (
+        arrival is None
+        or arrival.incoming is None
+        or arrival.state.phase
+        in (
+            participant.ParticipantPhase.REFUSED,
+            participant.ParticipantPhase.ABSENT,
+            participant.ParticipantPhase.FORGOTTEN,
+            participant.ParticipantPhase.ABORTED,
+        )
+    )
 
 
 async def _wherever(activation: Coroutine[Any, Any, dict[str, str]]) -> dict[str, str] | None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
-from paglets.artifacts import PagletFileRef
 from paglets.core.context import same_url
 from paglets.core.error_wire import error_to_wire
 from paglets.core.errors import HostError, OverloadedError, RemoteTimeoutError
@@ -335,11 +335,13 @@ class CallDesk:
         del arguments
         return self._node.storage(entry.agent_id)
 
-    async def call_register_file(self, entry: AgentEntry, arguments: Arguments) -> None:
-        """Have a file travel along."""
-        ref = PagletFileRef.from_wire(arguments["file"])
+    async def call_register_file(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Have a file or directory travel along."""
+        path = Path(arguments["path"])
+        ref = await self._node.carriage.describe(path, name=arguments["name"], mode=arguments["mode"])
         entry.files[ref.name] = ref
         await self._kernel.vault.files_changed(entry)
+        return ref.to_wire()
 
     async def call_registered_files(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Return the files that travel along."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -19,6 +20,8 @@ MOVING_THREADS: Final = 4
 LOOKING_THREADS: Final = 2
 #: What waits for storage elsewhere, which may be slow or dead, and is not to keep the others waiting.
 FAR_THREADS: Final = 8
+#: What reads or makes the files of a paglet, each as a whole.
+CARRYING_THREADS: Final = 4
 
 
 class ContentThreads:
@@ -28,6 +31,9 @@ class ContentThreads:
         self.moving = ThreadPoolExecutor(MOVING_THREADS, thread_name_prefix=f"paglets-content-{name}")
         self._looking = ThreadPoolExecutor(LOOKING_THREADS, thread_name_prefix=f"paglets-store-{name}")
         self._far = ThreadPoolExecutor(FAR_THREADS, thread_name_prefix=f"paglets-far-{name}")
+        self._carrying = ThreadPoolExecutor(CARRYING_THREADS, thread_name_prefix=f"paglets-files-{name}")
+        # One at a time: nobody waits for it, and it is not to keep the disk from what somebody waits for.
+        self._cleaning = ThreadPoolExecutor(1, thread_name_prefix=f"paglets-cleanup-{name}")
         self._closed = False
 
     async def look(self, work: Callable[..., T], *args: object, **keywords: object) -> T:
@@ -50,6 +56,15 @@ class ContentThreads:
         run = self.reach if store.remote else self.move
         return await run(work, *args, **keywords)
 
+    async def carry(self, work: Callable[..., T], *args: object, **keywords: object) -> T:
+        """Read, copy or make the files of a paglet, in one piece; otherwise like :meth:`look`."""
+        return await self._run(self._carrying, partial(work, *args, **keywords))
+
+    def later(self, work: Callable[[], None]) -> None:
+        """Do something some time, for which nobody waits; nothing where the host stops before."""
+        with suppress(RuntimeError):  # the threads have just ended
+            self._cleaning.submit(work)
+
     async def _run(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         if self._closed:
             raise HostUnreachableError("the host is shutting down; nothing was begun")
@@ -65,5 +80,6 @@ class ContentThreads:
     async def close(self) -> None:
         """Wait for what is under way, and end the threads."""
         self._closed = True
-        for threads in (self.moving, self._looking, self._far):
+        self._cleaning.shutdown(wait=False, cancel_futures=True)
+        for threads in (self.moving, self._looking, self._far, self._carrying, self._cleaning):
             await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from paglets.artifacts.errors import FileChangedError
 from paglets.core.errors import HostError, PagletError, TransferError
 from paglets.core.runtime_values import ArrivalMode
 from paglets.persistence.rows import OutboxRow
@@ -22,12 +23,15 @@ from paglets.remote.transfer import TransferTicket
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, Delivery, Phase
 from paglets.runtime.attachment import EMPTY
+from paglets.runtime.carriage import Carriage, Voyage
 from paglets.runtime.files import FileDesk
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.outbox import Outbox
 from paglets.runtime.packing import Departure, Packer
 from paglets.runtime.pauses import call_about
 from paglets.runtime.post import PostOffice
+from paglets.runtime.receiving import holder_of
+from paglets.runtime.shipment import MOST_CHANGES
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import StoredCommit, TransferLog
 from paglets.runtime.transfer_wire import TransferLink, refusal_from_wire
@@ -47,6 +51,7 @@ class DepartureDesk:
         self,
         kernel: Kernel,
         files: FileDesk,
+        carriage: Carriage,
         log: TransferLog,
         timers: Timekeeper,
         post: PostOffice,
@@ -62,7 +67,8 @@ class DepartureDesk:
         self._post = post
         self._outbox = outbox
         self._link_to = link_to
-        self._packer = Packer(kernel, files, timers, check_target)
+        self._carriage = carriage
+        self._packer = Packer(kernel, carriage, timers, check_target)
         self._departures: dict[str, Departure] = {}
 
     def restore(self, commits: Sequence[StoredCommit]) -> None:
@@ -196,6 +202,8 @@ class DepartureDesk:
 
     def _feed(self, departure: Departure, event: events.CoordinatorEvent) -> None:
         departure.inbox.append(event)
+        if isinstance(event, events.Cancel) and departure.voyage is not None:
+            departure.voyage.cancel()
         if not departure.running:
             self._kernel.background(self._drive(departure, ()))
 
@@ -277,6 +285,8 @@ class DepartureDesk:
                     waiting, departure.waiting = departure.waiting, []
                     kernel.background(self._send_after(departure, waiting))
             case actions.Release(stop_process, delete_files):
+                if delete_files and entry.files:
+                    departure.released = kernel.loop.create_future()
                 kernel.background(self._release(departure, stop_process, delete_files))
             case actions.SendAbort():
                 kernel.background(departure.link.abort(departure.plan.transfer_id))
@@ -343,6 +353,8 @@ class DepartureDesk:
                 case actions.EraseCommit():
                     await self._log.erase_commit(departure.plan, departure.entry, departure.luggage)
                 case actions.ForgetTransfer():
+                    if departure.released is not None:
+                        await departure.released  # whoever forgets it cannot remove files any more
                     if faults.ARMED:
                         faults.reached("source.released")
                     await self._log.forget_commit(departure.plan)
@@ -368,8 +380,9 @@ class DepartureDesk:
             state=state,
             aftermath=self._packer.aftermath(departure),
             target_name=str(departure.target_health.get("name", "")),
-            size_bytes=blob.nbytes + sum(part.nbytes for part in departure.parts),
+            size_bytes=blob.nbytes + departure.shipment.nbytes,
             seconds=time.perf_counter() - departure.started,
+            marks=departure.shipment.marks,
         )
         if faults.ARMED:
             writing = self._killed_while(writing)
@@ -403,8 +416,17 @@ class DepartureDesk:
         entry, kernel = departure.entry, self._kernel
         if stop_process and departure.old_place is not None:
             await kernel.farewell(departure.old_place, wait=bool(departure.parent))
-        if delete_files:
-            await kernel.on_disk(self._files.remove_departed, entry)
+        if not delete_files:
+            return
+        try:
+            if faults.ARMED:
+                faults.reached("source.releasing")
+            marks = departure.shipment.marks if departure.stored is None else departure.stored.marks
+            for path in await self._carriage.threads.carry(self._files.remove_departed, entry, marks):
+                kernel.emit("file-kept", entry, data={"path": path}, error="it was changed since it was sent")
+        finally:
+            if departure.released is not None and not departure.released.done():
+                departure.released.set_result(None)
 
     # --- what the other host says -------------------------------------------------------------------------------------
 
@@ -414,12 +436,7 @@ class DepartureDesk:
         try:
             if departure.stored is not None and departure.blob is EMPTY:
                 await self._packer.unpack_stored(departure, departure.stored)
-            header = self._packer.header(departure, attempt, recovering)
-            luggage = [BufferPart(memoryview(departure.luggage))] if departure.luggage else []
-            parts: list[Part] = [BufferPart(departure.blob.view()), *luggage, *departure.parts]
-            if faults.ARMED:
-                faults.reached("source.prepare-sent")
-            reply = await departure.link.prepare(header, parts, attempt=attempt, timeout=departure.ticket.timeout)
+            reply = await self._prepare(departure, attempt, recovering)
             vote = reply.get("vote")
             if isinstance(vote, str) and vote:
                 return events.Prepared(vote)
@@ -428,6 +445,41 @@ class DepartureDesk:
             return events.Refused(refusal_from_wire(reply.get("refused")))
         except (PagletError, OSError) as exc:
             return events.PrepareFailed(str(exc) or type(exc).__name__)
+
+    async def _prepare(self, departure: Departure, attempt: int, recovering: bool) -> dict[str, Any]:
+        """Bring the files that are too large for PREPARE, then send that, and return the answer.
+
+        What changes or gets lost on the way is read and sent again, a few times.
+        """
+        for again in range(MOST_CHANGES):
+            try:
+                await self._carriage.bring(self._voyage(departure), departure.shipment)
+                header = self._packer.header(departure, attempt, recovering)
+                luggage = [BufferPart(memoryview(departure.luggage))] if departure.luggage else []
+                parts: list[Part] = [BufferPart(departure.blob.view()), *luggage, *departure.shipment.parts]
+                if faults.ARMED:
+                    faults.reached("source.prepare-sent")
+                timeout = departure.ticket.timeout + departure.shipment.allowance
+                reply = await departure.link.prepare(header, parts, attempt=attempt, timeout=timeout)
+                if "missing" not in reply:
+                    return reply
+            except FileChangedError as exc:
+                if again + 1 == MOST_CHANGES:
+                    raise TransferError(str(exc)) from exc
+                await self._packer.load(departure)
+        raise TransferError(f"{departure.plan.target} does not keep the files that it is sent")
+
+    def _voyage(self, departure: Departure) -> Voyage:
+        plan = departure.plan
+        departure.voyage = Voyage(
+            plan.transfer_id,
+            holder_of(plan),
+            departure.link,
+            departure.entry,
+            plan.target,
+            departure.ticket.timeout,
+        )
+        return departure.voyage
 
     async def _send_commit(self, departure: Departure, vote: str) -> events.CoordinatorEvent:
         try:
@@ -478,8 +530,8 @@ class DepartureDesk:
             "epoch": plan.epoch,
             "seconds": round(departure.seconds, 6),
             "state_bytes": departure.blob.nbytes,
-            "files": len(departure.parts),
-            "file_bytes": sum(part.nbytes for part in departure.parts),
+            "files": departure.shipment.count,
+            "file_bytes": departure.shipment.nbytes,
         }
         if plan.kind is TransferKind.CLONE:
             self._kernel.emit("clone", entry, data={"clone_agent_id": plan.agent_id, "target": target})

@@ -2,48 +2,43 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from paglets.artifacts import (
-    ARTIFACT_MOVE,
-    ARTIFACT_STATUS_AVAILABLE,
-    PagletFileRef,
-    file_sha256,
-    unique_target_names,
-)
+from paglets.artifacts import ARTIFACT_MOVE, KIND_DIRECTORY, PagletFileRef
+from paglets.artifacts.blobs import BlobStore
+from paglets.artifacts.tree.removal import RemovalStoppedError, remove_tree
 from paglets.core.errors import TransferError
 from paglets.persistence.directory import safe_agent_dir, safe_class_key
 from paglets.runtime.agents import AgentEntry
+from paglets.runtime.shipment import mark_of
 
-_CHUNK_BYTES = 1024 * 1024
 #: Arrivals remembered for departures that end late; a late end is seconds late.
 _MOST_EPOCHS = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class FilePart:
-    """One file of a movement: where its bytes are, and how many."""
-
-    path: Path
-    nbytes: int
 
 
 class FileDesk:
     """Know where a paglet's files are on this host. Its methods block on the disk and run in the kernel's executor.
 
+    What is removed is renamed at once and deleted later, since a directory may have a great many files.
+
     :param directory: the host's directory.
+    :param store: takes files that are no longer needed where they are.
+    :param later: does something some time, on another thread.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, store: BlobStore, later: Callable[[Callable[[], None]], None]) -> None:
+        self._store = store
+        self._later = later
         self._work = directory / "work"
         self._storage = directory / "storage"
-        self._incoming = directory / "incoming"
+        self._removed = directory / "removed"
+        self._outdated = directory / "incoming"
+        self._closing = False
         self._epochs: dict[str, int] = {}
         self._lock = threading.Lock()
 
@@ -54,9 +49,15 @@ class FileDesk:
             kept = {safe_agent_dir(agent_id) for agent_id in keep}
             for entry in found:
                 if entry.name not in kept:
-                    _remove_tree(entry)
-        if self._incoming.is_dir():
-            _remove_tree(self._incoming)
+                    self._throw_away(entry)
+        self._throw_away(self._outdated)  # where arriving files were once kept
+        if self._removed.is_dir():
+            for entry in self._removed.iterdir():
+                self._delete_later(entry)
+
+    def close(self) -> None:
+        """Delete nothing more; the next start goes on with it."""
+        self._closing = True
 
     def work_dir(self, agent_id: str) -> Path:
         """Return where a paglet's work directory is, or would be."""
@@ -70,9 +71,14 @@ class FileDesk:
 
     def remove_work_dir(self, agent_id: str) -> None:
         """Remove a paglet's work directory with everything in it."""
+        self._throw_away(self.work_dir(agent_id))
+
+    def clear_work_dir(self, agent_id: str) -> None:
+        """Remove a paglet's work directory, and keep large contents in the store for when they are wanted again."""
         path = self.work_dir(agent_id)
         if path.exists():
-            _remove_tree(path)
+            self._store.take_below(path)
+            self._throw_away(path)
 
     def note_stay(self, agent_id: str, epoch: int) -> None:
         """Know that a paglet is here in this epoch, so that the end of an earlier stay leaves its files alone."""
@@ -95,7 +101,7 @@ class FileDesk:
         """Have a paglet that arrives find no work directory of an earlier stay, whose end may still be under way."""
         with self._lock:
             self._note_arrival(agent_id, epoch)
-            self.remove_work_dir(agent_id)
+            self.clear_work_dir(agent_id)
 
     def _note_arrival(self, agent_id: str, epoch: int) -> None:
         self._epochs.pop(agent_id, None)
@@ -103,107 +109,67 @@ class FileDesk:
         if len(self._epochs) > _MOST_EPOCHS:
             del self._epochs[next(iter(self._epochs))]
 
-    def remove_departed(self, entry: AgentEntry) -> None:
-        """Remove what a paglet that has safely left had here, but nothing of its next stay: it may be back already."""
+    def remove_departed(self, entry: AgentEntry, marks: Mapping[str, str]) -> list[str]:
+        """Remove what a paglet that has safely left had here, but nothing of its next stay: it may be back already.
+
+        :param marks: of each file as it was sent; what was changed since is not removed.
+        :return: the paths of files that were to move and stay, since they are no longer what was sent.
+        """
+        work = self.work_dir(entry.agent_id)
+        kept = self._remove_moved((ref for ref in entry.files.values() if not _is_below(ref, work)), marks)
         with self._lock:
-            back = self._epochs.get(entry.agent_id, entry.epoch) != entry.epoch
-            self.delete_moved(entry, keep=self.work_dir(entry.agent_id) if back else None)
-            if not back:
+            if self._epochs.get(entry.agent_id, entry.epoch) == entry.epoch:
                 self._epochs.pop(entry.agent_id, None)
-                self.remove_work_dir(entry.agent_id)
+                self.clear_work_dir(entry.agent_id)
+        return kept
+
+    def _remove_moved(self, refs: Iterable[PagletFileRef], marks: Mapping[str, str]) -> list[str]:
+        kept = []
+        for ref in refs:
+            path = Path(ref.current_path)
+            if ref.mode != ARTIFACT_MOVE:
+                continue
+            try:
+                if ref.name in marks and mark_of(path, ref.kind) != marks[ref.name]:
+                    kept.append(str(path))
+                    continue
+            except FileNotFoundError:
+                continue
+            except (OSError, TransferError):
+                kept.append(str(path))
+                continue
+            if ref.kind == KIND_DIRECTORY:
+                self._store.take_below(path)
+                self._throw_away(path)
+            elif (sha256 := self._store.known(path)) is None or not self._store.take(path, sha256):
+                path.unlink(missing_ok=True)
+        return kept
+
+    def _throw_away(self, path: Path) -> None:
+        """Have a file or directory gone from its place; it is deleted later."""
+        try:
+            self._removed.mkdir(mode=0o700, exist_ok=True)
+            hidden = self._removed / uuid.uuid4().hex
+            path.rename(hidden)
+        except FileNotFoundError:
+            return
+        except OSError:  # on another disk, or not ours to rename
+            self._delete(path)
+        else:
+            self._delete_later(hidden)
+
+    def _delete_later(self, path: Path) -> None:
+        self._later(partial(self._delete, path))
+
+    def _delete(self, path: Path) -> None:
+        # What cannot be deleted is tried again when the host starts; nobody could do more about it now.
+        with suppress(OSError, RemovalStoppedError):
+            remove_tree(path, stop=lambda: self._closing)
 
     def storage_root(self, class_name: str) -> Path:
         """Return the directory that all paglets of one class share."""
         return self._storage / safe_class_key(class_name)
 
-    def incoming_dir(self, transfer_id: str) -> Path:
-        """Return a fresh directory for the files of an arriving paglet."""
-        path = self._incoming / safe_agent_dir(transfer_id)
-        if path.exists():
-            _remove_tree(path)
-        path.mkdir(mode=0o700, parents=True)
-        return path
 
-    def drop_incoming(self, transfer_id: str) -> None:
-        """Remove the files of a paglet that did not arrive."""
-        path = self._incoming / safe_agent_dir(transfer_id)
-        if path.exists():
-            _remove_tree(path)
-
-    def stage(self, entry: AgentEntry) -> tuple[list[dict[str, Any]], list[FilePart]]:
-        """Check every registered file as it is now, and list it for a movement.
-
-        :return: the manifest, and the files in its order.
-        :raises TransferError: one is missing or cannot be read.
-        """
-        manifest: list[dict[str, Any]] = []
-        parts: list[FilePart] = []
-        for ref in entry.files.values():
-            path = Path(ref.current_path)
-            if not path.is_file():
-                raise TransferError(f"registered file {ref.name!r} is missing: {path}")
-            try:
-                size = path.stat().st_size
-                fresh = replace(ref, size_bytes=size, sha256=file_sha256(path))
-            except OSError as exc:
-                raise TransferError(f"registered file {ref.name!r} cannot be read: {exc}") from exc
-            manifest.append({"file": fresh.to_wire(), "transfer_mode": ref.mode, "source_path": str(path)})
-            parts.append(FilePart(path, size))
-        return manifest, parts
-
-    def install(
-        self, agent_id: str, manifest: list[dict[str, Any]], received: list[Path], *, host_name: str, host_url: str
-    ) -> dict[str, PagletFileRef]:
-        """Put received files into a paglet's work directory under safe, unique names.
-
-        :param received: the verified files, in the manifest's order.
-        :raises TransferError: a file cannot be put in place; nothing of it is left.
-        """
-        if not manifest:
-            return {}
-        refs = [PagletFileRef.from_wire(item["file"]) for item in manifest]
-        directory = self.make_work_dir(agent_id)
-        installed: dict[str, PagletFileRef] = {}
-        try:
-            for ref, name, source in zip(refs, unique_target_names([ref.name for ref in refs]), received, strict=True):
-                target = directory / name
-                source.replace(target)
-                if ref.source_modified_at:
-                    os.utime(target, (ref.source_modified_at, ref.source_modified_at))
-                installed[ref.name] = replace(
-                    ref,
-                    current_host_name=host_name,
-                    current_host_url=host_url,
-                    current_path=str(target),
-                    status=ARTIFACT_STATUS_AVAILABLE,
-                    last_error="",
-                )
-        except (OSError, ValueError) as exc:
-            self.remove_work_dir(agent_id)
-            raise TransferError(f"Could not import registered files of paglet {agent_id}: {exc}") from exc
-        return installed
-
-    def delete_moved(self, entry: AgentEntry, keep: Path | None = None) -> None:
-        """Delete the files that a paglet took along with ``mode="move"`` when it left, but none below ``keep``."""
-        for ref in entry.files.values():
-            path = Path(ref.current_path)
-            if ref.mode == ARTIFACT_MOVE and (keep is None or not path.is_relative_to(keep)):
-                path.unlink(missing_ok=True)
-
-
-def copy_tree_files(refs: Iterable[PagletFileRef], directory: Path) -> dict[str, PagletFileRef]:
-    """Copy registered files for a clone on the same host, under safe, unique names."""
-    listed = list(refs)
-    copies: dict[str, PagletFileRef] = {}
-    for ref, name in zip(listed, unique_target_names([ref.name for ref in listed]), strict=True):
-        target = directory / name
-        shutil.copy2(ref.current_path, target)
-        copies[ref.name] = replace(ref, current_path=str(target), status=ARTIFACT_STATUS_AVAILABLE, last_error="")
-    return copies
-
-
-def _remove_tree(path: Path) -> None:
-    if path.is_symlink() or path.is_file():
-        path.unlink(missing_ok=True)
-    else:
-        shutil.rmtree(path, ignore_errors=True)
+def _is_below(ref: PagletFileRef, directory: Path) -> bool:
+    return Path(ref.current_path).is_relative_to(directory)

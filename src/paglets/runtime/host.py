@@ -14,7 +14,6 @@ from paglets.artifacts import (
     DEFAULT_ARTIFACT_SPOOL_TTL_SECONDS,
     DEFAULT_ARTIFACT_STORAGE_QUOTA_BYTES,
     PagletFileRef,
-    paglet_file_ref_from_path,
     registered_name,
     registered_path,
 )
@@ -22,6 +21,7 @@ from paglets.artifacts.backends import artifact_place
 from paglets.artifacts.blobs import BlobStore
 from paglets.artifacts.compression import encodings
 from paglets.artifacts.store import ArtifactStore
+from paglets.artifacts.streams import existing_path
 from paglets.config.startup import LaunchConfig, LaunchConfigSyncResult
 from paglets.core.agent import Paglet, PagletState
 from paglets.core.context import ACTIVE, INACTIVE
@@ -833,11 +833,10 @@ class Host:
     def register_file_for(
         self, agent_id: str, path: str | Path, *, name: str | None = None, mode: str = "copy"
     ) -> PagletFileRef:
-        """Have a file travel with a paglet."""
+        """Have a file or directory travel with a paglet."""
         node = self._node
-        ref = paglet_file_ref_from_path(path, name=name, mode=mode, host_name=self.name, host_url=self.address)
-        self._wait(lambda: node.register_file(agent_id, ref))
-        return ref
+        resolved = existing_path(path)
+        return self._wait(lambda: node.register_file(agent_id, resolved, name=name, mode=mode))
 
     def registered_files_for(self, agent_id: str) -> list[PagletFileRef]:
         """Return the files that travel with a paglet."""

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from paglets.artifacts import PagletFileRef
 from paglets.persistence.envelope import PagletEnvelope
 from paglets.protocol.transfer.model import Outcome
 from paglets.runtime.arrival import ArrivalDesk
 from paglets.runtime.attachment import EMPTY, Attachment
-from paglets.runtime.receiving import Incoming, StateSink
+from paglets.runtime.receiving import Incoming, StateSink, manifest_of
 from paglets.runtime.transfer_wire import plan_from_wire
 
 
@@ -20,6 +21,14 @@ class LocalTransferLink:
     def __init__(self, arrivals: ArrivalDesk, outcome: Callable[[str, str], Outcome]) -> None:
         self._arrivals = arrivals
         self._outcome = outcome
+
+    async def missing(self, holder: str, contents: list[tuple[str, int]], *, seconds: float) -> list[tuple[str, int]]:
+        """Return nothing: what is on this host need not be brought here."""
+        del holder, contents, seconds
+        return []
+
+    async def put(self, *_: Any, **__: Any) -> None:
+        """Do nothing, since nothing is missing."""
 
     async def prepare(
         self, header: dict[str, Any], parts: list[Any], *, attempt: int, timeout: float
@@ -32,8 +41,9 @@ class LocalTransferLink:
         state.attachment = Attachment.of([bytes(parts[0].view)]) if parts else EMPTY
         luggage = StateSink()
         luggage.attachment = Attachment.of([bytes(parts[1].view)]) if wire.get("luggage") else EMPTY
+        refs = [PagletFileRef.from_wire(item["file"]) for item in manifest_of(envelope)]
         incoming = Incoming(
-            plan_from_wire(wire["plan"]), wire["attempt"], wire["recovering"], envelope, state, luggage, [], []
+            plan_from_wire(wire["plan"]), wire["attempt"], wire["recovering"], envelope, state, luggage, refs
         )
         async with asyncio.timeout(timeout):
             return await self._arrivals.prepare(incoming)

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from paglets.artifacts import PagletFileRef
@@ -40,6 +41,7 @@ from paglets.runtime.agents import AgentEntry, Delivery, SelfCall
 from paglets.runtime.arrival import ArrivalDesk
 from paglets.runtime.artifact_desk import ArtifactDesk
 from paglets.runtime.attachment import Attachment
+from paglets.runtime.carriage import Carriage
 from paglets.runtime.checkpoints import Checkpointer
 from paglets.runtime.content_threads import ContentThreads
 from paglets.runtime.dead_letters import DeadLetterDesk
@@ -56,6 +58,7 @@ from paglets.runtime.sleep import Dormitory
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import TransferLog
 from paglets.runtime.transfer_wire import HttpTransferLink, TransferLink, plan_to_wire, refusal_from_wire
+from paglets.runtime.unloading import UnloadingDesk
 from paglets.runtime.vault import queued_message
 from paglets.runtime.views import Views
 from paglets.runtime.whereabouts import Whereabouts
@@ -89,10 +92,11 @@ class Node:
     def __init__(self, kernel: Kernel, ports: NodePorts) -> None:
         self.kernel = kernel
         self.ports = ports
-        self.files = FileDesk(kernel.config.directory)
         self.artifacts = ports.artifacts
         self.blobs = ports.artifacts.blobs
         self.content = ContentThreads(kernel.config.name)
+        self.files = FileDesk(kernel.config.directory, self.blobs, self.content.later)
+        self.carriage = Carriage(kernel, self.blobs, self.content)
         self.artifact_desk = ArtifactDesk(ports.artifacts, self.content, ports.words)
         self.timers = Timekeeper(kernel)
         self.dormitory = Dormitory(kernel, self.files, self.timers)
@@ -115,11 +119,19 @@ class Node:
         self._movers = ThreadPoolExecutor(MOVE_THREADS, thread_name_prefix=f"paglets-move-{kernel.config.name}")
         log = TransferLog(kernel.vault, kernel.address)
         self.arrivals = ArrivalDesk(
-            kernel, self.dormitory, self.files, log, self.timers, self.whereabouts, link_to=self._link_to
+            kernel,
+            self.dormitory,
+            self.files,
+            UnloadingDesk(kernel, self.carriage, self.files),
+            log,
+            self.timers,
+            self.whereabouts,
+            link_to=self._link_to,
         )
         self.departures = DepartureDesk(
             kernel,
             self.files,
+            self.carriage,
             log,
             self.timers,
             self.post,
@@ -243,6 +255,7 @@ class Node:
     async def close(self) -> None:
         """Call off what is under way, end every process and close files."""
         self.departures.cancel_all("the host is shutting down")
+        self.files.close()
         await self.kernel.close()
         self._movers.shutdown(wait=False, cancel_futures=True)
 
@@ -560,13 +573,18 @@ class Node:
         root = self.files.storage_root(entry.class_name)
         return {"root": str(root), "quota_bytes": self.ports.storage_quota_bytes}
 
-    async def register_file(self, agent_id: str, ref: PagletFileRef) -> None:
-        """Have a file travel with a paglet; the same name replaces."""
+    async def register_file(self, agent_id: str, path: Path, *, name: str | None, mode: str) -> PagletFileRef:
+        """Have a file or directory travel with a paglet; the same name replaces.
+
+        :raises TransferError: there is neither, or it cannot travel.
+        """
         entry = self.kernel.agents.require(agent_id)
         if entry.crashed:
             entry.live_place()
+        ref = await self.carriage.describe(path, name=name, mode=mode)
         entry.files[ref.name] = ref
         await self.kernel.vault.files_changed(entry)
+        return ref
 
     def registered_files(self, agent_id: str) -> list[PagletFileRef]:
         """Return the files that travel with a paglet."""

@@ -14,14 +14,14 @@ from paglets.core.runtime_values import EnvelopeKind
 from paglets.persistence.envelope import PagletEnvelope
 from paglets.protocol.transfer import actions, coordinator, events
 from paglets.protocol.transfer.model import Hook, TransferKind, TransferPlan
-from paglets.remote.movement import FilePart, Part
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.agents import AgentEntry, Delivery
 from paglets.runtime.attachment import EMPTY, Attachment
-from paglets.runtime.files import FileDesk
+from paglets.runtime.carriage import Carriage, Voyage
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.luggage import Luggage
 from paglets.runtime.place import Place
+from paglets.runtime.shipment import Shipment
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import StoredCommit
 from paglets.runtime.transfer_wire import TransferLink, plan_to_wire
@@ -49,12 +49,16 @@ class Departure:
     """Accepted messages that go along."""
     answer: dict[str, Any] = field(default_factory=dict)
     """What the paglet's process said when it was asked for its snapshot."""
-    manifest: list[dict[str, Any]] = field(default_factory=list)
-    parts: list[Part] = field(default_factory=list)
+    shipment: Shipment = field(default_factory=Shipment)
+    """The registered files as they are sent."""
+    voyage: Voyage | None = None
+    """The bringing of large files, when there are any."""
     waiting: list[Delivery] = field(default_factory=list)
     old_place: Place | None = None
     stored: StoredCommit | None = None
     """The record on disk, of a transfer that an earlier life of this host committed."""
+    released: asyncio.Future[None] | None = None
+    """Done when what the paglet had here was removed, where it has registered files."""
     location: dict[str, str] | None = None
     settling: bool = False
     timer: asyncio.TimerHandle | None = None
@@ -76,12 +80,12 @@ class Packer:
     def __init__(
         self,
         kernel: Kernel,
-        files: FileDesk,
+        carriage: Carriage,
         timers: Timekeeper,
         check_target: Callable[[TransferTicket, bool], Awaitable[dict[str, Any]]],
     ) -> None:
         self._kernel = kernel
-        self._files = files
+        self._carriage = carriage
         self._timers = timers
         self._check_target = check_target
 
@@ -115,11 +119,17 @@ class Packer:
                 return events.SnapshotTaken()
             case actions.StageFiles():
                 if entry.files:
-                    manifest, files = await kernel.on_disk(self._files.stage, entry)
-                    departure.manifest = manifest
-                    departure.parts = [FilePart(file.path, file.nbytes) for file in files]
+                    await self.load(departure)
                 return events.FilesStaged()
         raise AssertionError(action)
+
+    async def load(self, departure: Departure) -> None:
+        """Read the registered files as they are now.
+
+        :raises TransferError: one is missing, cannot be read, or changes all the time.
+        """
+        contents = departure.plan.kind is not TransferKind.LOCAL  # there they stay where they are
+        departure.shipment = await self._carriage.load(departure.entry, contents=contents)
 
     async def _run_hook(self, departure: Departure, hook: Hook) -> None:
         plan, kernel, entry = departure.plan, self._kernel, departure.entry
@@ -187,14 +197,13 @@ class Packer:
         blob = await self._kernel.on_disk(self._kernel.vault.states.load, stored.state)
         departure.blob = Attachment.of([blob])
         if stored.files:
-            manifest, files = await self._kernel.on_disk(self._files.stage, departure.entry)
-            departure.manifest = manifest
-            departure.parts = [FilePart(file.path, file.nbytes) for file in files]
+            await self.load(departure)
 
     def header(self, departure: Departure, attempt: int, recovering: bool) -> dict[str, Any]:
         """Return what PREPARE says before its parts."""
         if departure.stored is not None:
             envelope = dict(departure.stored.header["envelope"])
+            envelope["metadata"] = {**envelope["metadata"], "registered_files": departure.shipment.manifest}
         else:
             envelope = self._envelope(departure).to_wire()
         return {
@@ -204,6 +213,7 @@ class Packer:
                 "attempt": attempt,
                 "recovering": recovering,
                 "luggage": bool(departure.luggage),
+                "files": departure.shipment.to_wire(),
             },
         }
 
@@ -223,7 +233,7 @@ class Packer:
             clone_of=plan.origin_id or None,
             metadata={
                 "transfer_ticket": departure.ticket.to_wire(),
-                "registered_files": departure.manifest,
+                "registered_files": departure.shipment.manifest,
                 "hops": entry.hops + (plan.kind is not TransferKind.LOCAL),
             },
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,8 @@ class StoredCommit:
     state: StateRef | None
     files: dict[str, PagletFileRef]
     home: str
+    marks: dict[str, str] = field(default_factory=dict)
+    """Of each registered file as it was sent; of none where an earlier version wrote the record."""
 
 
 @dataclass(slots=True)
@@ -95,8 +97,12 @@ class TransferLog:
         target_name: str,
         size_bytes: int,
         seconds: float,
+        marks: Mapping[str, str],
     ) -> list[OutboxRow]:
-        """Hand a paglet over; return what its last handler left to be sent."""
+        """Hand a paglet over; return what its last handler left to be sent.
+
+        :param marks: of each registered file as it was sent, so that none is removed that was changed since.
+        """
         plan = record.plan
         row = TransferRow(
             plan.transfer_id,
@@ -107,6 +113,7 @@ class TransferLog:
                     "vote": record.vote,
                     "header": header,
                     "files": [ref.to_wire() for ref in entry.files.values()],
+                    "marks": dict(marks),
                     "home": entry.home,
                 }
             ),
@@ -299,7 +306,8 @@ class TransferLog:
             case "commit":
                 files = files_of({"registered_files": wire["files"]})
                 record = CommitRecord(plan, vote)
-                commit = StoredCommit(record, wire["header"], row.luggage, row.state, files, str(wire["home"]))
+                marks = {str(name): str(mark) for name, mark in wire.get("marks", {}).items()}
+                commit = StoredCommit(record, wire["header"], row.luggage, row.state, files, str(wire["home"]), marks)
                 found.commits.append(commit)
             case "prepared":
                 if row.state is None:

@@ -15,6 +15,8 @@ from paglets.remote.movement import BufferPart, Part
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
+    from pathlib import Path
 
     from paglets.remote.aio import AsyncHostClient
 
@@ -78,10 +80,33 @@ class TransferLink(Protocol):
     A network between hosts, the same host without one, and later one long-lived connection per pair implement it.
     """
 
+    async def missing(self, holder: str, contents: list[tuple[str, int]], *, seconds: float) -> list[tuple[str, int]]:
+        """Ask which contents the target lacks, each with how much of it has arrived; it holds the others for so long.
+
+        :param contents: checksums and sizes, 4,096 at most.
+        """
+
+    async def put(
+        self,
+        holder: str,
+        sha256: str,
+        source: Path,
+        size: int,
+        *,
+        offset: int,
+        progress: Callable[[int, int], None],
+        timeout: float,
+    ) -> None:
+        """Bring one content to the target, from an offset on.
+
+        :param progress: is told how many bytes of how many are done, on the loop.
+        :param timeout: seconds that the target may stall.
+        """
+
     async def prepare(
         self, header: dict[str, Any], parts: list[Part], *, attempt: int, timeout: float
     ) -> dict[str, Any]:
-        """Send PREPARE and return the answer: ``{"vote"}``, ``{"refused"}`` or ``{"acked": true}``."""
+        """Send PREPARE and return the answer: ``{"vote"}``, ``{"refused"}``, ``{"missing"}`` or ``{"acked": true}``."""
 
     async def commit(self, transfer_id: str, vote: str) -> dict[str, Any]:
         """Send COMMIT and return ``{"acked": true, "location", "settling"}`` or ``{"unknown": true}``."""
@@ -125,6 +150,26 @@ class HttpTransferLink:
     def _url(self, transfer_id: str, part: str = "") -> str:
         tail = f"/{part}" if part else ""
         return f"{self._base_url}/transfers/{quote(transfer_id, safe='')}{tail}"
+
+    async def missing(self, holder: str, contents: list[tuple[str, int]], *, seconds: float) -> list[tuple[str, int]]:
+        """Ask which contents are missing."""
+        return await self._words.missing_blobs(self._base_url, holder, contents, seconds=seconds, timeout=WORD_SECONDS)
+
+    async def put(
+        self,
+        holder: str,
+        sha256: str,
+        source: Path,
+        size: int,
+        *,
+        offset: int,
+        progress: Callable[[int, int], None],
+        timeout: float,
+    ) -> None:
+        """Send a content as the body of ``PUT /blobs``."""
+        await self._words.put_blob(
+            self._base_url, sha256, source, size, offset=offset, holder=holder, progress=progress, timeout=timeout
+        )
 
     async def prepare(
         self, header: dict[str, Any], parts: list[Part], *, attempt: int, timeout: float

@@ -74,7 +74,9 @@ def prepare(paglet: str = "arriving", files: list[Any] | None = None, **plan: An
         activate=False,
     )
     wire = {**plan_to_wire(made), **plan}
-    return {"envelope": envelope.to_wire(), "transfer": {"plan": wire, "attempt": 1, "recovering": False}}
+    contents = {item["file"]["sha256"]: item["file"]["size_bytes"] for item in files or []}
+    transfer = {"plan": wire, "attempt": 1, "recovering": False, "files": {"small": [*map(list, contents.items())]}}
+    return {"envelope": envelope.to_wire(), "transfer": transfer}
 
 
 def state_blob(count: int = 0) -> bytes:
@@ -115,7 +117,6 @@ def test_a_paglet_with_files_arrives(host: Host) -> None:
     assert ask(host.address, "GET", "/agents/arriving/state").json()["state"]["count"] == 7
     work = host.persistence_dir / "work" / "arriving"
     assert sorted(path.read_bytes() for path in work.iterdir()) == sorted(files)
-    assert not list((host.persistence_dir / "incoming").iterdir())
 
 
 @pytest.mark.parametrize("piece", [1, 7, 4096])
@@ -191,7 +192,6 @@ def test_a_client_that_leaves_in_the_middle(host: Host) -> None:
     with Wire(host.address) as wire:
         head = f"POST /agents HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
         wire.send(f"{head}Content-Type: application/x-paglets-movement\r\n\r\n".encode() + body[:2_000_000])
-        eventually(lambda: leftovers(host), "the file to be begun")
     unchanged(host)
 
 
@@ -320,11 +320,12 @@ def test_other_parts_than_announced_files(host: Host, sizes: list[int]) -> None:
 
 
 def test_many_files_take_one_descriptor_at_a_time(host: Host) -> None:
-    files = [file_ref(f"f{number}", b"") for number in range(3000)]
+    contents = [b"%04d" % number for number in range(3000)]
+    files = [file_ref(f"f{number}", content) for number, content in enumerate(contents)]
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))
     try:
-        reply = send(host, body_of(prepare(files=files), state_blob(), *[b""] * 2999, b"too much"))
+        reply = send(host, body_of(prepare(files=files), state_blob(), *contents[:-1], b"wrong"[:4]))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert reply.status == 400
@@ -336,10 +337,46 @@ def test_a_disk_that_is_full(host: Host, monkeypatch: pytest.MonkeyPatch) -> Non
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("paglets.runtime.arrival.FileSink.write", full)
-    reply = send(host, body_of(prepare(files=[file_ref("a", b"x")]), state_blob(), b"x"))
-    assert (reply.status, reply.error) == (400, "HostError")
-    assert "No space left" in reply.text
+    monkeypatch.setattr("paglets.runtime.unloading.write_all", full)
+    reply = send(host, body_of(prepare("full", files=[file_ref("a", b"x")]), state_blob(), b"x"))
+    assert "Could not import registered files" in reply.json()["refused"]["text"]
+    assert "No space left" in reply.json()["refused"]["text"]
+    unchanged(host)
+
+
+RIGHT = [hashlib.sha256(b"x").hexdigest(), 1]
+CONTENTS: dict[str, Any] = {
+    "none": {},
+    "no lists": [],
+    "another": {"small": [["0" * 64, 1]]},
+    "another size": {"small": [[RIGHT[0], 2]]},
+    "twice": {"small": [RIGHT, RIGHT]},
+    "in both lists": {"small": [RIGHT], "large": [RIGHT]},
+    "too large to be small": {"small": [RIGHT, ["0" * 64, 5 * 1024 * 1024]]},
+    "too large together": {"small": [RIGHT, *([f"{number:064x}", 4 * 1024 * 1024] for number in range(5))]},
+    "negative": {"small": [RIGHT], "large": [["0" * 64, -1]]},
+    "a truth for a size": {"small": [[RIGHT[0], True]]},
+    "a path for a checksum": {"small": [RIGHT], "large": [["../" * 21 + "a", 1]]},
+    "upper case": {"small": [RIGHT], "large": [["A" * 64, 1]]},
+    "not pairs": {"small": [[*RIGHT, 1]]},
+    "too many": {"small": [RIGHT], "large": [[f"{number:064x}", 1] for number in range(100_001)]},
+}
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_hostile_contents(host: Host, name: str) -> None:
+    payload = prepare(files=[file_ref("a", b"x")])
+    payload["transfer"]["files"] = CONTENTS[name]
+    reply = send(host, body_of(payload, state_blob(), b"x"))
+    assert (reply.status, reply.error) == (400, "SerializationError")
+    unchanged(host)
+
+
+def test_contents_that_were_not_brought_are_asked_for(host: Host) -> None:
+    payload = prepare("unbrought", files=[file_ref("a", b"x")])
+    payload["transfer"]["files"] = {"large": [RIGHT]}
+    reply = send(host, body_of(payload, state_blob()))
+    assert reply.json() == {"missing": [[RIGHT[0], 0]]}
     unchanged(host)
 
 

@@ -67,7 +67,7 @@ def _nothing_else(host: Host) -> Iterator[None]:
         host.dispose(summary["agent_id"])
     eventually(lambda: processes_of(host.name) == [], f"no process left: {processes_of(host.name)}")
     # The directories of paglets and classes that were here are the host's own; nothing else may have changed.
-    own = ("work", "storage", "incoming")
+    own = ("work", "storage", "removed")
     changed = {path for path in tree(around) ^ before if Path(path).parts[1:2] not in [(name,) for name in own]}
     assert changed == set()
     assert leftovers(host) == []

@@ -34,14 +34,14 @@ class StillThereError(HostError):
 
 
 def find_remote(entry: ServerRef, name_or_url: str, client: HostClient) -> ServerRef:
-    """Return the host at a URL, or the one that the entry host knows under a name.
+    """Return the host at a URL, which must be one for the entry host too, or the one that this knows under a name.
 
     :raises RemoteHostError: it cannot be reached, is offline, or is not known.
     """
-    if "://" in name_or_url or ":" in name_or_url:
+    if ":" in name_or_url:
         url = normalize_server_url(name_or_url)
         health = WireFields(client.get_json(f"{url}/health"), "health")
-        return ServerRef(health.text("name"), health.text_or("address", url).rstrip("/"))
+        return ServerRef(health.text("name"), url)
     known = [ref for ref in PagletsAdminClient([entry], client=client).list_hosts(entry) if ref.name == name_or_url]
     for ref in known:
         if ref.online:

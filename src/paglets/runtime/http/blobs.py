@@ -11,6 +11,7 @@ from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from paglets.artifacts.blobs import BlobStore, BlobWriter
 from paglets.core.errors import SerializationError
+from paglets.runtime import faults
 from paglets.runtime.http import replies
 from paglets.runtime.http.answers import Answer, answer
 from paglets.runtime.http.artifacts import announced_size, fill, taken
@@ -92,7 +93,11 @@ async def bring(
             take_over=True,
         )
         await fill(request, writer, node.content, size - offset)
+        if faults.ARMED:
+            faults.reached("target.blob-received")
         await node.content.move(writer.commit, durable=True)
+        if faults.ARMED:
+            faults.reached("target.blob-stored")
         return {"ok": True}
 
     return await taken(request, store())

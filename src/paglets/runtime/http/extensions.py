@@ -126,8 +126,12 @@ class ExtendedHttpProtocol(HttpToolsProtocol):
 
     def _linger(self) -> None:
         """Let a client find the answer that is still sending: closing now would make the system throw it away."""
-        self.transport.write_eof()
-        self._lingering = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        try:
+            self.transport.write_eof()
+        except OSError:
+            self.transport.close()  # it has gone already
+        else:
+            self._lingering = self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def _give_directly(self, cycle: RequestResponseCycle, take: Callable[[bytes], bool]) -> bytes:
         """Hand every further piece of a body to ``take`` as it is parsed, instead of gathering it for the application.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -130,8 +129,7 @@ class _Reading:
         self._intake.release(self._held)
         incoming, self._incoming = self._incoming, None
         if incoming is not None:
-            # To the end even when the host stops meanwhile: what is left would stay until its next start.
-            await asyncio.shield(self._node.kernel.on_disk(incoming.discard, self._node.files))
+            incoming.discard()
 
     def _open(self, header: dict[str, Any]) -> Sequence[Sink]:
         if "transfer" not in header:

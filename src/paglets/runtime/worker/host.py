@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from paglets.artifacts import PagletFileRef, paglet_file_ref_from_path, registered_name, registered_path
+from paglets.artifacts import PagletFileRef, registered_name, registered_path
+from paglets.artifacts.streams import existing_path
 from paglets.core.context import ACTIVE
 from paglets.core.errors import InvalidAgentError, LifecycleError, ServiceNotFoundError
 from paglets.core.messages import Message, ReplySet
@@ -337,11 +338,11 @@ class WorkerHost:
     def register_file_for(
         self, agent_id: str, path: str | Path, *, name: str | None = None, mode: str = "copy"
     ) -> PagletFileRef:
-        """Have a file travel with this paglet; it is read here, once, for its checksum."""
+        """Have a file or directory travel with this paglet; its host reads it, once, and remembers its checksum."""
         self._own(agent_id)
-        ref = paglet_file_ref_from_path(path, name=name, mode=mode, host_name=self.name, host_url=self.address)
-        self._call("register_file", file=ref.to_wire())
-        return ref
+        # Here, because the host has another working directory.
+        resolved = existing_path(path)
+        return PagletFileRef.from_wire(self._call("register_file", path=str(resolved), name=name, mode=mode))
 
     def registered_files_for(self, agent_id: str) -> list[PagletFileRef]:
         """Return the files that travel with this paglet."""
