@@ -59,7 +59,7 @@ ACCESS: Final[dict[str, dict[str, Role]]] = {
     "/transfers/{}/settled": {"POST": _OPERATE},
     "/transfers/{}/location": {"GET": _OPERATE},
     "/blobs/missing": {"POST": _OPERATE},
-    "/blobs/{}": {"GET": _OPERATE, "PUT": _OPERATE},
+    "/blobs/{}": {"PUT": _OPERATE},
     # The host itself.
     "/admin/git-update": {"POST": _ADMIN},
     "/admin/drain": {"GET": _OBSERVE, "POST": _ADMIN},

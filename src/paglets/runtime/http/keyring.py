@@ -44,14 +44,14 @@ class Keyring:
         self._certificates = certificates
         self._clock = clock
         self._versions: tuple[object, ...] = ()
-        self._records: dict[str, KeyRecord] = {}
-        self._callers: dict[str, Caller] = {}
+        # Replaced as a whole: another thread reads the files.
+        self._known: dict[str, tuple[KeyRecord, Caller]] = {}
         self._revoked: frozenset[str] = frozenset()
         self._locked = self._classic is not None or certificates
         self.reload()
 
     def __repr__(self) -> str:
-        return f"<Keyring with {len(self._records)} keys{'' if self.locked else ', open'}>"
+        return f"<Keyring with {len(self._known)} keys{'' if self.locked else ', open'}>"
 
     @property
     def locked(self) -> bool:
@@ -67,13 +67,13 @@ class Keyring:
         if versions == self._versions:
             return False
         content = [load_key_file(path) for path in self._files]
-        records = {record.key_id: record for each in content for record in each.keys}
-        self._callers = {
-            key_id: Caller(record.name, record.role, record.limits, record.hosts) for key_id, record in records.items()
+        self._known = {
+            record.key_id: (record, Caller(record.name, record.role, record.limits, record.hosts))
+            for each in content
+            for record in each.keys
         }
-        self._records = records
         self._revoked = frozenset(serial.lstrip("0") for each in content for serial in each.revoked_certificates)
-        self._locked = self._locked or bool(records)
+        self._locked = self._locked or bool(self._known)
         self._versions = versions
         return True
 
@@ -95,10 +95,11 @@ class Keyring:
         key = shown.strip()
         if scheme.lower() == b"bearer" and key:
             parts = split_key(key)
-            record = None if parts is None else self._records.get(parts[0])
-            if parts is not None and record is not None:
+            known = None if parts is None else self._known.get(parts[0])
+            if parts is not None and known is not None:
+                record, caller = known
                 if record.fits(parts[1]) and record.state(self._clock()) == "valid":
-                    return self._callers[record.key_id]
+                    return caller
             elif self._classic is not None and hmac.compare_digest(key, self._classic):
                 return _CLASSIC
         raise AuthenticationError(_REFUSAL)
