@@ -46,11 +46,20 @@ class ServerTls:
 
     def __init__(self, options: TlsOptions) -> None:
         self._options = options
-        self.context = _server_context(options)
         self._seen = self._versions()
+        self._current = _server_context(options)
+        self.context = _server_context(options)
+        # A context that is in use is not changed: another thread reads the files. Each connection is told which is new.
+        self.context.sni_callback = self._choose
+
+    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+        del name, context
+        connection.context = self._current
 
     def _versions(self) -> tuple[object, ...]:
-        return tuple(file_version(path) for path in (self._options.certificate, self._options.key))
+        options = self._options
+        paths = (options.certificate, options.key, *([options.client_ca] if options.client_ca is not None else []))
+        return tuple(file_version(path) for path in paths)
 
     def reload(self) -> bool:
         """Use the present certificate for new connections, if its files have changed; return whether it is another.
@@ -60,9 +69,7 @@ class ServerTls:
         versions = self._versions()
         if versions == self._seen:
             return False
-        # Tried elsewhere first: a context that took a certificate and then not its key would serve nobody.
-        _server_context(self._options)
-        _load_pair(self.context, self._options.certificate, self._options.key)
+        self._current = _server_context(self._options)
         self._seen = versions
         return True
 
