@@ -169,6 +169,63 @@ def test_what_two_paglets_carry_is_sent_once(hosts: HostFactory, tmp_path: Path,
     assert {sha256(place) for place in places[1:]} == {sha256(path)}
 
 
+def test_equal_files_stay_files_of_their_own(hosts: HostFactory, tmp_path: Path, traffic: Traffic) -> None:
+    """In a directory, beside it, and modified so lately that nothing of them is remembered."""
+    alpha, beta = hosts("alpha"), hosts("beta")
+    path, root = large(tmp_path / "data.bin"), tmp_path / "root"
+    root.mkdir()
+    for name in ("a", "b"):
+        (root / name).write_bytes(path.read_bytes())
+        (tmp_path / f"beside-{name}").write_bytes(path.read_bytes())
+    proxy = keeper(alpha)
+    names = ["data.bin", "root", "beside-a", "beside-b"]
+    for name in names:
+        alpha.register_file_for(proxy.agent_id, tmp_path / name, mode="move")
+    for touched in (root / "a", root / "b", tmp_path / "beside-a", tmp_path / "beside-b"):
+        touched.touch()
+    moved = proxy.dispatch(beta.address)
+    places = [path_of(beta, moved, name) for name in names if name != "root"]
+    places += [path_of(beta, moved, "root") / name for name in ("a", "b")]
+    assert {sha256(place) for place in places} == set(traffic.sent)
+    assert len(traffic.sent) == 1
+    assert len({place.stat().st_ino for place in places}) == 5
+    for name in names:
+        released(tmp_path / name)
+    assert contents_of(path_of(beta, moved, "root")).keys() == {".", "a", "b"}
+    settled(alpha, beta)
+
+
+def test_a_target_is_told_to_hold_what_it_has(
+    hosts: HostFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alpha, beta = hosts("alpha"), hosts("beta")
+    monkeypatch.setattr("paglets.runtime.carriage._RENEW_SECONDS", 0.001)
+    asked: list[int] = []
+    renewed = asyncio.Event()
+    missing, put = HttpTransferLink.missing, HttpTransferLink.put
+
+    async def counted(self: HttpTransferLink, holder: str, contents: list[Any], **options: Any) -> Any:
+        asked.append(len(contents))
+        if not contents:
+            renewed.set()
+        return await missing(self, holder, contents, **options)
+
+    async def slow(self: HttpTransferLink, *arguments: Any, **options: Any) -> None:
+        await renewed.wait()
+        await put(self, *arguments, **options)
+
+    monkeypatch.setattr(HttpTransferLink, "missing", counted)
+    monkeypatch.setattr(HttpTransferLink, "put", slow)
+    path = large(tmp_path / "data.bin")
+    proxy = keeper(alpha)
+    alpha.register_file_for(proxy.agent_id, path)
+    moved = proxy.dispatch(beta.address)
+    assert sha256(path_of(beta, moved, "data.bin")) == sha256(path)
+    assert asked[0] == 1
+    assert 0 in asked
+    settled(alpha, beta)
+
+
 def test_a_move_that_failed_does_not_send_again(hosts: HostFactory, tmp_path: Path, traffic: Traffic) -> None:
     alpha, beta = hosts("alpha"), hosts("beta")
     path = large(tmp_path / "data.bin")

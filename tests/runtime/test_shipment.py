@@ -297,7 +297,7 @@ def test_a_hostile_directory_leaves_nothing(
     ]
     with pytest.raises(TransferError, match="Could not import registered files of paglet paglet"):
         Unloader(desk, store).unload(HERE, refs, Load(dict([content, listed, honest])), "transfer")
-    assert sorted(path.name for path in (tmp_path / "host").rglob("*")) == ["removed", "work"]
+    assert {path.name for path in (tmp_path / "host").rglob("*")} <= {"removed", "work"}
     assert not list(tmp_path.rglob("escaped"))
 
 
@@ -307,7 +307,7 @@ def test_a_hostile_time_leaves_nothing(tmp_path: Path, store: BlobStore, desk: F
     refs = [PagletFileRef("honest", size_bytes=6, sha256=honest[0], source_modified_at=modified_at)]
     with pytest.raises(TransferError, match="Could not import"):
         Unloader(desk, store).unload(HERE, refs, Load(dict([honest])), "transfer")
-    assert sorted(path.name for path in (tmp_path / "host").rglob("*")) == ["removed", "work"]
+    assert {path.name for path in (tmp_path / "host").rglob("*")} <= {"removed", "work"}
 
 
 def test_contents_of_another_length_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ from paglets.runtime.transfer_wire import TransferLink
 
 #: Contents that a target is asked about at once.
 _ASKED_AT_ONCE: Final = 4096
+#: How often a target is told to go on holding contents.
+_RENEW_SECONDS: Final = HOLD_SECONDS / 4
 #: Seconds that a target may stall while it takes a large content.
 _STALL_SECONDS: Final = 60.0
 _PROGRESS_SECONDS: Final = 0.5
@@ -134,8 +137,10 @@ class Carriage:
         """
         if not shipment.large:
             return
-        voyage.sending = self._kernel.loop.create_task(self._bring(voyage, shipment))
-        self._kernel.keep(voyage.sending)
+        loop = self._kernel.loop
+        voyage.sending, renewing = loop.create_task(self._bring(voyage, shipment)), loop.create_task(_renew(voyage))
+        for task in (voyage.sending, renewing):
+            self._kernel.keep(task)
         try:
             await asyncio.wait((voyage.sending,))
             if voyage.sending.cancelled():
@@ -143,6 +148,7 @@ class Carriage:
             await voyage.sending
         finally:
             voyage.sending.cancel()
+            renewing.cancel()
             voyage.sending = None
             self.release(voyage.holder)
 
@@ -224,3 +230,11 @@ class Carriage:
                     "bytes_total": meter.total,
                 },
             )
+
+
+async def _renew(voyage: Voyage) -> None:
+    """Have the target go on holding what it has while the rest takes its time."""
+    while True:
+        await asyncio.sleep(_RENEW_SECONDS)
+        with suppress(PagletError, OSError):  # whoever sends hears of it as well
+            await voyage.link.missing(voyage.holder, [], seconds=HOLD_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -78,25 +79,29 @@ class Unloader:
         :param holder: for whom large contents are held.
         :raises TransferError: something cannot be put in place; nothing of it is left.
         """
-        contents = _Contents(self._store, load, holder)
-        return self._fill(to, refs, contents.put)
+        return self._fill(to, refs, lambda: _Contents(self._store, load, holder, refs).put)
 
     def copy(self, to: Destination, refs: Sequence[PagletFileRef]) -> dict[str, PagletFileRef]:
         """Copy the files of a paglet of this host for its clone here, and have them on disk.
 
         :raises TransferError: something cannot be copied; nothing of it is left.
         """
-        return self._fill(to, refs, _copy)
+        return self._fill(to, refs, lambda: _copy)
 
     def undo(self, agent_id: str) -> None:
         """Take back what was put in place for a paglet that did not come after all."""
         self._files.clear_work_dir(agent_id)
 
     def _fill(
-        self, to: Destination, refs: Sequence[PagletFileRef], put: Callable[[PagletFileRef, Path], None]
+        self, to: Destination, refs: Sequence[PagletFileRef], ready: Callable[[], Callable[[PagletFileRef, Path], None]]
     ) -> dict[str, PagletFileRef]:
+        """Fill a work directory.
+
+        :param ready: returns what puts one file in place.
+        """
         filled: dict[str, PagletFileRef] = {}
         try:
+            put = ready()
             directory = self._files.make_work_dir(to.agent_id)
             for ref, name in zip(refs, unique_target_names([ref.name for ref in refs]), strict=True):
                 put(ref, directory / name)
@@ -110,19 +115,28 @@ class Unloader:
 
 
 class _Contents:
-    """The contents that came with one paglet, small ones in memory and large ones in the store."""
+    """The contents that came with one paglet, small ones in memory and large ones in the store.
 
-    def __init__(self, store: BlobStore, load: Load, holder: str) -> None:
+    :param refs: everything that is going to be put in place.
+    """
+
+    def __init__(self, store: BlobStore, load: Load, holder: str, refs: Sequence[PagletFileRef]) -> None:
         self._store = store
         self._load = load
         self._holder = holder
+        self._trees = {ref.sha256: self._tree(ref) for ref in refs if ref.kind == KIND_DIRECTORY}
+        # How often each content is still needed; the last time it need not be copied.
+        self._uses = Counter(ref.sha256 for ref in refs if ref.kind != KIND_DIRECTORY)
+        for ref in refs:
+            if ref.kind == KIND_DIRECTORY:
+                self._uses.update(self._trees[ref.sha256].digests)
 
     def put(self, ref: PagletFileRef, target: Path) -> None:
         """Put one registered file or directory at a path that nothing has."""
         if ref.kind == KIND_DIRECTORY:
             self._put_directory(ref, target)
         elif ref.sha256 in self._load.large:
-            self._store.put_at(ref.sha256, target, modified_at=ref.source_modified_at, holder=self._holder)
+            self._place(ref.sha256, target, modified_at=ref.source_modified_at)
         else:
             content = self._small(ref.sha256, ref.name)
             with _created(target) as descriptor:
@@ -132,33 +146,43 @@ class _Contents:
                 os.fsync(descriptor)
 
     def _put_directory(self, ref: PagletFileRef, target: Path) -> None:
-        in_store = ref.sha256 in self._load.large
-        tree = Tree.from_bytes(self._read(ref.sha256) if in_store else self._small(ref.sha256, ref.name))
-        if tree.content_bytes != ref.size_bytes:
-            raise TransferError(f"registered file {ref.name!r} arrived with another size than announced")
-        placed: list[tuple[Entry, str, float]] = []
+        tree = self._trees[ref.sha256]
+        began = time.time()
+        placed: list[tuple[Entry, str]] = []
 
         def contents(number: int) -> Iterator[bytes]:
             digest = tree.digests[number]
+            self._uses[digest] -= 1
             if digest in self._load.large:
                 return self._pieces(digest)
             return iter([self._small(digest, ref.name)])
 
-        def place(number: int, path: Path, entry: Entry) -> bool:
+        def place(number: int, path: Path) -> bool:
             digest = tree.digests[number]
             if digest not in self._load.large:
                 return False
-            began = time.time()
-            self._store.put_at(digest, path, modified_at=entry.mtime_ns / 1e9, mode=entry.mode, holder=self._holder)
-            os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns))
-            placed.append((entry, digest, began))
+            self._place(digest, path)
+            placed.append((tree.entries[tree.chunks[number].members[0]], digest))
             return True
 
         unpack(tree, contents, target, place=place)
-        for entry, digest, began in placed:
+        for entry, digest in placed:
             # Anew, because the file had another name and another time when the store put it there.
             path = target / os.fsdecode(entry.path)
             self._store.remember(path, digest, path.lstat(), read_at=began)
+
+    def _place(self, sha256: str, path: Path, modified_at: float = 0.0) -> None:
+        """Have a content of the store at a path, by a copy as long as it is needed in the store as well."""
+        self._uses[sha256] -= 1
+        holder = self._holder if self._uses[sha256] <= 0 else ""
+        self._store.put_at(sha256, path, modified_at=modified_at, holder=holder)
+
+    def _tree(self, ref: PagletFileRef) -> Tree:
+        in_store = ref.sha256 in self._load.large
+        tree = Tree.from_bytes(self._read(ref.sha256) if in_store else self._small(ref.sha256, ref.name))
+        if tree.content_bytes != ref.size_bytes:
+            raise TransferError(f"registered file {ref.name!r} arrived with another size than announced")
+        return tree
 
     def _small(self, sha256: str, name: str) -> bytes:
         """Return a content that came inside PREPARE, verified already."""

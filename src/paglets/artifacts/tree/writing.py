@@ -29,7 +29,7 @@ _CREATE_FLAGS: Final = (
 )
 
 Contents: TypeAlias = Callable[[int], Iterator[bytes]]
-Placer: TypeAlias = Callable[[int, Path, Entry], bool]
+Placer: TypeAlias = Callable[[int, Path], bool]
 
 
 def unpack(tree: Tree, contents: Contents, target: Path, *, place: Placer | None = None) -> None:
@@ -40,17 +40,22 @@ def unpack(tree: Tree, contents: Contents, target: Path, *, place: Placer | None
 
     :param tree: checked, as everything is that :meth:`Tree.from_bytes` returns.
     :param contents: gives the bytes of a chunk, in pieces; they have been verified.
-    :param place: puts a chunk that is one large file to a path, synced, with mode and time of its entry, and returns
-        True; False where `contents` is to be asked.
+    :param place: puts a chunk that is one large file to a path and returns True; False where `contents` is to be asked.
     :raises TransferError: a chunk has another length, two names are one on this disk, or the disk refuses.
     """
     with _building(target, tree.entries) as building:
+        placed: list[Entry] = []
         for number, chunk in enumerate(tree.chunks):
             if place is not None and chunk.is_large_file:
                 entry = tree.entries[chunk.members[0]]
-                if place(number, building.path_of(entry), entry):
+                if place(number, building.path_of(entry)):
+                    placed.append(entry)
                     continue
             _write_chunk(building, tree.entries, chunk, contents(number))
+        for entry in placed:
+            # Not earlier: who places a content may take it from where it has placed it before.
+            with _opened(building.path_of(entry), os.O_RDWR) as descriptor:
+                building.seal(descriptor, building.path_of(entry), entry)
         building.finish(tree.entries, mode=tree.mode, mtime_ns=tree.mtime_ns)
 
 
