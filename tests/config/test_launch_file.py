@@ -119,7 +119,7 @@ def test_a_full_file(path: Path) -> None:
         ("[[resident_services]]\nscope = 'galaxy'", "resident service scope must be one of: local, mesh"),
         ("[launch]\nsync_demo_config = 0", "'sync_demo_config' must be true or false"),
         ("[launch]\ndemo_config_version = 5", "'demo_config_version' must be a text"),
-        ("[lunch]", "the file: unknown key 'lunch'; allowed are launch, startup_agents, resident_services"),
+        ("[lunch]", "the file: unknown key 'lunch'; allowed are launch, policy, startup_agents, resident_services"),
         ("[launch]\nsync = false", r"\[launch\]: unknown key 'sync'; allowed are demo_config_id"),
         ("[[startup_agents]]\nscope = 'mesh'", "unknown key 'scope'; allowed are class, enabled"),
         ("[[resident_services]]\nidle_timout = 3", "unknown key 'idle_timout'; allowed are .*idle_timeout"),

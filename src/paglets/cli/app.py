@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import artifacts, dead, demo, drain, events, examples, host, journey, lifecycle, ps, send
+from paglets.cli import artifacts, audit, dead, demo, drain, events, examples, host, journey, keys, lifecycle, ps, send
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -41,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("host", epilog=host.EPILOG, rich_help_panel=_HOSTS)(host.host)
+app.add_typer(keys.app, rich_help_panel=_HOSTS)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
 app.command("drain", epilog=drain.EPILOG, rich_help_panel=_HOSTS)(drain.drain)
 app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)
@@ -52,6 +53,7 @@ app.command("rm", epilog=lifecycle.RM_EPILOG, rich_help_panel=_PAGLETS)(lifecycl
 app.add_typer(artifacts.app, rich_help_panel=_FILES)
 app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.journey)
 app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
+app.command("audit", epilog=audit.EPILOG, rich_help_panel=_WATCH)(audit.audit)
 app.add_typer(dead.app, rich_help_panel=_WATCH)
 app.add_typer(examples.app, rich_help_panel=_EXAMPLES)
 

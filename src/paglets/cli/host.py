@@ -118,6 +118,41 @@ def host(
             rich_help_panel=_NETWORK,
         ),
     ] = False,
+    keys: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--keys",
+            metavar="FILE",
+            help="Key file made with `paglets keys`, followed while the host runs; repeatable. keys.toml in ~/.paglets "
+            "and in the host's directory by default.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option("--tls-cert", metavar="FILE", help="Speak TLS with this certificate.", rich_help_panel=_NETWORK),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="FILE", help="Its private key.", rich_help_panel=_NETWORK)
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-client-ca",
+            metavar="FILE",
+            help="CA whose certificates count as keys, with the role they name.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--tls-ca",
+            metavar="FILE",
+            help="CA by which other hosts are verified; PAGLETS_CA_FILE, then --tls-client-ca by default.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
     peer: Annotated[
         list[str] | None,
         typer.Option(
@@ -293,6 +328,11 @@ def host(
         bind_public=bind_public or (),
         port=port,
         insecure=insecure,
+        keys=keys or (),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_client_ca=tls_client_ca,
+        tls_ca=tls_ca,
         peers=peer or (),
         mesh=mesh,
         mesh_multicast=mesh_multicast,

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from paglets.config.env import DEFAULT_API_KEY_ENV, resolve_api_key
+
+if TYPE_CHECKING:
+    from paglets.security.tls import TlsOptions
 
 DEFAULT_PORT: Final = 8765
 
@@ -39,6 +42,12 @@ class HostOptions:
     port: int = DEFAULT_PORT
     insecure: bool = False
     """Listen beyond this machine without a key."""
+    keys: Sequence[Path] = ()
+    """Key files; none for those in their usual places."""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    tls_ca: Path | None = None
     peers: Sequence[str] = ()
     mesh: bool = True
     mesh_multicast: bool = True
@@ -97,9 +106,12 @@ class HostOptions:
         binding = Binding.of(addresses)
         key = resolve_api_key(self.api_key_env)
         sources = f"set {DEFAULT_API_KEY_ENV}, or name a variable that holds it with --api-key-env"
-        if self.public_url is not None and key is None:
+        files = list(self.keys) or usual_key_files(self.name, self.persistence_dir)
+        # With a file only where it has a key by now: what a host may do without one must not hang on a later moment.
+        locked = key is not None or self.tls_client_ca is not None or has_keys(files)
+        if self.public_url is not None and not locked:
             raise ValueError(f"--public-url needs an API key: {sources}")
-        if self.connect_to is not None and key is None:
+        if self.connect_to is not None and not locked:
             raise ValueError(f"--connect-to needs an API key: {sources}")
         if self.connect_to is not None and self.public_url is not None:
             raise ValueError("a host is a hub or connected to one: give --public-url or --connect-to")
@@ -111,10 +123,12 @@ class HostOptions:
                 raise ValueError(f"{option} must be a number of seconds above 0, not {seconds:g}")
         if self.relay_queue_limit < 1:
             raise ValueError(f"--relay-queue-limit must be at least 1, not {self.relay_queue_limit}")
-        if key is None and not binding.loopback_only and not self.insecure:
+        # A connected host listens nowhere, and has a key by now.
+        if not locked and not binding.loopback_only and not self.insecure:
             raise ValueError(
                 f"refusing to listen on {', '.join(binding.hosts)} without an API key, since everybody who reaches it "
-                f"could run code here: {sources} (--insecure listens all the same)"
+                f"could run code here: make one with `paglets keys new NAME --role admin`, or {sources} "
+                "(--insecure listens all the same)"
             )
         ClassPolicy(tuple(self.allow))
         if self.artifact_store is not None:
@@ -148,7 +162,41 @@ class HostOptions:
             "properties": properties_of(self.properties),
             "allow": list(self.allow) or None,
             "preload": list(self.preload),
+            "keys": files,
+            "tls": self._tls(),
+            "insecure": self.insecure,
         }
+
+    def _tls(self) -> TlsOptions | None:
+        from paglets.security.tls import TlsOptions
+
+        if self.tls_cert is not None and self.tls_key is not None:
+            return TlsOptions(self.tls_cert, self.tls_key, self.tls_client_ca, self.tls_ca)
+        if self.tls_cert is None and self.tls_key is None and self.tls_client_ca is None and self.tls_ca is None:
+            return None
+        raise ValueError("TLS needs both --tls-cert and --tls-key; make them with `paglets keys host NAME`")
+
+
+def usual_key_files(name: str, persistence_dir: Path | None) -> list[Path]:
+    """Return where the keys of a host are looked for."""
+    from paglets.runtime.options import host_directory
+    from paglets.security.key_file import DEFAULT_KEY_FILE, KEY_FILE_NAME
+
+    return [DEFAULT_KEY_FILE, host_directory(name, persistence_dir) / KEY_FILE_NAME]
+
+
+def has_keys(files: Sequence[Path]) -> bool:
+    """Return whether there is a key in one of these files.
+
+    :raises ValueError: one cannot be used.
+    """
+    from paglets.core.errors import HostError
+    from paglets.security.key_file import load_key_file
+
+    try:
+        return any(load_key_file(path.expanduser()).keys for path in files)
+    except HostError as exc:
+        raise ValueError(str(exc)) from exc
 
 
 def size_or_none(text: str, option: str) -> int | None:

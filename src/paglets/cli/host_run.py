@@ -51,6 +51,12 @@ def serve(options: HostOptions, arguments: Mapping[str, Any], command: str) -> i
     waiting = sum(1 for service in config.resident_services if service.enabled)
     if waiting:
         logger.info("%d resident services of %s are not available in this version", waiting, path)
+    if host.sends_in_clear:
+        logger.warning(
+            "keys and everything else go over the network unencrypted; `paglets keys ca` and `paglets keys host %s` "
+            "make certificates",
+            options.name,
+        )
     host.add_listener(EventLogger(logger))
     with StopRequests(end_of_input=options.stop_on_eof) as requests:
         try:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from paglets.core.errors import HostError
 from paglets.core.runtime_values import EnumT, ResidentLifecycle, ServiceScope, enum_from_wire
 from paglets.persistence.directory import validate_agent_id
+from paglets.security.policy import Policy, policy_from
 
 DEFAULT_LAUNCH_CONFIG_PATH: Final = Path("~/.paglets/launch.toml").expanduser()
 
 LAUNCH_TABLE: Final = "launch"
+POLICY_TABLE: Final = "policy"
 LAUNCH_KEYS: Final = ("demo_config_id", "demo_config_version", "sync_demo_config")
 STARTUP_TABLE: Final = "startup_agents"
 STARTUP_KEYS: Final = ("class", "enabled", "agent_id", "singleton", "state", "init", "use")
@@ -88,6 +90,8 @@ class LaunchConfig:
     """Whether updates are offered."""
     startup_agents: tuple[StartupAgentConfig, ...] = ()
     resident_services: tuple[ResidentServiceConfig, ...] = ()
+    policy: Policy | None = None
+    """What others may bring; None where the file does not say."""
 
 
 def load_launch_config(path: Path | str = DEFAULT_LAUNCH_CONFIG_PATH) -> LaunchConfig:
@@ -120,8 +124,15 @@ def launch_config_from(data: dict[str, Any], path: Path) -> LaunchConfig:
 
     :raises HostError: there is an unknown key or a value of the wrong kind.
     """
-    top = _Table(data, path, "the file", (LAUNCH_TABLE, *ENTRY_KEYS))
-    return launch_header_from(data, path, top.entries(STARTUP_TABLE), top.entries(RESIDENT_TABLE))
+    top = _Table(data, path, "the file", (LAUNCH_TABLE, POLICY_TABLE, *ENTRY_KEYS))
+    header = launch_header_from(data, path, top.entries(STARTUP_TABLE), top.entries(RESIDENT_TABLE))
+    if POLICY_TABLE not in data:
+        return header
+
+    def wrong(text: str) -> HostError:
+        return HostError(f"Launch config {path}: [{POLICY_TABLE}]: {text}")
+
+    return replace(header, policy=policy_from(data[POLICY_TABLE], wrong))
 
 
 def launch_header_from(

@@ -6,8 +6,8 @@ import re
 import tomllib
 from typing import Any
 
-from paglets.config.launch_file import ENTRY_KEYS
-from paglets.config.toml_text import toml_value
+from paglets.config.launch_file import ENTRY_KEYS, POLICY_TABLE
+from paglets.config.toml_text import toml_key, toml_value
 
 _KEPT_HEADING = "# Kept from the previous file."
 _BLOCK_START = re.compile(r"^(?=\[\[)", re.MULTILINE)
@@ -27,6 +27,8 @@ def merged_launch_text(bundled: str, previous: dict[str, Any]) -> str:
     head, *blocks = _BLOCK_START.split(bundled)
     known: set[tuple[str, Identity]] = set()
     texts = [head]
+    if POLICY_TABLE in previous and POLICY_TABLE not in tomllib.loads(bundled):
+        texts.append(f"{_KEPT_HEADING}\n\n{_policy_text(previous[POLICY_TABLE])}\n")
     for block in blocks:
         ((table, (entry,)),) = tomllib.loads(block).items()
         identity = _identity(entry)
@@ -42,6 +44,12 @@ def merged_launch_text(bundled: str, previous: dict[str, Any]) -> str:
     if kept:
         texts.append(f"\n{_KEPT_HEADING}\n\n" + "\n".join(kept))
     return "".join(texts)
+
+
+def _policy_text(policy: Any) -> str:
+    # In one table: its inner tables stand in braces.
+    lines = [f"{toml_key(key)} = {toml_value(value)}" for key, value in policy.items()]
+    return "\n".join([f"[{POLICY_TABLE}]", *lines, ""])
 
 
 def _entries(data: dict[str, Any], table: str) -> list[dict[str, Any]]:

@@ -26,6 +26,8 @@ from paglets.remote.idle import PoolOptions
 from paglets.remote.pursuit import NotConnectedError
 from paglets.remote.shortcut import Shortcut
 from paglets.remote.whereabouts import learn_creation
+from paglets.security.addresses import key_for
+from paglets.security.tls import default_client_context
 
 if TYPE_CHECKING:
     import ssl
@@ -170,8 +172,8 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
         if body is None or isinstance(body, bytes):
             fields, seconds = requests.relay_terms(url, seconds)
         headers = {"Accept": "application/json", "Accept-Encoding": "identity", **host, **fields, **headers}
-        if self.api_key:
-            headers["Authorization"] = f"Bearer {requests.checked_key(self.api_key)}"
+        if api_key := key_for(self.api_key, url):
+            headers["Authorization"] = f"Bearer {requests.checked_key(api_key)}"
         try:
             async with asyncio.timeout(seconds) as clock:
 
@@ -204,9 +206,7 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
             return True
         if self.ssl_context is None:
             # As of now: what the HTTP library made when it was imported does not know a store that was named since.
-            import ssl
-
-            self.ssl_context = await asyncio.to_thread(ssl.create_default_context)
+            self.ssl_context = await asyncio.to_thread(default_client_context)
         return self.ssl_context
 
     @property

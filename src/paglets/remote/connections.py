@@ -179,9 +179,9 @@ class ConnectionPool:
             return None
         if self._ssl_context is None:
             # Imported here because most hosts speak plain HTTP behind a proxy, and loading the trust store is slow.
-            import ssl
+            from paglets.security.tls import default_client_context
 
-            self._ssl_context = ssl.create_default_context()
+            self._ssl_context = default_client_context()
         return self._ssl_context
 
     def _take(self, origin: Origin) -> Connection | None:

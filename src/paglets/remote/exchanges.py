@@ -22,6 +22,7 @@ from paglets.remote.connections import (
 )
 from paglets.remote.content import FileBody
 from paglets.remote.pursuit import NotConnectedError
+from paglets.security.addresses import key_for
 
 __all__ = ["FAILURES", "call", "exchange", "failure", "request_of", "split_url"]
 
@@ -121,7 +122,7 @@ def request_of(
     lines = [
         f"{method} {target} HTTP/1.1\r\nHost: {authority}\r\nAccept: application/json\r\nAccept-Encoding: identity\r\n"
     ]
-    if api_key:
+    if (api_key := key_for(api_key, url)) is not None and api_key:
         lines.append(f"Authorization: Bearer {requests.checked_key(api_key)}\r\n")
     if content_type:
         lines.append(f"Content-Type: {content_type}\r\n")

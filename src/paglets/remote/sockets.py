@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["AbortedError", "ConnectTimeoutError", "Connection", "Deadline", "NotSentError", "Stop", "open_socket"]
 
+_EARLY_BYTES: Final = 64 * 1024
 _CAN_POLL: Final = hasattr(select, "poll")
 _CAN_SEND_FILES: Final = hasattr(os, "sendfile")
 _READ_BYTES: Final = 256 * 1024
@@ -153,10 +154,12 @@ def _open_within(host: str, port: int, tls: ssl.SSLContext | None, deadline: Dea
 class Connection:
     """Wrap a connected socket: write and read with a deadline, and count what was written."""
 
-    __slots__ = ("_socket", "idle_since", "reused", "written")
+    __slots__ = ("_early", "_socket", "idle_since", "reused", "written")
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        # What was read before somebody asked for it.
+        self._early: bytes | None = None
         self.idle_since = 0.0
         self.reused = False
         self.written = 0
@@ -178,6 +181,9 @@ class Connection:
 
     def receive(self, limit: int, deadline: Deadline) -> bytes:
         """Read at most `limit` bytes; empty means that the peer ended the stream."""
+        if self._early is not None:
+            early, self._early = self._early[:limit], self._early[limit:] or None
+            return early
         self._socket.settimeout(deadline.remaining())
         return self._socket.recv(limit)
 
@@ -218,11 +224,26 @@ class Connection:
 
     def readable_now(self) -> bool:
         """Tell, without waiting, whether reading would return at once (bytes, end of stream or an error)."""
+        if type(self._socket) is not socket.socket:
+            return self._early is not None or self._has_decrypted()
         if _CAN_POLL:
             poll = select.poll()
             poll.register(self._socket, select.POLLIN)
             return bool(poll.poll(0))
         return bool(select.select([self._socket], [], [], 0)[0])
+
+    def _has_decrypted(self) -> bool:
+        # What the socket has to read may be TLS's own, like the tickets that follow a handshake: only reading tells.
+        import ssl
+
+        self._socket.settimeout(0)
+        try:
+            self._early = self._socket.recv(_EARLY_BYTES)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            return True
+        return True
 
     def close(self) -> None:
         """Close the socket; never raises."""

@@ -124,6 +124,8 @@ class AgentEntry:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     departure_hooks: frozenset[str] = frozenset()
     """The hooks before a departure that its class has."""
+    hops: int = 0
+    """How often it moved since it was created, or since it was read from the disk of a host."""
     home: str = ""
     """Base URL of the host it was created on, which always learns where it is."""
     window: DedupWindow = field(default_factory=lambda: DedupWindow(MOST_REMEMBERED, MOST_REMEMBERED_BYTES))

@@ -52,7 +52,7 @@ from paglets.runtime.kernel import Kernel, StartOrder
 from paglets.runtime.luggage import MAX_LUGGAGE_BYTES, Luggage
 from paglets.runtime.pauses import call_about
 from paglets.runtime.place import Place
-from paglets.runtime.receiving import Incoming, Load, StateSink, manifest_of
+from paglets.runtime.receiving import Incoming, Load, StateSink, hops_of, manifest_of
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import Cargo, TransferLog
@@ -354,6 +354,11 @@ class ArrivalDesk:
                 _resolve(arrival.prepare_waiters, {"vote": vote})
             case actions.ReplyRefused(refusal):
                 _resolve(arrival.prepare_waiters, {"refused": refusal_to_wire(refusal)})
+                if arrival.entry is None and arrival.incoming is not None:
+                    # Nobody comes for it: otherwise whoever is refused could fill memory and store.
+                    arrival.incoming.discard()
+                    if arrival.incoming.load.large:
+                        self._unloader.release(arrival.incoming)
             case actions.AckCommit():
                 if faults.ARMED:
                     faults.reached("target.acknowledged")
@@ -379,17 +384,22 @@ class ArrivalDesk:
     # --- steps --------------------------------------------------------------------------------------------------------
 
     async def _judge(self, arrival: Arrival, plan: TransferPlan) -> Refusal | None:
-        envelope = arrival.incoming.envelope if arrival.incoming is not None else None
-        if envelope is None:
+        incoming = arrival.incoming
+        envelope = incoming.envelope if incoming is not None else None
+        if incoming is None or envelope is None:
             return Refusal(RefusalReason.POLICY, "no envelope came with it")
         if self._kernel.closing:
             return Refusal(RefusalReason.POLICY, f"host {self._kernel.config.name} is shutting down", retryable=True)
         if self._kernel.draining and plan.kind is not TransferKind.LOCAL:
             return Refusal(RefusalReason.POLICY, f"host {self._kernel.config.name} is draining")
         try:
-            self._kernel.check_class(envelope.agent_class_name)
+            self._kernel.check_class(envelope.agent_class_name, by=incoming.by)
             if envelope.state_class_name:  # empty where whoever created the paglet left it to its class
-                self._kernel.check_class(envelope.state_class_name)
+                self._kernel.check_class(envelope.state_class_name, by=incoming.by)
+            if incoming.by is not None:
+                self._kernel.check_arrival(incoming.by, plan, incoming.state.attachment.nbytes, envelope)
+        except OverloadedError as exc:
+            return Refusal(RefusalReason.POLICY, str(exc), retryable=True)
         except ForbiddenError as exc:
             return Refusal(RefusalReason.CLASS_NOT_ALLOWED, str(exc))
         except (SerializationError, HostError) as exc:
@@ -454,6 +464,7 @@ class ArrivalDesk:
             )
             arrival.entry.files = arrival.installed
             arrival.entry.timers = {}
+            arrival.entry.hops = hops_of(envelope)
         entry = arrival.entry
         self._starting[plan.agent_id] = arrival
         arrival.place = kernel.open_place(entry)

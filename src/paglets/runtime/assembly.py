@@ -18,6 +18,7 @@ from paglets.runtime import platform
 from paglets.runtime.artifact_home import ArtifactHome
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.calls import CallDesk
+from paglets.runtime.entrance import Entrance
 from paglets.runtime.http.app import application
 from paglets.runtime.http.guards import GuardPolicy, own_host_names
 from paglets.runtime.http.server import HttpServer, bind
@@ -29,7 +30,7 @@ from paglets.runtime.node import Node, NodePorts
 from paglets.runtime.options import Binding, own_shortcut
 from paglets.runtime.relay.wiring import Relay
 from paglets.serialization.blob import encode_blob
-from paglets.serialization.names import ClassPolicy, qualified_name
+from paglets.serialization.names import qualified_name
 from paglets.services.contracts import ServiceRegistry
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ class Assembly:
         self._artifacts = artifacts
         self._server: HttpServer | None = None
         self._timekeeper: asyncio.Task[None] | None = None
+        self._entrance: Entrance | None = None
+        self._watcher: asyncio.Task[None] | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._served = False
         self.loop = thread.loop
@@ -88,13 +91,17 @@ class Assembly:
         :raises HostError: its address is in use, its journal cannot be read, or a module to preload is refused.
         """
         platform.raise_descriptor_limit()
+        prepare_directory(host)
+        entrance = entrance_of(host)
+        # Before anything listens.
+        beyond = binding.beyond if host.connect_to is None else ()
+        host.open_to_strangers = entrance.check(beyond, insecure=host.insecure)
         launcher = launcher or default_launcher()
         launcher.start()
         sockets = bind(binding.hosts, host.port) if host.connect_to is None else []
         try:
             if sockets:
                 host.port = sockets[0].getsockname()[1]
-            prepare_directory(host)
             artifacts = ArtifactHome.open(host)
         except BaseException:
             for sock in sockets:
@@ -120,7 +127,7 @@ class Assembly:
                 )
             journal.attach(thread.loop)
             assembly = thread.run(build(host, thread, launcher, journal, services, artifacts))
-            thread.run(assembly._begin(sockets, journal.warnings))
+            thread.run(assembly._begin(sockets, entrance, journal.warnings))
         except BaseException:
             if assembly is not None:
                 thread.run(assembly._end())
@@ -132,21 +139,26 @@ class Assembly:
             raise
         return assembly
 
-    async def _begin(self, sockets: list[Any], warnings: list[str]) -> None:
+    async def _begin(self, sockets: list[Any], entrance: Entrance, warnings: list[str]) -> None:
         node, host = self.node, self._host
         for warning in warnings:
             self.emit("journal-warning", error=warning)
         wanted = await node.load()
         self._emit_sync_result()
-        served = application(node, self._policy(), version=product_version(), relay=self._relay.gateway)
+        self._entrance = entrance
+        served = application(
+            node, self._policy(), version=product_version(), relay=self._relay.gateway, gate=entrance.gate()
+        )
         if host.connect_to is None:
-            self._server = HttpServer(served, sockets)
+            self._server = HttpServer(served, sockets, tls=entrance.context)
             await self._server.start()
-            shortcut = own_shortcut(host.public_url, host.bind_host, host.port)
+            # With TLS its certificate is for the public name, not for the address of the socket.
+            shortcut = None if host.tls is not None else own_shortcut(host.public_url, host.bind_host, host.port)
             host.client.connections.shortcut = self._words.shortcut = shortcut
         else:
             self._relay.connect(served)
         self._served = True
+        self._watcher = self.loop.create_task(entrance.watch())
         # One paglet that takes its time to come back does not keep the others from being reached.
         resuming = self.loop.create_task(self.kernel.guarded(node.resume(wanted)))
         self.kernel.keep(resuming)
@@ -238,7 +250,7 @@ class Assembly:
         self.kernel.journal.close()
 
     async def _end(self, *, store_active: bool = False) -> None:
-        for task in (self._timekeeper, self._sweeper):
+        for task in (self._timekeeper, self._watcher, self._sweeper):
             if task is not None:
                 task.cancel()
         self.kernel.closing = True
@@ -253,6 +265,8 @@ class Assembly:
         if self._server is not None:
             await self._server.stop()
         self._host.client.connections.shortcut = None
+        if self._entrance is not None:
+            await self._entrance.close()
         await self._words.aclose()
         # Last: what the end of a request leaves behind is removed on these threads.
         await self.node.content.close()
@@ -270,14 +284,16 @@ async def build(
     config = KernelConfig(
         host.name,
         host.persistence_dir,
-        ClassPolicy(host.allow),
+        host.policy,
         run_settle_seconds=host.run_settle_seconds,
         checkpoint_interval=host.checkpoint_interval,
     )
+    if host.policy.max_paglets is not None:
+        config.max_paglets = host.policy.max_paglets
     kernel = Kernel(config, thread.loop, launcher, host.events, lambda: host.address, journal)
     words = AsyncHostClient(
-        api_key=host.api_key or host.client.api_key,
-        ssl_context=host.client.connections.ssl_context,
+        api_key=host.shown_key or host.client.api_key,
+        ssl_context=host.tls_context or host.client.connections.ssl_context,
         max_connections=MAX_PEER_CALLS,
     )
     ports = NodePorts(
@@ -293,6 +309,25 @@ async def build(
     node = Node(kernel, ports)
     CallDesk(node)
     return Assembly(host, thread, node, words, artifacts)
+
+
+def entrance_of(host: Host) -> Entrance:
+    """Return what decides who gets into a host.
+
+    :raises HostError: a key file or a certificate cannot be used.
+    """
+
+    def report(kind: str, text: str) -> None:
+        host.events.emit(kind=kind, host_name=host.name, host_address=host.address, error=text or None)
+
+    return Entrance(
+        host.name,
+        api_key=host.api_key,
+        key_files=host.key_files,
+        tls=host.tls,
+        directory=host.persistence_dir,
+        report=report,
+    )
 
 
 def git_update(host: Host, payload: dict[str, Any]) -> dict[str, Any]:

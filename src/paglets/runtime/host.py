@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from paglets.artifacts import (
     DEFAULT_ARTIFACT_MAX_BYTES,
@@ -56,6 +56,8 @@ from paglets.runtime.options import (
     cleaned_properties,
     cleaned_tags,
     host_directory,
+    is_loopback,
+    key_files,
     not_available,
     positive,
     positive_or_none,
@@ -67,6 +69,9 @@ from paglets.runtime.remote_resources import RemoteResources
 from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
 from paglets.runtime.views import mailbox_counts
 from paglets.runtime.worker.host import multicast_copy, not_managed
+from paglets.security.addresses import BoundKey
+from paglets.security.policy import Policy
+from paglets.security.tls import TlsOptions, host_client_context
 from paglets.serialization.blob import encode_blob
 from paglets.serialization.codec import dataclass_from_wire
 from paglets.serialization.names import qualified_name
@@ -156,6 +161,12 @@ class Host:
     :param run_settle_seconds: how long replies to create, arrival, clone and activation wait for ``run`` to finish or
         leave.
     :param checkpoint_interval: seconds; how old the durable state of a paglet that keeps checkpoints may be.
+    :param keys: key files, made with ``paglets keys``; they may come later and are followed while the host runs.
+    :param tls: speak TLS, with these files.
+    :param policy: what others may bring here; the one of the launch configuration by default. ``allow`` is added to
+        its classes.
+    :param insecure: listen beyond this machine although nobody has to show a key. Without it such a host does not
+        start.
     :raises ValueError: an option makes no sense.
     :raises HostError: an option needs something that this version does not have.
     """
@@ -202,6 +213,10 @@ class Host:
         launcher: Launcher | None = None,
         run_settle_seconds: float = 0.25,
         checkpoint_interval: float = CHECKPOINT_INTERVAL_SECONDS,
+        keys: str | Path | Sequence[str | Path] | None = None,
+        tls: TlsOptions | None = None,
+        policy: Policy | None = None,
+        insecure: bool = False,
     ) -> None:
         if auto_update_from_git:
             raise not_available("auto_update_from_git")
@@ -236,14 +251,26 @@ class Host:
         self.launch_config = launch_config
         self.launch_config_sync_result = launch_config_sync_result
         self.allow = None if allow is None else tuple(allow)
+        self.key_files = key_files(keys)
+        self.tls = tls
+        chosen = (None if launch_config is None else launch_config.policy) or Policy()
+        self.policy = (chosen if policy is None else policy).allowing(self.allow)
+        self.insecure = insecure
+        self.open_to_strangers = False
+        """Whether a running host can be reached by other machines and asks them for nothing."""
         self.preload = tuple(preload)
         self.run_settle_seconds = run_settle_seconds
         if not 0 < checkpoint_interval < float("inf"):
             raise ValueError(f"checkpoint_interval must be a number of seconds above 0, not {checkpoint_interval!r}")
         self.checkpoint_interval = checkpoint_interval
-        self.client: HostClient = LocalHostClient(self, api_key=api_key) if client is None else client
+        self.tls_context = host_client_context(tls)
+        self.shown_key = None if api_key is None else BoundKey(api_key, self.policy.hosts)
+        """What this host shows to others, as far as its policy lets it."""
+        self.client: HostClient = (
+            LocalHostClient(self, api_key=self.shown_key, ssl_context=self.tls_context) if client is None else client
+        )
         if self.client.api_key is None:
-            self.client.api_key = api_key
+            self.client.api_key = self.shown_key
         self.services = ServiceRegistry()
         self.events = ContextEventLog()
         self._launcher = launcher
@@ -287,19 +314,27 @@ class Host:
         """Base URL for others, without a trailing slash."""
         if self.connect_to is not None:
             return f"{self.connect_to}/relay/hosts/{quote(self.name, safe='')}"
-        return self.public_url or base_url(self.public_host, self.port)
+        return self.public_url or base_url(self.public_host, self.port, tls=self.tls is not None)
 
     @property
     def running(self) -> bool:
         """Whether the host is started."""
         return self._assembly is not None
 
+    @property
+    def sends_in_clear(self) -> bool:
+        """Whether other machines talk to this host without encryption."""
+        if self.connect_to is not None:
+            return self.connect_to.startswith("http:") and not is_loopback(urlsplit(self.connect_to).hostname or "")
+        return bool(self._binding.beyond) and self.tls is None and self.public_url is None
+
     # --- starting and stopping ----------------------------------------------------------------------------------------
 
     def start_background(self) -> None:
         """Start the host and return when it serves requests; a started host is left alone.
 
-        :raises HostError: its address or its directory is in use, or its journal cannot be read.
+        :raises HostError: its address or its directory is in use, its journal cannot be read, a key or a certificate
+            cannot be used, or strangers on other machines could do everything and ``insecure`` was not given.
         """
         with self._lifecycle:
             if self._assembly is not None:
@@ -398,6 +433,7 @@ class Host:
             "properties": dict(self.host_properties),
             "auto_update_from_git": False,
             "auto_update_restart_scheduled": False,
+            **({"insecure": True} if self.open_to_strangers else {}),
             "encodings": encodings(),
             **({"draining": True} if self._assembly is not None and self._assembly.kernel.draining else {}),
         }

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from paglets.artifacts import PagletFileRef
 from paglets.core.context import ACTIVE, INACTIVE
 from paglets.core.context_events import ContextEventLog
 from paglets.core.errors import (
@@ -33,20 +34,26 @@ from paglets.core.errors import (
 from paglets.core.policies import RestartPolicy
 from paglets.core.runtime_values import Durability
 from paglets.persistence.directory import validate_agent_id
+from paglets.persistence.envelope import PagletEnvelope
 from paglets.persistence.journal import Journal
 from paglets.persistence.rows import OutboxRow, ReminderRow
 from paglets.protocol.delivery.window import DedupWindow
+from paglets.protocol.transfer.model import TransferPlan
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, AgentTable, Delivery, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.frames import Frame, Op
+from paglets.runtime.holdings import Holdings
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.ledger import Ledger
 from paglets.runtime.place import Place
 from paglets.runtime.pump import MessagePump
+from paglets.runtime.receiving import hops_of, manifest_of
 from paglets.runtime.supervision import Watch
 from paglets.runtime.vault import Aftermath, Vault
-from paglets.serialization.names import ClassPolicy, validate_qualified_name
+from paglets.security.caller import Caller
+from paglets.security.policy import Policy
+from paglets.serialization.names import validate_qualified_name
 from paglets.serialization.values import pack, unpack
 
 T = TypeVar("T")
@@ -75,7 +82,7 @@ class KernelConfig:
 
     name: str
     directory: Path
-    class_policy: ClassPolicy
+    policy: Policy = field(default_factory=Policy)
     run_settle_seconds: float = RUN_SETTLE_SECONDS
     handler_wait_seconds: float = HANDLER_WAIT_SECONDS
     max_paglets: int = 10_000
@@ -137,6 +144,7 @@ class Kernel:
         self._disk_closed = False
         self._launcher = launcher
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix=f"paglets-disk-{config.name}")
+        self.holdings = Holdings(config.policy, self._is_here)
         self._background: set[asyncio.Task[Any]] = set()
         # Every process that has not ended, also those whose paglet has gone or never lived.
         self._places: set[Place] = set()
@@ -211,23 +219,31 @@ class Kernel:
         init: Any = None,
         agent_id: str | None = None,
         trusted: bool = False,
+        by: Caller | None = None,
     ) -> dict[str, str]:
         """Create a paglet and return the wire form of its proxy, wherever its ``run`` has taken it within the settling
         time.
 
         :param trusted: the class was named by the program that owns this host, so the allow-list is not asked.
+        :param by: who asked for it over the network.
         :raises ConflictError: the id is taken.
         :raises ForbiddenError: the class is not on the allow-list.
+        :raises OverloadedError: the host, or whoever asked, has as many paglets as allowed.
+        :raises PayloadTooLargeError: the state is larger than allowed.
         :raises PagletError: the class is unusable, or a hook or an early ``run`` failed; nothing is left then.
         """
         agent_id = validate_agent_id(agent_id) if agent_id else uuid.uuid4().hex
-        self.check_class(class_name, trusted=trusted)
+        self.check_class(class_name, trusted=trusted, by=by)
         if state_class_name:
-            self.check_class(state_class_name, trusted=trusted)
+            self.check_class(state_class_name, trusted=trusted, by=by)
+        if by is not None:
+            self.config.policy.check_state(blob.nbytes)
         entry = self.reserve(agent_id, class_name, state_class_name, epoch=first_epoch())
         entry.home = self.address()
         entry.timers = {}
         try:
+            if by is not None:
+                self.holdings.add(by, agent_id)
             event = self.event_fields(agent_id, init=init)
             await self.start(entry, StartOrder(blob, "on_creation", event))
             if faults.ARMED:
@@ -238,22 +254,44 @@ class Kernel:
                 faults.reached("create.stored")
         except BaseException:
             self.abandon(entry)
+            if by is not None:
+                self.holdings.discard(by, agent_id)
             raise
         self.timers.adopt(agent_id, [row for row in timers.values() if row is not None])
         self.activate(entry)
         self.emit("create", entry)
         return await self.begin(entry, fail_with_run=True) or self.proxy_wire(agent_id)
 
-    def check_class(self, class_name: str, *, trusted: bool = False) -> None:
+    def _is_here(self, agent_id: str) -> bool:
+        return agent_id in self.agents or self.is_stored(agent_id)
+
+    def check_class(self, class_name: str, *, trusted: bool = False, by: Caller | None = None) -> None:
         """Check a class name before anything is imported for it.
 
+        :param by: who named it over the network.
         :raises SerializationError: it is malformed.
         :raises HostError: it is in ``__main__``.
         :raises ForbiddenError: it is not on the allow-list.
         """
         check_importable(class_name)
         if not trusted:
-            self.config.class_policy.check(class_name)
+            self.config.policy.check_class(class_name, by)
+
+    def check_arrival(self, by: Caller, plan: TransferPlan, state_bytes: int, envelope: PagletEnvelope) -> None:
+        """Check a paglet that somebody brings over the network, and count it as one of theirs.
+
+        :raises ForbiddenError: it comes from where none may come, or has moved too often.
+        :raises PayloadTooLargeError: its state or a file is larger than allowed.
+        :raises OverloadedError: whoever brings it has as many paglets here as allowed.
+        """
+        policy = self.config.policy
+        policy.check_source(plan.source, by)
+        policy.check_state(state_bytes)
+        for item in manifest_of(envelope):
+            ref = PagletFileRef.from_wire(item["file"])
+            policy.check_file(ref.name, ref.size_bytes)
+        policy.check_hops(hops_of(envelope))
+        self.holdings.add(by, plan.agent_id)
 
     def reserve(
         self, agent_id: str, class_name: str, state_class_name: str, *, epoch: int, from_store: bool = False

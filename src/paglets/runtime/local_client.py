@@ -20,6 +20,8 @@ from paglets.remote.uploads import Compress
 from paglets.runtime.artifact_desk import export, read_part, served
 
 if TYPE_CHECKING:
+    import ssl
+
     from paglets.runtime.host import Host
 
 
@@ -29,8 +31,8 @@ class LocalHostClient(HostClient):
     What a call returns or raises is the same either way, and a paglet that is elsewhere by now is followed either way.
     """
 
-    def __init__(self, host: Host, *, api_key: str | None = None) -> None:
-        super().__init__(api_key=api_key)
+    def __init__(self, host: Host, *, api_key: str | None = None, ssl_context: ssl.SSLContext | None = None) -> None:
+        super().__init__(api_key=api_key, ssl_context=ssl_context)
         self._host = host
 
     def _is_here(self, host_url: str) -> bool:

@@ -62,6 +62,7 @@ from paglets.runtime.unloading import UnloadingDesk
 from paglets.runtime.vault import queued_message
 from paglets.runtime.views import Views
 from paglets.runtime.whereabouts import Whereabouts
+from paglets.security.caller import Caller
 from paglets.serialization.blob import blob_from_wire
 from paglets.services.contracts import ServiceRegistry
 
@@ -269,26 +270,35 @@ class Node:
         init: Any = None,
         agent_id: str | None = None,
         trusted: bool = False,
+        by: Caller | None = None,
     ) -> dict[str, str]:
         """Create a paglet; its state is a blob, plain values, or None for the class's defaults."""
         blob = state if isinstance(state, Attachment) else Attachment.of(blob_from_wire(state or {}).segments)
         agent_id = validate_agent_id(agent_id) if agent_id else new_agent_id()
         try:
             return await self.kernel.create(
-                class_name, state_class_name, blob, init=init, agent_id=agent_id, trusted=trusted
+                class_name, state_class_name, blob, init=init, agent_id=agent_id, trusted=trusted, by=by
             )
         except Exception:
             if agent_id not in self.kernel.agents and agent_id not in self.dormitory:
                 await self._remove_work_dir(agent_id)
             raise
 
-    async def import_envelope(self, envelope: PagletEnvelope) -> dict[str, str]:
+    async def import_envelope(self, envelope: PagletEnvelope, by: Caller | None = None) -> dict[str, str]:
         """Take a paglet from an envelope that carries its state in plain values, prepared and committed in one step.
 
+        :param by: who brought it over the network.
         :raises ConflictError: its id is taken here.
-        :raises ForbiddenError: its class is not allowed here.
+        :raises ForbiddenError: its class or its source is not allowed here.
+        :raises OverloadedError: whoever brought it has as many paglets here as allowed.
+        :raises PayloadTooLargeError: its state is larger than allowed.
         :raises TransferError: it cannot live here.
         """
+        if by is not None:
+            self.kernel.config.policy.check_source(envelope.source_host_address, by)
+            for class_name in filter(None, (envelope.agent_class_name, envelope.state_class_name)):
+                self.kernel.check_class(class_name, by=by)
+            self.kernel.holdings.add(by, envelope.agent_id)
         plan = TransferPlan(
             transfer_id=uuid.uuid4().hex,
             kind=TransferKind(
@@ -305,6 +315,8 @@ class Node:
             "transfer": {"plan": plan_to_wire(plan), "attempt": 1, "recovering": False},
         }
         blob = blob_from_wire(envelope.state).tobytes()
+        if by is not None:
+            self.kernel.config.policy.check_state(len(blob))
         answer = await self._local_link.prepare(header, [BufferPart(memoryview(blob))], attempt=1, timeout=60.0)
         if "vote" not in answer:
             refusal = refusal_from_wire(answer.get("refused"))

@@ -62,12 +62,23 @@ class Binding:
     @property
     def loopback_only(self) -> bool:
         """Whether only this machine can reach the host."""
-        return all(host == "localhost" or host.startswith("127.") or host == "::1" for host in self.hosts)
+        return not self.beyond
+
+    @property
+    def beyond(self) -> tuple[str, ...]:
+        """The addresses that other machines can reach."""
+        return tuple(host for host in self.hosts if not is_loopback(host))
 
 
-def base_url(host: str, port: int) -> str:
+def is_loopback(host: str) -> bool:
+    """Tell whether an address is this machine's alone."""
+    return host.lower() == "localhost" or host.startswith("127.") or host == "::1"
+
+
+def base_url(host: str, port: int, *, tls: bool = False) -> str:
     """Return the base URL of an address."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def own_shortcut(public_url: str | None, bind_host: str, port: int) -> Shortcut | None:
@@ -124,6 +135,12 @@ def host_directory(name: str, persistence_dir: str | Path | None) -> Path:
     if persistence_dir is None:
         return DEFAULT_PERSISTENCE_ROOT / safe_host_name(name)
     return Path(persistence_dir).expanduser().absolute()
+
+
+def key_files(keys: str | Path | Sequence[str | Path] | None) -> tuple[Path, ...]:
+    """Return the key files of a host as absolute paths."""
+    listed = [] if keys is None else [keys] if isinstance(keys, (str, Path)) else list(keys)
+    return tuple(Path(path).expanduser().absolute() for path in listed)
 
 
 def not_available(option: str) -> HostError:

@@ -231,5 +231,9 @@ class Packer:
             target_host_name=str(departure.target_health.get("name", "")),
             target_host_address=plan.target,
             clone_of=plan.origin_id or None,
-            metadata={"transfer_ticket": departure.ticket.to_wire(), "registered_files": departure.shipment.manifest},
+            metadata={
+                "transfer_ticket": departure.ticket.to_wire(),
+                "registered_files": departure.shipment.manifest,
+                "hops": entry.hops + (plan.kind is not TransferKind.LOCAL),
+            },
         )

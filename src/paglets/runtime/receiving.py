@@ -14,6 +14,7 @@ from paglets.persistence.envelope import PagletEnvelope
 from paglets.protocol.transfer.model import TransferPlan
 from paglets.runtime.attachment import EMPTY, AttachmentWriter
 from paglets.runtime.shipment import MAX_CONTENTS, SMALL_BYTES, SMALL_BYTES_TOGETHER
+from paglets.security.caller import Caller
 
 MAX_STATE_BYTES = 4 * 1024 * 1024 * 1024
 
@@ -151,6 +152,8 @@ class Incoming:
     """The registered files."""
     load: Load = field(default_factory=Load)
     """Their contents."""
+    by: Caller | None = None
+    """Who brought it over the network."""
 
     @property
     def holder(self) -> str:
@@ -166,6 +169,12 @@ class Incoming:
 def holder_of(plan: TransferPlan) -> str:
     """Return under which name contents are held for a transfer, at both hosts."""
     return f"transfer:{plan.transfer_id}"
+
+
+def hops_of(envelope: PagletEnvelope) -> int:
+    """Return how many moves its source says that a paglet has behind it, this one included."""
+    hops = envelope.metadata.get("hops", 0)
+    return hops if type(hops) is int and 0 <= hops < 1 << 53 else 1 << 53
 
 
 def manifest_of(envelope: PagletEnvelope) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ import pytest
 from paglets.core.errors import AuthenticationError
 from paglets.remote.client import HostClient
 from paglets.runtime.host import Host
-from paglets.runtime.http import guards
+from paglets.runtime.http import keyring
+from paglets.security.roles import Role
 from tests.agents.http_agents import Talker
 from tests.runtime.http.wire import Wire, ask
 from tests.support import HostFactory
@@ -93,10 +94,11 @@ def test_keys_are_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> 
         compared.append((one, other))
         return real(one, other)
 
-    monkeypatch.setattr(guards.hmac, "compare_digest", compare)
+    monkeypatch.setattr(keyring.hmac, "compare_digest", compare)
+    keys = keyring.Keyring("secret")
     with pytest.raises(AuthenticationError):
-        guards.check_key(b"Bearer secreT", "secret")
-    guards.check_key(b"Bearer secret", "secret")
+        keys.caller(b"Bearer secreT")
+    assert keys.caller(b"Bearer secret").role is Role.ADMIN
     assert compared == [(b"secreT", b"secret"), (b"secret", b"secret")]
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import MediaType, Request, Response
+from litestar.connection import ASGIConnection
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.handlers.base import BaseRouteHandler
 
-from paglets.core.errors import NotFoundError, SerializationError
+from paglets.core.errors import ForbiddenError, NotFoundError, SerializationError
 from paglets.remote.requests import encode_json
+from paglets.runtime.http.access import role_of_route
 from paglets.runtime.http.errors import MethodNotAllowedError, described
+from paglets.runtime.http.gate import CALLER
 from paglets.runtime.http.guards import CONTENT_TYPE, MEDIA_TYPE
+from paglets.security.caller import Caller
 
 Answer = Response[bytes]
 
@@ -58,3 +63,17 @@ def _detail(item: Any) -> str:
             return "a JSON body is missing"
         return f"{item.get('key', '')}: {item.get('message', '')}".strip(": ")
     return str(item)
+
+
+async def check_listed(request: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Let nobody use a route by more than the table of roles allows, whatever the gate has made of its path.
+
+    :raises ForbiddenError: the route is not in the table, or needs another role.
+    """
+    scope: Any = request.scope
+    if scope["method"] == "OPTIONS":
+        return
+    caller: Caller | None = scope.get(CALLER)
+    role = role_of_route(scope["method"], scope["path_template"])
+    if role is None or caller is None or caller.role < role:
+        raise ForbiddenError(f"{scope['method']} {scope['path_template']} may be used by nobody with this role")

@@ -7,6 +7,7 @@ from typing import Any
 
 from paglets.core.errors import PagletError
 from paglets.runtime.http.errors import ClientGoneError
+from paglets.runtime.http.gate import Gate
 from paglets.runtime.http.guards import (
     CONTENT_TYPE,
     HAS_BODY,
@@ -76,14 +77,17 @@ def application(
     *,
     version: str,
     relay: Callable[[Application], Application] | None = None,
+    gate: Gate | None = None,
 ) -> Application:
     """Return the whole application of a host.
 
-    :param relay: makes what serves ``/relay/`` from what serves everything else; None for nothing under it.
+    :param relay: makes what serves ``/relay/`` from what serves everything else, to callers who were let in; None for
+        nothing under it.
+    :param gate: who may ask; whoever shows the key of the policy by default.
     """
     intake = Intake()
     routes: Any = documented_routes(node, version=version)
     movements = MovementEndpoint(node, intake, policy)
-    guard = Guard(Dispatcher(intake, movements, HotRoutes(node), routes, policy), policy)
-    guard.relay = None if relay is None else relay(guard)
+    guard = Guard(Dispatcher(intake, movements, HotRoutes(node), routes, policy), policy, gate)
+    guard.relay = None if relay is None else relay(guard.let_in)
     return guard

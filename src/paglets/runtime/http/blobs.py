@@ -80,6 +80,7 @@ async def bring(
     node, scope = node_of(request), cast(Scope, request.scope)
 
     async def store() -> dict[str, Any]:
+        node.kernel.config.policy.check_file(sha256, size)
         if not await node.content.look(node.blobs.hold, holder, [sha256], seconds=HOLD_SECONDS):
             return {"ok": True}
         writer: BlobWriter = await node.content.move(

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from paglets.runtime.http.extensions import ExtendedHttpProtocol, StreamLimits
+from paglets.runtime.http.peers import PEER, Crowd, Peer
 
 logger = logging.getLogger("paglets.http.connection")
 # What strangers send is no news.
@@ -32,6 +33,8 @@ class ServerLimits(StreamLimits):
 
     max_connections: int = 4096
     """Connections at a time; further ones are answered 503 and closed."""
+    max_connections_per_address: int = 2048
+    """Connections of one address at a time."""
     max_head_bytes: int = 64 * 1024
     """A request's line and headers together, and what may come between two pieces of a body."""
     max_headers: int = 128
@@ -53,16 +56,25 @@ class BoundedHttpProtocol(ExtendedHttpProtocol):
     """Speak HTTP/1.1 with one client.
 
     :param on_lost: called when the connection has ended.
+    :param crowd: counts the connections of each address.
     """
 
     def __init__(
-        self, config: uvicorn.Config, state: ServerState, limits: ServerLimits, *, on_lost: Callable[[], None]
+        self,
+        config: uvicorn.Config,
+        state: ServerState,
+        limits: ServerLimits,
+        *,
+        on_lost: Callable[[], None],
+        crowd: Crowd | None = None,
     ) -> None:
         super().__init__(config, state, limits)
         self.logger = logger
         self.timeout_keep_alive = limits.keep_alive_seconds  # type: ignore[assignment]  # uvicorn hands it to call_later
         self._limits = limits
         self._on_lost = on_lost
+        self._crowd = Crowd(limits.max_connections_per_address) if crowd is None else crowd
+        self._peer: Peer | None = None
         self._in_head = True
         self._receiving = False
         self._head_bytes = 0
@@ -80,7 +92,9 @@ class BoundedHttpProtocol(ExtendedHttpProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
         """Take a connection, unless there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > self._limits.max_connections:
+        self._peer = Peer(transport)
+        crowded = not self._crowd.join(self._peer)
+        if crowded or len(self.connections) > self._limits.max_connections:
             self._refuse(b"503 Service Unavailable", "OverloadedError", "too many connections")
         else:
             self._start_clock(self._limits.head_seconds)
@@ -113,6 +127,10 @@ class BoundedHttpProtocol(ExtendedHttpProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
         self._unset_keepalive_if_required()
+        if self._peer is not None:
+            self._crowd.leave(self._peer)
+            if self._peer.on_lost is not None:
+                self._peer.on_lost()
         self._on_lost()
 
     def pause_writing(self) -> None:
@@ -159,7 +177,9 @@ class BoundedHttpProtocol(ExtendedHttpProtocol):
         if not self.url.startswith(b"/"):
             self._take_authority()
         super().on_headers_complete()
-        self.scope["extensions"] = self.extensions_of(self.cycle)
+        extensions = self.extensions_of(self.cycle)
+        extensions[PEER] = self._peer
+        self.scope["extensions"] = extensions
         # Not earlier: until here a target that is no URL is refused as part of the head.
         self._in_head = False
         self._unyielding = self._body_bytes = 0

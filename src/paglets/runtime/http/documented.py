@@ -10,8 +10,10 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import PathParameter
 
 from paglets.runtime.http import replies
+from paglets.runtime.http.gate import CALLER
 from paglets.runtime.http.intake import DECODE_ON_LOOP_BYTES, decode_body
 from paglets.runtime.node import Node
+from paglets.security.caller import Caller
 
 _ERRORS = {
     400: "malformed, or refused by the paglet or the host",
@@ -52,6 +54,13 @@ def node_of(request: Request[Any, Any, Any]) -> Node:
     """Return the node that serves a request."""
     node: Node = request.app.state.node
     return node
+
+
+def caller_of(request: Request[Any, Any, Any]) -> Caller | None:
+    """Return who sent a request."""
+    scope: Any = request.scope
+    found: Caller | None = scope.get(CALLER)
+    return found
 
 
 def documented(reply: type[msgspec.Struct]) -> dict[int, ResponseSpec]:

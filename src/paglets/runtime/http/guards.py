@@ -6,12 +6,11 @@ before the caller has shown that it may send one.
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -20,15 +19,18 @@ import msgspec
 
 from paglets.artifacts.compression import encodings
 from paglets.core.errors import (
-    AuthenticationError,
     ForbiddenError,
     HostError,
     PagletError,
     PayloadTooLargeError,
     UnsupportedMediaError,
 )
+from paglets.runtime.http.access import RELAY_PATH
 from paglets.runtime.http.errors import described
-from paglets.runtime.http.extensions import ANSWER
+from paglets.runtime.http.extensions import ANSWER, DIRECT_BODY, INLET
+from paglets.runtime.http.gate import Gate
+from paglets.runtime.http.keyring import Keyring
+from paglets.runtime.http.quotas import MAX_BUFFERED_BYTES, Load, retry_after
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -36,14 +38,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_JSON_BYTES = 64 * 1024 * 1024
-MAX_BUFFERED_BYTES = 512 * 1024 * 1024
 MAX_MOVEMENTS = 256
 JSON_TYPE = b"application/json"
 MOVEMENT_TYPE = b"application/x-paglets-movement"
 #: What stands for the type of a body of any type that is stored as it is.
 CONTENT_TYPE = b"application/octet-stream"
-
-RELAY_PATH = "/relay/"
 
 #: Where the guard leaves the type of the body for the application: `JSON_TYPE`, `MOVEMENT_TYPE`, `CONTENT_TYPE`, or
 #: nothing.
@@ -60,8 +59,8 @@ _SINGLE = frozenset({b"host", b"authorization", b"content-type", b"content-lengt
 class GuardPolicy:
     """What the guard lets through."""
 
-    api_key: str | None
-    """The bearer key every request must show; None asks for none."""
+    api_key: str | None = field(repr=False)
+    """The bearer key every request must show where there is no gate of its own; None asks for none."""
     host_names: frozenset[str]
     """Names other than literal addresses under which this host may be addressed, lower-case."""
     path_prefix: str = ""
@@ -82,13 +81,17 @@ def own_host_names(*extra: str) -> frozenset[str]:
 
 
 class Guard:
-    """Check requests before ``application`` gets them."""
+    """Check requests before ``application`` gets them.
 
-    def __init__(self, application: Application, policy: Callable[[], GuardPolicy]) -> None:
+    :param gate: who may ask; whoever shows the key of the policy by default.
+    """
+
+    def __init__(self, application: Application, policy: Callable[[], GuardPolicy], gate: Gate | None = None) -> None:
         self._application = application
         self._policy = policy
+        self._gate = Gate(Keyring(policy().api_key)) if gate is None else gate
         self.relay: Application | None = None
-        """Gets what is under ``/relay/``, with bodies of any type and size."""
+        """Gets what is under ``/relay/`` of callers who were let in, with bodies of any type and size."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -97,41 +100,66 @@ class Guard:
                 await send({"type": "websocket.close", "code": 1008})
             return
         policy = self._policy()
-        send = in_one_piece(scope, send)
+        visit = self._gate.visit(scope)
+        send = visit.watching(in_one_piece(scope, send))
         try:
             headers = single_headers(scope["headers"])
             host = headers.get(b"host")
             check_host(host, policy.host_names, required=scope["http_version"] != "1.0")
             check_origin(headers.get(b"origin"), host)
-            check_key(headers.get(b"authorization"), policy.api_key)
             prefix = policy.path_prefix
             if prefix and (scope["path"] == prefix or scope["path"].startswith(prefix + "/")):
                 strip_prefix(scope, prefix)
+            caller = visit.recognise(headers)
             passing = scope["path"].startswith(RELAY_PATH) and self.relay is not None
-            if not passing:
-                self._judge_body(scope, headers, policy)
+            if passing:
+                # Its body is judged where it goes, and held there.
+                held, has_body = False, check_length(headers, 0, bounded=False)
+            else:
+                held, has_body = judge_body(scope, headers, policy)
+            announced = headers.get(b"content-length")
+            load = Load(0 if announced is None else int(announced), held)
+            visit.enter(caller, load)
+            if has_body and announced is None and (held or caller.limits.bytes_in_flight is not None):
+                receive = visit.counting(receive, caller, load)
+                for shortcut in (DIRECT_BODY, INLET):
+                    # The body would go past the count by these.
+                    scope.get("extensions", {}).pop(shortcut, None)
+        except PagletError as exc:
+            await refuse(send, exc)
+            visit.leave()
+            return
+        try:
+            if passing and self.relay is not None:
+                await self.relay(scope, receive, send)
+            else:
+                await self._application(scope, receive, send)
+        finally:
+            visit.leave()
+
+    async def let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request that was let in under another path; only its body is still to be judged."""
+        try:
+            judge_body(scope, single_headers(scope["headers"]), self._policy())
         except PagletError as exc:
             await refuse(send, exc)
             return
-        if passing and self.relay is not None:
-            # Its body is judged where it goes.
-            await self.relay(scope, receive, send)
-        else:
-            await self._application(scope, receive, send)
+        await self._application(scope, receive, send)
 
-    def _judge_body(self, scope: Scope, headers: dict[bytes, bytes], policy: GuardPolicy) -> None:
-        """Leave in the scope what there is of a body.
 
-        :raises PagletError: it is of a type or a size that is not taken.
-        """
-        if takes_content(scope["method"], scope["path"]):
-            check_coding(headers, encodings())
-            scope[MEDIA_TYPE] = CONTENT_TYPE
-        else:
-            scope[MEDIA_TYPE] = media_type(headers)
-        scope[HAS_BODY] = check_length(
-            headers, policy.max_json_bytes, bounded=scope[MEDIA_TYPE] not in (MOVEMENT_TYPE, CONTENT_TYPE)
-        )
+def judge_body(scope: Scope, headers: dict[bytes, bytes], policy: GuardPolicy) -> tuple[bool, bool]:
+    """Leave in the scope what there is of a body, and return whether it is held in memory and whether there is one.
+
+    :raises PagletError: it is of a type or a size that is not taken.
+    """
+    if takes_content(scope["method"], scope["path"]):
+        check_coding(headers, encodings())
+        scope[MEDIA_TYPE] = CONTENT_TYPE
+    else:
+        scope[MEDIA_TYPE] = media_type(headers)
+    held = scope[MEDIA_TYPE] not in (MOVEMENT_TYPE, CONTENT_TYPE)
+    has_body = scope[HAS_BODY] = check_length(headers, policy.max_json_bytes, bounded=held)
+    return held, has_body
 
 
 def strip_prefix(scope: Scope, prefix: str) -> None:
@@ -202,18 +230,6 @@ def check_origin(origin: bytes | None, host: bytes | None) -> None:
         page = ""
     if not page or host is None or page != host.decode("latin-1").lower():
         raise ForbiddenError("requests from pages of other sites are refused")
-
-
-def check_key(authorization: bytes | None, api_key: str | None) -> None:
-    """Check the bearer key in constant time.
-
-    :raises AuthenticationError: it is missing or wrong.
-    """
-    if api_key is None:
-        return
-    scheme, _, key = (authorization or b"").partition(b" ")
-    if scheme.lower() != b"bearer" or not hmac.compare_digest(key.strip(), api_key.encode()):
-        raise AuthenticationError("Authentication required")
 
 
 def takes_content(method: str, path: str) -> bool:
@@ -293,20 +309,29 @@ def in_one_piece(scope: Scope, send: Send) -> Send:
 async def refuse(send: Send, error: Exception) -> None:
     """Answer with an error and end the connection, so that an unread body is not waited for."""
     status, wire = described(error)
-    await send_json(send, status, msgspec.json.encode(wire), closing=True)
+    await send_json(send, status, msgspec.json.encode(wire), closing=True, error=error)
 
 
 async def send_json(
-    send: Send, status: int, body: bytes, *, closing: bool = False, extra: Sequence[tuple[bytes, bytes]] = ()
+    send: Send,
+    status: int,
+    body: bytes,
+    *,
+    closing: bool = False,
+    error: Exception | None = None,
+    extra: Sequence[tuple[bytes, bytes]] = (),
 ) -> None:
     """Answer with encoded JSON.
 
     :param closing: end the connection afterwards.
+    :param error: what the answer says, where it is an error.
     :param extra: further headers.
     """
     headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body)), *extra]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if status == 429:
+        headers.append((b"retry-after", b"1" if error is None else retry_after(error)))
     if closing:
         headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})

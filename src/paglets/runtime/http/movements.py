@@ -14,10 +14,12 @@ from paglets.remote.requests import encode_json
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.http.errors import ClientGoneError
 from paglets.runtime.http.extensions import DIRECT_BODY
+from paglets.runtime.http.gate import CALLER
 from paglets.runtime.http.guards import GuardPolicy, Receive, Scope, Send, refuse, send_json
 from paglets.runtime.http.intake import Intake
 from paglets.runtime.node import Node
 from paglets.runtime.receiving import Incoming
+from paglets.security.caller import Caller
 
 #: Pieces of at most this size are written where they come in; a change of threads would take longer.
 WRITE_ON_LOOP_BYTES = 32 * 1024
@@ -67,6 +69,7 @@ class _Reading:
         self._held = 0
         self._incoming: Incoming | None = None
         self._reader = MovementReader(self._open)
+        self._by: Caller | None = scope.get(CALLER)
         self._take_directly = scope.get("extensions", {}).get(DIRECT_BODY)
         self._failure: Exception | None = None
 
@@ -132,6 +135,7 @@ class _Reading:
         if "transfer" not in header:
             return []
         self._incoming, sinks = self._node.arrivals.open(header)
+        self._incoming.by = self._by
         plan = self._incoming.plan
         if plan.kind is TransferKind.LOCAL or same_url(plan.source, self._node.kernel.address()):
             # Such a move is trusted with the paths of this host's own files.
@@ -141,7 +145,7 @@ class _Reading:
     async def _create(self, header: dict[str, Any]) -> dict[str, str]:
         envelope = header.get("envelope")
         if envelope is not None:
-            return await import_envelope(self._node, envelope)
+            return await import_envelope(self._node, envelope, self._by)
         blob = header.get("state_blob")
         state = header.get("state")
         if blob is not None and not isinstance(blob, bytes | bytearray | memoryview):
@@ -154,10 +158,11 @@ class _Reading:
             state if blob is None else Attachment.of([bytes(blob)]),
             init=header.get("init"),
             agent_id=_text(header, "agent_id") or None,
+            by=self._by,
         )
 
 
-async def import_envelope(node: Node, wire: Any) -> dict[str, str]:
+async def import_envelope(node: Node, wire: Any, by: Caller | None) -> dict[str, str]:
     """Take a paglet from an envelope with its state in plain values, all in one step.
 
     :raises HostError: the envelope is malformed.
@@ -168,7 +173,7 @@ async def import_envelope(node: Node, wire: Any) -> dict[str, str]:
         envelope = PagletEnvelope.from_wire(wire)
     except (KeyError, TypeError, ValueError) as exc:
         raise HostError(f"malformed envelope: {exc}") from None
-    return await node.import_envelope(envelope)
+    return await node.import_envelope(envelope, by)
 
 
 def _text(header: dict[str, Any], name: str) -> str:

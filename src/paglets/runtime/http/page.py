@@ -12,7 +12,7 @@ from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
 from litestar.openapi.spec import Components, OpenAPIMediaType, OpenAPIType, RequestBody, Schema, SecurityScheme
 
 from paglets.remote.transport import MOVEMENT_CONTENT_TYPE
-from paglets.runtime.http.answers import on_error
+from paglets.runtime.http.answers import check_listed, on_error
 from paglets.runtime.http.artifacts import FinishedUploads
 from paglets.runtime.http.documented import JsonRequest
 from paglets.runtime.http.followers import Followers
@@ -50,6 +50,7 @@ def documented_routes(node: Node, *, version: str) -> Litestar:
     app = Litestar(
         route_handlers=ROUTES,
         request_class=JsonRequest,
+        guards=[check_listed],
         exception_handlers={Exception: on_error},
         openapi_config=OpenAPIConfig(
             title="paglets host",

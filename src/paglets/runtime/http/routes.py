@@ -16,7 +16,7 @@ from paglets.core.runtime_values import ArrivalMode, ServiceScope, enum_from_wir
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.http import artifacts, blobs, bodies, draining, hot, letters, replies, tracks
 from paglets.runtime.http.answers import Answer, answer, encoded
-from paglets.runtime.http.documented import AgentId, JsonRequest, documented, node_of
+from paglets.runtime.http.documented import AgentId, JsonRequest, caller_of, documented, node_of
 from paglets.runtime.http.followers import MAX_WAIT_SECONDS, Followers
 from paglets.runtime.http.movements import import_envelope
 
@@ -111,11 +111,16 @@ async def create(request: JsonRequest, data: JSONBody[bodies.CreateBody]) -> Ans
     """Create a paglet by class name; a body of type application/x-paglets-movement moves one here instead."""
     node = node_of(request)
     if data.envelope is not None:
-        return answer({"proxy": await import_envelope(node, data.envelope)})
+        return answer({"proxy": await import_envelope(node, data.envelope, caller_of(request))})
     if not data.agent_class_name:
         raise HostError("agent_class_name is missing")
     proxy = await node.create(
-        data.agent_class_name, data.state_class_name or "", data.state, init=data.init, agent_id=data.agent_id
+        data.agent_class_name,
+        data.state_class_name or "",
+        data.state,
+        init=data.init,
+        agent_id=data.agent_id,
+        by=caller_of(request),
     )
     return answer({"proxy": proxy})
 

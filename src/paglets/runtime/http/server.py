@@ -8,6 +8,7 @@ import errno
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import uvicorn
 from uvicorn.server import ServerState
@@ -15,6 +16,10 @@ from uvicorn.server import ServerState
 from paglets.core.errors import HostError
 from paglets.runtime.http.connection import BoundedHttpProtocol, ServerLimits
 from paglets.runtime.http.guards import Application, Receive, Scope, Send
+from paglets.runtime.http.peers import Crowd
+
+if TYPE_CHECKING:
+    import ssl
 
 BACKLOG = 2048
 
@@ -77,12 +82,20 @@ class HttpServer:
     """Serve an application on bound sockets until stopped.
 
     :param sockets: what :func:`bind` returned; they are closed by :meth:`stop`.
+    :param tls: speak TLS with everybody.
     """
 
     def __init__(
-        self, application: Application, sockets: list[socket.socket], limits: ServerLimits | None = None
+        self,
+        application: Application,
+        sockets: list[socket.socket],
+        limits: ServerLimits | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.limits = limits or ServerLimits()
+        self._tls = tls
+        self._crowd = Crowd(self.limits.max_connections_per_address)
         self._config = uvicorn.Config(
             _until_cancelled(application),
             http=BoundedHttpProtocol,
@@ -109,10 +122,18 @@ class HttpServer:
         """Begin to accept connections; they are queued by the kernel since the sockets were bound."""
         loop = asyncio.get_running_loop()
         for sock in self._sockets:
-            self._servers.append(await loop.create_server(self._connection, sock=sock, backlog=BACKLOG))
+            self._servers.append(
+                await loop.create_server(
+                    self._connection,
+                    sock=sock,
+                    backlog=BACKLOG,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=None if self._tls is None else self.limits.head_seconds,
+                )
+            )
 
     def _connection(self) -> BoundedHttpProtocol:
-        return BoundedHttpProtocol(self._config, self._state, self.limits, on_lost=self._lost)
+        return BoundedHttpProtocol(self._config, self._state, self.limits, on_lost=self._lost, crowd=self._crowd)
 
     def _lost(self) -> None:
         if not self._state.connections:

@@ -1,6 +1,6 @@
 """The routes of a relay: links come in here, and requests for connected hosts go out on them.
 
-Whoever gets here has passed the guard: his key was checked, also before a connection becomes a link.
+Whoever gets here has passed the guard: he may do what he asks for, also before a connection becomes a link.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from paglets.protocol.link import Headers, ResetCode
 from paglets.remote.requests import RELAY_TIMEOUT_HEADER
 from paglets.runtime.http.errors import described
 from paglets.runtime.http.extensions import UPGRADE
+from paglets.runtime.http.gate import CALLER, SWITCHED
 from paglets.runtime.http.guards import MOVEMENT_TYPE, Application, Receive, Scope, Send, refuse, send_json
 from paglets.runtime.relay.hub import Hub, NotReachedError
 from paglets.runtime.relay.inside import end_to_end
 from paglets.runtime.relay.session import LinkStream, StreamLostError
+from paglets.security.caller import Caller
 
 LINK_PATH: Final = "/relay/link"
 HOSTS: Final = b"/relay/hosts/"
@@ -84,13 +86,16 @@ class RelayGateway:
         # Only where there are links: most hosts have none, and the library takes a while to load.
         from paglets.runtime.relay.wire import Wire
 
-        credential = hashlib.sha256(fields.get(b"authorization", b"")).digest()
+        # By name: the keys of one caller are exchanged while its hosts are connected.
+        caller: Caller = scope[CALLER]
+        credential = hashlib.sha256(f"{caller.role} {caller.name}".encode()).digest()
         session = self._hub.session(name, credential)
         head = b"GET / HTTP/1.1\r\n" + b"".join(b"%s: %s\r\n" % field for field in headers) + b"\r\n"
         wire = Wire.server(head, session)
         session.wire = wire
         if not upgrade(wire):
             raise HostError("the connection cannot become a link: something followed the request")
+        scope[SWITCHED] = True
 
     # --- requests -----------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,12 @@ from paglets.runtime.http.guards import Application
 from paglets.runtime.relay.gateway import RelayGateway
 from paglets.runtime.relay.hub import Hub
 from paglets.runtime.relay.inside import InsideServer
+from paglets.security.addresses import key_for
+from paglets.security.tls import default_client_context
 
 if TYPE_CHECKING:
+    import ssl
+
     from paglets.runtime.host import Host
     from paglets.runtime.kernel import Kernel
     from paglets.runtime.relay.connector import Connector
@@ -80,7 +83,7 @@ class Relay:
         upstream = Upstream(
             url=host.connect_to,
             name=host.name,
-            api_key=host.api_key or host.client.api_key,
+            api_key=key_for(host.shown_key or host.client.api_key, host.connect_to),
             health=host.health,
             tls=self._tls,
             limits=host.relay_settings.limits(),
@@ -117,4 +120,4 @@ class Relay:
                 self._kernel.emit("relay-client-error", data={"hub": str(self._host.connect_to)}, error=str(exc))
 
     def _tls(self) -> ssl.SSLContext:
-        return self._host.client.connections.ssl_context or ssl.create_default_context()
+        return self._host.tls_context or self._host.client.connections.ssl_context or default_client_context()

@@ -1,0 +1,43 @@
+"""Which key brought how many paglets to a host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from paglets.core.errors import OverloadedError
+from paglets.security.caller import Caller
+from paglets.security.policy import Policy
+
+
+class Holdings:
+    """Count the paglets that callers with a bound have here.
+
+    What is counted is in memory: paglets that were here before the host started count for nobody.
+
+    :param is_here: tells whether a paglet is on this host, active or not.
+    """
+
+    def __init__(self, policy: Policy, is_here: Callable[[str], bool]) -> None:
+        self._policy = policy
+        self._is_here = is_here
+        self._paglets: dict[str, set[str]] = {}
+
+    def add(self, caller: Caller, agent_id: str) -> None:
+        """Count a paglet that is about to be here.
+
+        :raises OverloadedError: the caller has as many as it may.
+        """
+        most = self._policy.most_paglets_of(caller)
+        if most is None:
+            return
+        held = self._paglets.setdefault(caller.name, set())
+        if len(held) >= most and agent_id not in held:
+            # Only now: nobody has to be told of every paglet that leaves.
+            held.intersection_update([each for each in held if self._is_here(each)])
+        if len(held) >= most and agent_id not in held:
+            raise OverloadedError(f"{caller.name!r} has {len(held)} paglets here, as many as it may")
+        held.add(agent_id)
+
+    def discard(self, caller: Caller, agent_id: str) -> None:
+        """Forget a paglet that did not come to live here."""
+        self._paglets.get(caller.name, set()).discard(agent_id)

@@ -1,0 +1,223 @@
+"""What others may bring to a host: which classes, from where, how many, how large.
+
+It is asked before anything is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from paglets.core.errors import ForbiddenError, PayloadTooLargeError
+from paglets.security.addresses import fits
+from paglets.security.caller import Caller
+from paglets.serialization.names import ClassPolicy
+
+_KEYS: Final = (
+    "allow",
+    "hosts",
+    "max_paglets",
+    "max_paglets_per_key",
+    "max_state_size",
+    "max_file_size",
+    "max_hops",
+    "keys",
+)
+_KEY_KEYS: Final = ("allow", "max_paglets")
+_SIZE = re.compile(r"(\d{1,18})\s*([bkmgt]?)b?", re.IGNORECASE)
+_POWERS: Final = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPolicy:
+    """What holds for one key beside what holds for all."""
+
+    classes: ClassPolicy | None = None
+    max_paglets: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a host accepts. The default is what a host without any configuration does."""
+
+    classes: ClassPolicy = field(default_factory=ClassPolicy)
+    """Classes that may be created or may arrive."""
+    hosts: tuple[str, ...] = ()
+    """Patterns of the hosts from which paglets may arrive, and to which this host shows its key, like
+    `https://10.0.0.*:8765`; empty for any."""
+    max_paglets: int | None = None
+    """Paglets with a process."""
+    max_paglets_per_key: int | None = None
+    """Paglets that one key created or brought."""
+    max_state_bytes: int | None = None
+    """State of a paglet that is created or arrives."""
+    max_file_bytes: int | None = None
+    """Each file that a paglet brings."""
+    max_hops: int | None = None
+    """Moves of a paglet before it arrives here."""
+    keys: Mapping[str, KeyPolicy] = field(default_factory=dict)
+    """By the name of the key."""
+
+    def allowing(self, allow: tuple[str, ...] | None) -> Policy:
+        """Return this policy with further patterns of classes that are allowed.
+
+        :raises ValueError: one is no pattern.
+        """
+        if allow is None:
+            return self
+        return replace(self, classes=ClassPolicy((*(self.classes.allow or ()), *allow)))
+
+    def check_class(self, class_name: str, caller: Caller | None = None) -> None:
+        """Check the name of a class that somebody wants to create or to bring.
+
+        :raises ForbiddenError: it is not allowed here, or not to this caller; nothing was imported.
+        :raises SerializationError: it is malformed.
+        """
+        self.classes.check(class_name)
+        own = self._of(caller).classes
+        if caller is not None and own is not None and not own.allows(class_name):
+            raise ForbiddenError(f"class {class_name!r} may not be used here by {caller.name!r}")
+
+    def check_source(self, source: str, caller: Caller) -> None:
+        """Check the address from which a paglet says that it comes.
+
+        :raises ForbiddenError: it is none of the host's, or none of the caller's.
+        """
+        if self.hosts and not fits(self.hosts, source):
+            raise ForbiddenError(f"paglets from {source[:200]!r} are not taken here")
+        if caller.hosts and not fits(caller.hosts, source):
+            raise ForbiddenError(f"{caller.name!r} may not bring paglets from {source[:200]!r}")
+        if caller.names and not _issued_for(caller.names, source):
+            raise ForbiddenError(f"the certificate of {caller.name!r} was not issued for {source[:200]!r}")
+
+    def check_state(self, nbytes: int) -> None:
+        """Check the size of a state.
+
+        :raises PayloadTooLargeError: it is larger than allowed.
+        """
+        if self.max_state_bytes is not None and nbytes > self.max_state_bytes:
+            raise PayloadTooLargeError(f"a state of {nbytes} bytes is larger than the {self.max_state_bytes} allowed")
+
+    def check_file(self, name: str, nbytes: int) -> None:
+        """Check the size of a file that a paglet brings.
+
+        :raises PayloadTooLargeError: it is larger than allowed.
+        """
+        if self.max_file_bytes is not None and nbytes > self.max_file_bytes:
+            raise PayloadTooLargeError(
+                f"file {name[:200]!r} of {nbytes} bytes is larger than the {self.max_file_bytes} allowed"
+            )
+
+    def check_hops(self, hops: int) -> None:
+        """Check how often a paglet has moved.
+
+        :raises ForbiddenError: too often.
+        """
+        if self.max_hops is not None and hops > self.max_hops:
+            raise ForbiddenError(
+                f"a paglet that has moved {hops} times is not taken; at most {self.max_hops} are allowed"
+            )
+
+    def most_paglets_of(self, caller: Caller) -> int | None:
+        """Return how many paglets a caller may have here, None for any number."""
+        bounds = [self.max_paglets_per_key, caller.limits.max_paglets, self._of(caller).max_paglets]
+        return min((bound for bound in bounds if bound is not None), default=None)
+
+    def _of(self, caller: Caller | None) -> KeyPolicy:
+        return self.keys.get(caller.name, _NOTHING_MORE) if caller is not None else _NOTHING_MORE
+
+
+_NOTHING_MORE: Final = KeyPolicy()
+
+
+def _issued_for(names: tuple[str, ...], source: str) -> bool:
+    try:
+        host = (urlsplit(source).hostname or "").lower()
+    except ValueError:
+        return False
+    return bool(host) and _plain(host) in {_plain(name.lower()) for name in names}
+
+
+def _plain(host: str) -> str:
+    # Certificates spell addresses of the newer protocol out in full.
+    try:
+        return ip_address(host).compressed
+    except ValueError:
+        return host
+
+
+# --- from a file ------------------------------------------------------------------------------------------------------
+
+
+def policy_from(table: Any, error: Callable[[str], Exception]) -> Policy:
+    """Return what a `[policy]` table says.
+
+    :param error: makes the exception for a text.
+    :raises Exception: what ``error`` makes: an unknown name, or a value of the wrong kind.
+    """
+    if not isinstance(table, dict):
+        raise error("must be a table")
+    _only(table, _KEYS, "", error)
+    listed = _texts(table, "allow", error)
+    keys = table.get("keys", {})
+    if not isinstance(keys, dict) or not all(isinstance(each, dict) for each in keys.values()):
+        raise error("'keys' must be tables: [policy.keys.NAME]")
+    for name, own in keys.items():
+        _only(own, _KEY_KEYS, f"keys.{name}: ", error)
+    try:
+        return Policy(
+            ClassPolicy(listed),
+            _texts(table, "hosts", error) or (),
+            _count(table, "max_paglets", error),
+            _count(table, "max_paglets_per_key", error),
+            _size(table, "max_state_size", error),
+            _size(table, "max_file_size", error),
+            _count(table, "max_hops", error),
+            {
+                name: KeyPolicy(
+                    None if (own_allow := _texts(own, "allow", error)) is None else ClassPolicy(own_allow),
+                    _count(own, "max_paglets", error),
+                )
+                for name, own in keys.items()
+            },
+        )
+    except ValueError as exc:
+        raise error(str(exc)) from exc
+
+
+def _only(table: Mapping[str, Any], allowed: tuple[str, ...], where: str, error: Callable[[str], Exception]) -> None:
+    unknown = sorted(table.keys() - set(allowed))
+    if unknown:
+        names = ", ".join(repr(name) for name in unknown)
+        raise error(f"{where}unknown key {names}; allowed are {', '.join(allowed)}")
+
+
+def _texts(table: Mapping[str, Any], key: str, error: Callable[[str], Exception]) -> tuple[str, ...] | None:
+    value = table.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+        raise error(f"{key!r} must be a list of texts")
+    return tuple(value)
+
+
+def _count(table: Mapping[str, Any], key: str, error: Callable[[str], Exception]) -> int | None:
+    value: Any = table.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
+        raise error(f"{key!r} must be a whole number, 0 or more")
+    return int(value)
+
+
+def _size(table: Mapping[str, Any], key: str, error: Callable[[str], Exception]) -> int | None:
+    value: Any = table.get(key)
+    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())) is not None:
+        return int(match[1]) * int(1024 ** _POWERS[match[2].lower()])
+    if isinstance(value, str):
+        raise error(f"{key!r} must be a size like 64M, 1G or a number of bytes, not {value!r}")
+    return _count(table, key, error)
