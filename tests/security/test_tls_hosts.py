@@ -280,6 +280,7 @@ def test_paglets_move_between_hosts_that_know_each_other_by_certificate(hosts: H
     back = alpha.retract(beta.address, there.agent_id)
     assert back.send(Message("count")) == 2
     assert where(back, alpha, beta) == ["alpha"]
+    eventually(lambda: audited(beta), "the audit log to be written")
     assert {entry["key"] for entry in audited(beta)} == {"cert:alpha"}
 
 
