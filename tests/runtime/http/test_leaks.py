@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import gc
 import json
+import re
+import threading
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +25,8 @@ from tests.support import HostFactory, eventually, leftovers
 
 TALKER = "tests.agents.http_agents:Talker"
 MOVEMENT = {"Content-Type": "application/x-paglets-movement"}
+#: Threads of pools, which grow to their bounds as they happen to be needed.
+POOL = re.compile(r"paglets-(content|store|far|files|cleanup|move|disk|hash)\b")
 HASTY = ServerLimits(head_seconds=0.1, body_pause_seconds=0.1, keep_alive_seconds=0.2, write_pause_seconds=0.1)
 
 
@@ -49,7 +53,7 @@ def holdings(host: Host, served: Served) -> Holdings:
     found = assembly.call(lambda: [server.statistics() for server in (own, more)])
     return Holdings(
         descriptors=process.num_fds(),
-        threads=process.num_threads(),
+        threads=sum(1 for thread in threading.enumerate() if POOL.match(thread.name) is None),
         tasks=len(asyncio.all_tasks(assembly.loop)),
         children=len(process.children(recursive=True)),
         connections=sum(statistics.connections for statistics in found),
