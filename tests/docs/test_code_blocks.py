@@ -14,7 +14,7 @@ from tests.docs.code_blocks import Block, Use, blocks_of
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGES.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGE_SECONDS = 120
-MOST_UNTESTED = 6
+MOST_UNTESTED = 9
 
 
 def name_of(page: Path) -> str:
