@@ -74,6 +74,8 @@ STATE_QUERY_SECONDS = 2.0
 #: How old the durable state of a paglet that keeps checkpoints may be.
 CHECKPOINT_INTERVAL_SECONDS = 1.0
 DISK_THREADS = 4
+#: A spare process is forked so long after one was used, when what was started has had the processors for itself.
+REFILL_SECONDS = 0.005
 
 
 @dataclass(slots=True)
@@ -359,7 +361,7 @@ class Kernel:
         except BaseException:
             place.kill()
             raise
-        self._launcher.refill()
+        self.loop.call_later(REFILL_SECONDS, self._launcher.refill)
         answer = unpack(frame.payload)
         entry.resources = answer["resources"]
         entry.departure_hooks = frozenset(answer["departure_hooks"])
