@@ -112,10 +112,6 @@ class Ledger:
         _discard(self._owners, sha256, owner)
         self._settle(sha256)
 
-    def owned(self, sha256: str) -> bool:
-        """Return whether an artifact keeps a blob."""
-        return sha256 in self._owners
-
     def hold(self, holder: str, wanted: Iterable[str], expires_at: float) -> None:
         """Hold further blobs for a transfer, whether they are here or not, and all of its blobs until then.
 

@@ -16,6 +16,7 @@ from typing import Final
 
 from paglets.artifacts.errors import FileChangedError, NoRoomError, NotStoredError, io_error
 from paglets.artifacts.known import Memory, Stamp
+from paglets.artifacts.opening import PLAIN
 from paglets.artifacts.placing import claimed, copy_content, open_for_writing, part_beside
 from paglets.artifacts.shelf import Shelf, open_plain
 from paglets.artifacts.writer import WRITEBACK_BYTES
@@ -25,14 +26,7 @@ from paglets.persistence.atomic import fsync_directory
 _MINUTE_NS: Final = 60 * 10**9
 _ATTEMPTS: Final = 3
 _LATEST_TIME: Final = 2.0**34
-_COPY_FLAGS: Final = (
-    os.O_RDWR
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
+_COPY_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | PLAIN
 
 
 class Places:

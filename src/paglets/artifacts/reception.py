@@ -12,13 +12,12 @@ from typing import Final
 
 from paglets.artifacts.errors import NoRoomError, UploadConflictError, io_error
 from paglets.artifacts.hashing import Digest
+from paglets.artifacts.opening import PLAIN
 from paglets.artifacts.parts import Announced, Part, Parts
 from paglets.artifacts.shelf import Shelf
 from paglets.artifacts.writer import Blob, BlobWriter, hash_part
 
-_OPEN_FLAGS: Final = (
-    os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-)
+_OPEN_FLAGS: Final = os.O_RDWR | os.O_CREAT | PLAIN
 
 
 class Reception:

@@ -14,6 +14,7 @@ from typing import Final
 from paglets.artifacts.errors import NotStoredError
 from paglets.artifacts.known import Stamp
 from paglets.artifacts.ledger import Entry, Ledger
+from paglets.artifacts.opening import READ_PLAIN
 from paglets.artifacts.parts import is_sha256
 from paglets.persistence.atomic import fsync_directory
 
@@ -258,10 +259,7 @@ def open_plain(path: Path) -> FileIO:
 
     :raises OSError: it cannot be opened.
     """
-    flags = os.O_RDONLY
-    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
-        flags |= getattr(os, name, 0)
-    return open(os.open(path, flags), "rb", buffering=0)  # noqa: PTH123 - a descriptor, no path
+    return open(os.open(path, READ_PLAIN), "rb", buffering=0)  # noqa: PTH123 - a descriptor, no path
 
 
 def _stamp(path: Path) -> Stamp | None:

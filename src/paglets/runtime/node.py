@@ -187,10 +187,15 @@ class Node:
 
     async def resume(self, wanted: Sequence[RecordSummary]) -> None:
         """Go on where an earlier life of this host stopped; others can reach it by now."""
+        kernel = self.kernel
         await self.outbox.start()
         await self.whereabouts.tell_everything()
         await self.dormitory.wake_for_startup(wanted)
-        await self._see_to_receivers()
+        for agent_id in await kernel.on_disk(kernel.vault.receivers):
+            if agent_id in self.dormitory:
+                kernel.background(self.dormitory.wake_if_timer_rang(agent_id))
+            elif agent_id not in kernel.agents:
+                kernel.background(self.post.collect(agent_id))
 
     def _other_hosts(self) -> list[str]:
         here = self.kernel.address()
@@ -203,14 +208,6 @@ class Node:
         for agent_id in await self.kernel.on_disk(self.kernel.vault.receivers):
             if agent_id in self.dormitory:
                 self.dormitory.look_at_mail(agent_id)
-
-    async def _see_to_receivers(self) -> None:
-        kernel = self.kernel
-        for agent_id in await kernel.on_disk(kernel.vault.receivers):
-            if agent_id in self.dormitory:
-                kernel.background(self.dormitory.wake_if_timer_rang(agent_id))
-            elif agent_id not in kernel.agents:
-                kernel.background(self.post.collect(agent_id))
 
     def _orphaned(self, agent_id: str) -> None:
         """See to a message that was stored for a paglet that sleeps or has left by now."""

@@ -197,7 +197,7 @@ class Dormitory:
     def look_at_mail(self, agent_id: str) -> None:
         """Wake a paglet for which messages are stored, if its policy lets messages wake it."""
         summary = self._sleepers.get(agent_id)
-        if summary is None or self._kernel.closing or self._kernel.draining:
+        if summary is None or self._kernel.closing:
             return
         if summary.policy.activate_on_message:
             self._kernel.background(self._wake_unasked(agent_id, "message"))

@@ -122,15 +122,6 @@ def default_client_context() -> ssl.SSLContext:
     )
 
 
-def configured_client_context() -> ssl.SSLContext | None:
-    """Return the context of clients as the environment says, None where it says nothing.
-
-    :raises HostError: a file that the environment names cannot be used.
-    """
-    configured = any(os.environ.get(name) for name in (CA_FILE_VARIABLE, CLIENT_CERT_VARIABLE))
-    return default_client_context() if configured else None
-
-
 def host_client_context(options: TlsOptions | None) -> ssl.SSLContext | None:
     """Return how a host verifies others and proves itself to them; None where nothing was chosen.
 

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from paglets.artifacts.errors import FileChangedError
 from paglets.artifacts.known import Stamp
+from paglets.artifacts.opening import READ_PLAIN
 from paglets.artifacts.tree.links import check_links
 from paglets.artifacts.tree.manifest import (
     MAX_DEPTH,
@@ -29,15 +30,7 @@ from paglets.core.errors import TransferError
 
 #: Bytes read and handed on at once.
 PIECE_BYTES: Final = 1024 * 1024
-# A file that is replaced by a pipe meanwhile must not be waited for, a link not followed.
-_READ_FLAGS: Final = (
-    os.O_RDONLY
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_BINARY", 0)
-)
-_DIRECTORY_FLAGS: Final = _READ_FLAGS | getattr(os, "O_DIRECTORY", 0)
+_DIRECTORY_FLAGS: Final = READ_PLAIN | getattr(os, "O_DIRECTORY", 0)
 #: Where a directory can be opened and everything in it reached by its descriptor, nobody can lead a walk elsewhere.
 _BY_DESCRIPTOR: Final = os.open in os.supports_dir_fd and os.scandir in os.supports_fd
 
@@ -262,8 +255,8 @@ class _Opener:
     def open(self, path: bytes) -> int:
         """Return a descriptor of a file, owned by the caller."""
         if self._descriptor is None:
-            return os.open(self._root / os.fsdecode(path), _READ_FLAGS)
-        return os.open(path, _READ_FLAGS, dir_fd=self._descriptor)
+            return os.open(self._root / os.fsdecode(path), READ_PLAIN)
+        return os.open(path, READ_PLAIN, dir_fd=self._descriptor)
 
     def close(self) -> None:
         """Let the directory go."""

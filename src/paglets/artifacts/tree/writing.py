@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from paglets.artifacts.opening import PLAIN
 from paglets.artifacts.sparse import SparseFile
 from paglets.artifacts.tree.manifest import Chunk, Entry, Kind, Tree
 from paglets.artifacts.tree.reading import Survey
@@ -19,14 +20,7 @@ from paglets.persistence.syncing import can_sync_file_system, sync_file_system
 
 #: From so many files on, one sync of the file system takes less time than one for each file.
 _MANY_FILES: Final = 32
-_CREATE_FLAGS: Final = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_BINARY", 0)
-)
+_CREATE_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | PLAIN
 
 Contents: TypeAlias = Callable[[int], Iterator[bytes]]
 Placer: TypeAlias = Callable[[int, Path], bool]

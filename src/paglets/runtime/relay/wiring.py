@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from paglets.core.context import same_url
 from paglets.core.errors import PagletError
 from paglets.runtime.http.guards import Application
 from paglets.runtime.relay.gateway import RelayGateway
@@ -112,7 +113,7 @@ class Relay:
         """Know the hosts that the hub knows."""
         own = self._host.address
         for record in records:
-            if str(record.get("url", "")).rstrip("/") == own:
+            if same_url(str(record.get("url", "")), own):
                 continue
             try:
                 self._host.mesh.register_wire(record)
