@@ -223,7 +223,7 @@ class World:
                 return
         own = host.own()
         host.core.age(now=self.now)
-        body = meetings.invitation(own, host.core.tidings(own, now=self.now))
+        body = meetings.invitation(own, host.core.inquiry(own, now=self.now))
         if not looked_at:
             self._count(host, there, HEALTH_BYTES)
         trips = self._trip() + (0.0 if looked_at else self._trip() * 2)
@@ -244,7 +244,7 @@ class World:
         tidings = Tidings.from_wire(body[meetings.GOSSIP])
         self._hear(there, tidings)
         lacking = there.core.lacking(tidings.digest, own, visitor=ref.url, now=self.now)
-        reply = meetings.answer(own, lacking, there.core.tidings(own, now=self.now, heard=tidings))
+        reply = meetings.answer(own, lacking, there.core.reply(tidings, own, now=self.now))
         self._count(host, there, len(msgspec.json.encode(body)) + len(msgspec.json.encode(reply)) + HTTP_HEAD_BYTES)
         if not lost:
             self.at(self._trip(), lambda: self._answered(host, url, life, reply))

@@ -69,27 +69,36 @@ def test_only_what_differs_is_handed_over() -> None:
 # beats
 
 
-def test_beats_are_bounded_and_the_freshest_are_among_them() -> None:
+def test_an_inquiry_is_bounded_and_has_the_freshest_and_the_oldest() -> None:
     core = knowing(*(ref(number) for number in range(200)))
-    fresh = [ref(number, last_seen=500.0) for number in range(10)]
+    fresh, old = [ref(number, last_seen=500.0) for number in range(8)], [ref(number) for number in range(180, 200)]
     for known in fresh:
-        core.observe(known, own_url=OWN.url, now=4.0, direct=True, keep_other_version=False)
-    beats = core.tidings(OWN, now=5.0).beats
+        core.observe(known, own_url="", now=4.0, direct=True, keep_other_version=False)
+    for number in range(8, 180):
+        core.hear_beat(Beat(ref(number).url, 400.0, 0.0, 0, 0), now=3.0)
+    beats = core.inquiry(OWN, now=5.0).beats
     assert len(beats) == MOST_BEATS
-    assert {known.url for known in fresh} <= {beat.url for beat in beats}
-    assert {beat.age for beat in beats} == {1.0, 5.0}
+    assert {known.url for known in fresh + old} <= {beat.url for beat in beats}
+    assert {beat.age for beat in beats} == {1.0, 2.0, 5.0}
 
 
-def test_an_answer_leaves_out_what_the_visitor_said() -> None:
-    core = knowing(ref(1), ref(2), ref(3))
-    heard = Tidings((Beat(ref(1).url, 101.0, 0.0, 0, 0), Beat(ref(2).url, 50.0, 0.0, 0, 0)))
-    assert {beat.url for beat in core.tidings(OWN, now=0.0, heard=heard).beats} == {ref(2).url, ref(3).url}
+def test_a_reply_has_newer_news_of_those_named_and_the_freshest_of_others() -> None:
+    core = knowing(*(ref(number) for number in range(100)))
+    core.fail(ref(4).url, "refused", now=0.0)
+    core.observe(ref(77, last_seen=500.0), own_url="", now=1.0, direct=True, keep_other_version=False)
+    named = [Beat(ref(1).url, 101.0, 0.0, 0, 0), Beat(ref(2).url, 50.0, 0.0, 0, 0), Beat(ref(4).url, 0.0, 0.0, 0, 0)]
+    beats = core.reply(Tidings(tuple(named)), OWN, now=2.0).beats
+    assert [beat.url for beat in beats[:2]] == [ref(2).url, ref(77).url]
+    assert not {beat.url for beat in beats} & {ref(1).url, ref(4).url}
+    assert len(beats) == 1 + MOST_BEATS // 4
+    everybody = Tidings(tuple(Beat(ref(number).url, 9e9, 0.0, 0, 0) for number in range(100)))
+    assert core.reply(everybody, OWN, now=2.0).beats == ()
 
 
 def test_offline_hosts_are_not_passed_on() -> None:
     core = knowing(ref(1), ref(2))
     core.fail(ref(1).url, "refused", now=0.0)
-    assert [beat.url for beat in core.tidings(OWN, now=0.0).beats] == [ref(2).url]
+    assert [beat.url for beat in core.inquiry(OWN, now=0.0).beats] == [ref(2).url]
     assert core.digest(OWN) == knowing(ref(2)).digest(OWN)
     assert [known for known, _ in core.lacking((), OWN, now=0.0)] == [ref(2)]
 
@@ -118,7 +127,7 @@ def test_news_that_are_too_old_bring_nobody_back() -> None:
 
 
 def test_a_round_trip() -> None:
-    said = knowing(ref(1), ref(2)).tidings(OWN, now=0.25)
+    said = knowing(ref(1), ref(2)).inquiry(OWN, now=0.25)
     assert Tidings.from_wire(msgspec.json.decode(msgspec.json.encode(said.to_wire()))) == said
     assert Tidings.from_wire({}) == Tidings()
 
@@ -177,6 +186,6 @@ def test_the_size_of_an_exchange_is_bounded(monkeypatch: pytest.MonkeyPatch) -> 
     sizes = []
     for count in (100, 1000):
         core = knowing(*(ref(number) for number in range(count)))
-        sizes.append(len(msgspec.json.encode(core.tidings(OWN, now=1.0).to_wire())))
+        sizes.append(len(msgspec.json.encode(core.inquiry(OWN, now=1.0).to_wire())))
     assert sizes[1] < sizes[0] * 1.1
     assert len(core.lacking((), OWN, now=0.0)) == gossip.MOST_RECORDS

@@ -1,10 +1,11 @@
 """What two hosts tell each other when they meet, so that little is said twice.
 
-Two kinds of news travel apart. *Beats* say that a host was alive lately: a short row for each host, of the freshest and
-a sample of the others, never more than `MOST_BEATS`. *Records* say what a host is (name, tags, properties) and travel
-only where the two differ: each side sums up what it knows in a *digest* of `BUCKETS` numbers, and the records of the
-buckets that differ are handed over, never more than `MOST_RECORDS` at a time. So an exchange has a largest size,
-however many hosts there are; record 0017 has the figures.
+Two kinds of news travel apart. *Beats* say that a host was alive lately: a short row for each host, never more than
+`MOST_BEATS`. A visitor brings its freshest, and its oldest to hear of newer ones, so that nobody is missed because
+chance passed him over. *Records* say what a host is (name, tags, properties) and travel only where the two differ: each
+side sums up what it knows in a *digest* of `BUCKETS` numbers, and the records of the buckets that differ are handed
+over, never more than `MOST_RECORDS` at a time. So an exchange has a largest size, however many hosts there are; record
+0017 has the figures.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from paglets.core.wire_fields import WireFields
 from paglets.protocol.host_ref import HostRef
 
 BUCKETS: Final = 32
-MOST_BEATS: Final = 48
+MOST_BEATS: Final = 32
 MOST_RECORDS: Final = 64
 _DIGITS: Final = 8
 _NUMBERS: Final = (int, float)

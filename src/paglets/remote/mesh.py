@@ -294,7 +294,7 @@ class MeshRegistry:
             if registered is not None:
                 self._hear(tidings)
             lacking = self._membership.lacking(tidings.digest, own, visitor=ref.url, now=now)
-            reply = self._membership.tidings(own, now=now, heard=tidings)
+            reply = self._membership.reply(tidings, own, now=now)
         return meetings.answer(own, lacking, reply)
 
     def mark_offline(self, url: str, error: str) -> None:
@@ -454,7 +454,7 @@ class MeshRegistry:
         :param direct: whether it can be used at that address.
         """
         with self._changed:
-            tidings = self._membership.tidings(own, now=self._clock())
+            tidings = self._membership.inquiry(own, now=self._clock())
         reply = self._host.client.post_json(f"{url}/hosts/join", meetings.invitation(own, tidings), timeout=timeout)
         answer = meetings.read_answer(url, reply)
         with self._changed:
