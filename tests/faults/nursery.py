@@ -10,6 +10,7 @@ Nothing outlives this process, which ends with its standard input: each host is 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import signal
@@ -25,6 +26,7 @@ import paglets.runtime.http.server  # noqa: F401 - imported ahead for the hosts
 from paglets.runtime import faults, platform
 from paglets.runtime.host import Host
 from paglets.runtime.http.app import application
+from tests.faults import switch
 
 _NEWS = 1
 
@@ -109,6 +111,10 @@ class _Nursery:
             os.set_inheritable(news, False)
             for there, here in ((null, 0), (log, 1), (log, 2)):
                 os.dup2(there, here)
+            if "port_of_switch" in order:
+                # Before the host has threads: a namespace belongs to the thread that enters it.
+                switch.enter_namespace()
+                switch.plug_in(order["name"], *order["port_of_switch"])
             run_host(order, stop_fd, news)
         except BaseException:
             traceback.print_exc()
@@ -121,6 +127,9 @@ def run_host(order: dict[str, Any], stop_fd: int, news: int) -> NoReturn:
     """Be a host until the pipe ``stop_fd`` is closed at its other end."""
     os.environ.update(order["environment"])
     faults.arm(os.environ.get("PAGLETS_FAULT", ""))
+    if order.get("log_mesh"):
+        logging.basicConfig(format="%(created).3f %(message)s")
+        logging.getLogger("paglets.remote.mesh").setLevel(logging.INFO)
     host = Host(order["name"], **order["options"])
     try:
         host.start_background()

@@ -16,6 +16,7 @@ too long. So others' news are what other designs ask for by probing through thir
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
@@ -40,6 +41,7 @@ __all__ = [
 
 STALE_ERROR: Final = "stale mesh peer"
 MAX_MEMBERS: Final = 4096
+MAX_CHANGES: Final = 1024
 FORGET_AFTER_SECONDS: Final = 3600.0
 MAX_RETRY_SECONDS: Final = 30.0
 DOUBTS: Final = 5
@@ -113,6 +115,7 @@ class Membership:
         self._chance = chance
         self._members: dict[str, _Member] = {}
         self._contacts: dict[str, _Contact] = {}
+        self._changes: deque[HostRef] = deque(maxlen=MAX_CHANGES)
 
     # asking
 
@@ -131,6 +134,12 @@ class Membership:
         if not candidates:
             return None
         return max(candidates, key=lambda member: (member.ref.online, member.heard_at)).ref
+
+    def take_changes(self) -> list[HostRef]:
+        """Return the peers that came online or went offline since the last call, in order; the latest `MAX_CHANGES`."""
+        changes = list(self._changes)
+        self._changes.clear()
+        return changes
 
     def failure(self, url: str) -> str | None:
         """Return why the last contact with this URL failed, or None when it did not."""
@@ -277,7 +286,7 @@ class Membership:
         member = self._members.get(url)
         if member is None:
             return False
-        member.ref = replace(member.ref, online=False, error=error)
+        self._put(member, replace(member.ref, online=False, error=error))
         return True
 
     def doubt(self, url: str, error: str, *, now: float) -> bool:
@@ -291,7 +300,7 @@ class Membership:
         if member is None:
             return True
         if online and failures >= DOUBTS:
-            member.ref = replace(member.ref, online=False, error=error)
+            self._put(member, replace(member.ref, online=False, error=error))
         return not member.ref.online
 
     def remove(self, url: str) -> None:
@@ -310,7 +319,7 @@ class Membership:
             if silence > max(FORGET_AFTER_SECONDS, self.offline_after) and not member.ref.online:
                 del self._members[url]
             elif silence >= self.offline_after and member.ref.online:
-                member.ref = replace(member.ref, online=False, error=STALE_ERROR)
+                self._put(member, replace(member.ref, online=False, error=STALE_ERROR))
 
     # deciding
 
@@ -320,12 +329,13 @@ class Membership:
         if len(self._members) >= MAX_MEMBERS and not self._evict():
             return Admission.FULL
         self._members[ref.url] = _Member(_seen(ref), heard_at=now - age, mark=mark_of(ref))
+        self._changes.append(ref)
         return Admission.ACCEPTED
 
     def _hear(self, known: _Member, ref: HostRef, *, now: float) -> Admission:
         if not ref.online and ref.last_seen < known.ref.last_seen:
             return Admission.UNCHANGED
-        _describe(known, _seen(ref))
+        self._put(known, _seen(ref))
         if ref.online:
             known.heard_at = now
             contact = self._contacts.get(ref.url)
@@ -344,7 +354,7 @@ class Membership:
             contact = self._contacts.get(ref.url)
             if contact is not None:
                 contact.failures, contact.retry_at = 0, min(contact.retry_at, now)
-        _describe(known, _seen(ref))
+        self._put(known, _seen(ref))
         known.heard_at = max(known.heard_at, now - age)
         return Admission.ACCEPTED
 
@@ -374,7 +384,19 @@ class Membership:
             offline = replace(ref, online=False, error=error)
             self._members[ref.url] = _Member(offline, heard_at=now, mark=mark_of(offline))
         elif known is not None:
-            known.ref = replace(known.ref, online=False, error=error)
+            self._put(known, replace(known.ref, online=False, error=error))
+
+    def _put(self, member: _Member, ref: HostRef) -> None:
+        known, member.ref = member.ref, ref
+        if known.online != ref.online:
+            self._changes.append(ref)
+        if (known.name, known.code_version, known.tags, known.properties) != (
+            ref.name,
+            ref.code_version,
+            ref.tags,
+            ref.properties,
+        ):
+            member.mark = mark_of(ref)
 
     def _evict(self) -> bool:
         offline = [(member.heard_at, url) for url, member in self._members.items() if not member.ref.online]
@@ -401,14 +423,3 @@ def _seen(ref: HostRef) -> HostRef:
 def _beat(member: _Member, now: float) -> Beat:
     ref = member.ref
     return Beat(ref.url, ref.last_seen, round(now - member.heard_at, 2), ref.active_count, ref.inactive_count)
-
-
-def _describe(member: _Member, ref: HostRef) -> None:
-    known, member.ref = member.ref, ref
-    if (known.name, known.code_version, known.tags, known.properties) != (
-        ref.name,
-        ref.code_version,
-        ref.tags,
-        ref.properties,
-    ):
-        member.mark = mark_of(ref)

@@ -153,10 +153,20 @@ class MeshRegistry:
         with self._changed:
             self._age()
             self._listened_at = self._clock()
+        self._log_changes()
         self._crew.send(self._due(PEERS_PER_ROUND, busy=self._crew.busy()))
         if first:
             # The start waits for the peers that were named; later rounds wait for nobody.
             self._crew.wait(FIRST_ROUND_SECONDS)
+
+    def _log_changes(self) -> None:
+        with self._changed:
+            changes = self._membership.take_changes()
+        for ref in changes:
+            if ref.online:
+                logger.info("mesh: %s at %s is online", ref.name, ref.url)
+            else:
+                logger.info("mesh: %s at %s is offline: %s", ref.name, ref.url, ref.error or "it said so")
 
     def _pause(self) -> float:
         # Hosts that were started together do not stay in step.
