@@ -1,4 +1,4 @@
-"""Hosts with addresses of their own and real packets between them; the long run is ``python -m tests.faults.namespaces``.
+"""Hosts with addresses of their own and real packets between them; ``python -m tests.faults.namespaces`` is longer.
 
 Skipped where namespaces are not permitted, also where services are required: they are a matter of privileges, which
 nothing can install.
