@@ -99,6 +99,11 @@ class Arrival:
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the paglet is here, or is not."""
 
+    def let_go(self) -> None:
+        """Keep of a transfer that has ended only what a late question needs: thousands of them are remembered."""
+        self.incoming = self.entry = self.place = self.cargo = self.touched = self.hook = self.storing = None
+        self.installed = {}
+
     @property
     def plan(self) -> TransferPlan:
         """The plan both sides hold."""
@@ -317,6 +322,8 @@ class ArrivalDesk:
             raise
         finally:
             arrival.running = False
+            if arrival.state.terminal and not arrival.inbox:
+                arrival.let_go()
 
     async def _perform(self, arrival: Arrival, action: actions.ParticipantAction) -> events.ParticipantEvent | None:
         match action:
