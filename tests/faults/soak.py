@@ -25,7 +25,7 @@ from uuid import uuid4
 
 import psutil
 
-from paglets.core.errors import PagletError
+from paglets.core.errors import InvalidAgentError, PagletError
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
 from paglets.remote.transfer import TransferTicket
@@ -174,18 +174,19 @@ class Soak:
             self.done.add("moves that failed")
 
     def _dispose(self, name: str, proxy: PagletProxy, stop: threading.Event) -> None:
-        deadline = time.monotonic() + 60.0
+        deadline, last = time.monotonic() + 60.0, ""
         while time.monotonic() < deadline:
             try:
                 proxy.dispose()
+            except InvalidAgentError:
+                break  # the answer to an earlier attempt was lost
             except PagletError as exc:
-                if "not found" in str(exc).lower() or "no paglet" in str(exc).lower():
-                    break  # the answer to an earlier attempt was lost
+                last = f"{type(exc).__name__}: {exc}"
                 stop.wait(0.1)
                 continue
             break
         else:
-            self.done.wrong(f"{name} could not be disposed of")
+            self.done.wrong(f"{name} could not be disposed of: {last}")
         self.done.add("paglets disposed of")
 
     def _file(self, client: HostClient, chance: random.Random) -> None:
