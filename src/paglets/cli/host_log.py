@@ -21,7 +21,9 @@ _QUIET_KINDS: Final = frozenset(
         "context-start",  # the line on standard output says it
         "launch-config-copy",
         "launch-config-update",
-        "resident-service-failed",  # said once for all of them
+        "resident-service-declare",  # what follows from it is said
+        "service-lease-acquire",
+        "service-lease-release",
     }
 )
 _ERROR_KINDS: Final = frozenset({"paglet-crashed", "transfer-fault", "background-failure"})

@@ -307,14 +307,19 @@ class PagletContext:
         scope: ServiceScope = ServiceScope.LOCAL,
         ttl: float = 60.0,
     ) -> ServiceLease:
-        """Keep a managed resident service from going idle for ``ttl`` seconds.
+        """Have a managed resident service up and keep it so for ``ttl`` seconds.
 
+        Of a paglet the lease is one of its resources: it is given back when the paglet sleeps, leaves or ends.
+
+        :raises HostError: ``ttl`` is not above 0, or more than a week.
         :raises ServiceNotFoundError: nobody provides the contract as a managed service.
         """
         handle = self.require_contract(contract, operation=operation, scope=scope)
         lease = self._host.lease_service_handle(handle, ttl=ttl)
         if self._agent_id is not None:
-            self.resources().register(f"service-lease:{lease.lease_id}", lease.release, suppress=True)
+            resources, name = self.resources(), f"service-lease:{lease.lease_id}"
+            resources.register(name, lease.release, suppress=True)
+            lease.when_released(lambda: resources.remove(name))
         return lease
 
     # --- resources, storage, files -----------------------------------------------------------------------------------

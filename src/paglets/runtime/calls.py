@@ -27,6 +27,8 @@ from paglets.runtime.place import Place, packed
 from paglets.runtime.post import Posting
 from paglets.runtime.views import mailbox_counts
 from paglets.serialization.values import pack, unpack
+from paglets.services.contracts import ServiceRecord
+from paglets.services.leases import released_at
 
 Arguments = dict[str, Any]
 Call = Callable[[AgentEntry, Arguments], Awaitable[Any]]
@@ -184,6 +186,9 @@ class CallDesk:
         """Make a JSON request with this host's client."""
         del entry
         words = self._node.ports.words
+        lease_id = released_at(self._kernel.address(), arguments["url"])
+        if lease_id is not None and arguments["method"] == "POST":
+            return {"released": self._node.residents.release(lease_id)}
         if arguments["method"] == "GET":
             return await words.get_json(arguments["url"], timeout=arguments["timeout"])
         return await words.post_json(arguments["url"], arguments["payload"], timeout=arguments["timeout"])
@@ -379,6 +384,11 @@ class CallDesk:
     async def call_unadvertise_service(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Withdraw the paglet's record."""
         return [record.to_wire() for record in self._node.services.unadvertise(arguments["name"], entry.agent_id)]
+
+    async def call_lease_service(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Have a managed service up."""
+        record = ServiceRecord.from_wire(arguments["record"])
+        return await self._node.lease(record, arguments["ttl"], holder=entry.agent_id)
 
     async def call_lookup_services(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Return service records."""

@@ -30,7 +30,7 @@ from paglets.core.runtime_values import EnvelopeKind
 from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.envelope import PagletEnvelope
 from paglets.persistence.rows import RecordSummary, Status
-from paglets.protocol.delivery.routing import Forward
+from paglets.protocol.delivery.routing import Departed, Elsewhere, Forward
 from paglets.protocol.transfer.model import RefusalReason, TransferKind, TransferPlan
 from paglets.remote.aio import AsyncHostClient
 from paglets.remote.client import HostClient
@@ -53,6 +53,7 @@ from paglets.runtime.local_link import LocalTransferLink
 from paglets.runtime.outbox import Outbox
 from paglets.runtime.post import Posting, PostOffice
 from paglets.runtime.recorder import JournalRecorder
+from paglets.runtime.resident_services import ResidentServices
 from paglets.runtime.service_desk import ServiceDesk
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.timekeeper import Timekeeper
@@ -64,9 +65,12 @@ from paglets.runtime.views import Views
 from paglets.runtime.whereabouts import Whereabouts
 from paglets.security.caller import Caller
 from paglets.serialization.blob import blob_from_wire
-from paglets.services.contracts import ServiceRegistry
+from paglets.services.contracts import ServiceRecord, ServiceRegistry
+from paglets.services.leases import acquire_url, checked_ttl, granted, host_of
 
 MOVE_THREADS = 4
+#: How long it is waited for the paglets that are brought back, at the start of a host and after a drain.
+RESUME_SECONDS = 10.0
 #: So long what a target has said of itself will do for the next move there; many moves in a row ask once.
 HEALTH_SECONDS = 1.0
 MAX_HEALTHS = 1024
@@ -102,9 +106,11 @@ class Node:
         self.dormitory = Dormitory(kernel, self.files, self.timers)
         self.views = Views(kernel, self.dormitory)
         self.services = ServiceDesk(kernel, ports.services, ports.mesh, ports.words)
+        self.residents = ResidentServices(kernel, self.dormitory, self.services, self)
         self.post = PostOffice(kernel, self.dormitory)
         self.whereabouts = Whereabouts(kernel, self.dormitory, ports.words)
         self.post.forwarder = self.whereabouts
+        self.post.residents = self.residents
         self.outbox = Outbox(kernel, self.post)
         kernel.post = self.outbox.send
         self.checkpoints = Checkpointer(kernel)
@@ -140,7 +146,12 @@ class Node:
             check_target=self._check_target,
         )
         self.drain = Drain(
-            kernel, self, targets=self._other_hosts, resolve=ports.mesh.resolve_url, wake=self._see_to_waiting
+            kernel,
+            self,
+            targets=self._other_hosts,
+            resolve=ports.mesh.resolve_url,
+            wake=self._see_to_waiting,
+            belongs_here=self.residents.manages,
         )
         self._healths: dict[str, tuple[float, dict[str, Any]]] = {}
         self.post.undecided = self.arrivals.undecided
@@ -204,10 +215,21 @@ class Node:
 
     async def _see_to_waiting(self) -> None:
         """Do what sleepers' messages and timers ask for, after a time in which nobody was woken."""
+        await self.residents.start_wanted(RESUME_SECONDS)
         await self.dormitory.wake_put_off()
         for agent_id in await self.kernel.on_disk(self.kernel.vault.receivers):
             if agent_id in self.dormitory:
                 self.dormitory.look_at_mail(agent_id)
+
+    async def lives_elsewhere(self, agent_id: str) -> bool:
+        """Tell whether a paglet that is not here lives on another host, as far as is known.
+
+        Where it is undecided whether it is about to be here, that is waited for.
+        """
+        arrival = self.arrivals.undecided(agent_id)
+        if arrival is not None:
+            await arrival.wait()
+        return isinstance(await self.whereabouts.knowledge(agent_id), Departed | Elsewhere)
 
     def _orphaned(self, agent_id: str) -> None:
         """See to a message that was stored for a paglet that sleeps or has left by now."""
@@ -252,9 +274,26 @@ class Node:
     async def close(self) -> None:
         """Call off what is under way, end every process and close files."""
         self.departures.cancel_all("the host is shutting down")
+        self.residents.close()
         self.files.close()
         await self.kernel.close()
         self._movers.shutdown(wait=False, cancel_futures=True)
+
+    async def lease(self, record: ServiceRecord, ttl: float, *, holder: str = "") -> dict[str, Any]:
+        """Have a managed service up, here or on another host; return ``lease_id`` and ``expires_at``.
+
+        :param holder: id of the paglet of this host that asks.
+        :raises HostError: `ttl` is no time that a lease may have.
+        :raises ServiceNotFoundError: its host does not manage it.
+        :raises PagletError: the service did not start, or its host cannot be asked.
+        """
+        checked_ttl(ttl)
+        host_url, agent_id = host_of(record), record.proxy.agent_id
+        if same_url(host_url, self.kernel.address()):
+            return await self.residents.lease(agent_id, record.name, ttl, holder)
+        url = acquire_url(host_url)
+        request = {"agent_id": agent_id, "service_name": record.name, "ttl": ttl}
+        return granted(await self.ports.words.post_json(url, request), url)
 
     # --- lifecycle ----------------------------------------------------------------------------------------------------
 
@@ -268,13 +307,21 @@ class Node:
         agent_id: str | None = None,
         trusted: bool = False,
         by: Caller | None = None,
+        reserved: Callable[[AgentEntry], None] | None = None,
     ) -> dict[str, str]:
         """Create a paglet; its state is a blob, plain values, or None for the class's defaults."""
         blob = state if isinstance(state, Attachment) else Attachment.of(blob_from_wire(state or {}).segments)
         agent_id = validate_agent_id(agent_id) if agent_id else new_agent_id()
         try:
             return await self.kernel.create(
-                class_name, state_class_name, blob, init=init, agent_id=agent_id, trusted=trusted, by=by
+                class_name,
+                state_class_name,
+                blob,
+                init=init,
+                agent_id=agent_id,
+                trusted=trusted,
+                by=by,
+                reserved=reserved,
             )
         except Exception:
             if agent_id not in self.kernel.agents and agent_id not in self.dormitory:

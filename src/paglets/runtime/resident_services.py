@@ -1,0 +1,590 @@
+"""The services that a host keeps available: declared, started, put to sleep and held awake on its event loop.
+
+What to do is decided by :mod:`paglets.protocol.residency`; here it is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Protocol
+
+from paglets.config.startup import (
+    LaunchConfig,
+    ResidentServiceConfig,
+    ResolvedResidentService,
+    resolve_resident_service,
+)
+from paglets.core.errors import (
+    ConflictError,
+    HostError,
+    HostUnreachableError,
+    PagletCrashedError,
+    PagletError,
+    ServiceNotFoundError,
+)
+from paglets.core.policies import DeactivationPolicy, DeactivationRequest
+from paglets.core.runtime_values import Durability, ResidentLifecycle
+from paglets.protocol.residency import PAUSES, Expired, Look, Loss, Residency, Rest, Standing, Start
+from paglets.runtime.agents import AgentEntry
+from paglets.runtime.attachment import Attachment
+from paglets.runtime.kernel import Kernel
+from paglets.runtime.service_desk import MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS, ServiceDesk
+from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS, Dormitory
+from paglets.serialization.blob import encode_blob
+from paglets.serialization.names import qualified_name
+from paglets.services.contracts import ServiceRecord
+from paglets.services.leases import checked_ttl
+
+__all__ = ["MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS", "SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS", "ResidentServices"]
+
+IDLE_REASON = "resident-service-idle"
+IDLE_SOURCE = "resident-service-manager"
+#: So long a call waits for a service that rests after a failure; one that rests for longer is refused at once.
+PATIENCE_SECONDS = 1.0
+_OWN_PREFIX = "paglets."
+
+
+def own_modules(config: LaunchConfig | None) -> list[str]:
+    """Return the modules of the services of paglets' own that a launch configuration has, as far as they are there.
+
+    They may be imported ahead of the first call, which is for others to decide of their own modules.
+    """
+    found: dict[str, None] = {}
+    for service in () if config is None else config.resident_services:
+        module = (service.class_name or "").partition(":")[0]
+        if service.enabled and module.startswith(_OWN_PREFIX) and _is_there(module):
+            found[module] = None
+    return list(found)
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ImportError:
+        return False
+
+
+class Keeper(Protocol):
+    """What keeping services needs of the node."""
+
+    async def create(
+        self,
+        class_name: str,
+        state_class_name: str,
+        state: Attachment,
+        *,
+        init: Any,
+        agent_id: str,
+        trusted: bool,
+        reserved: Callable[[AgentEntry], None],
+    ) -> dict[str, str]:
+        """Create a paglet."""
+
+    async def dispose(self, agent_id: str) -> None:
+        """End a paglet, be it active, crashed or asleep."""
+
+    async def lives_elsewhere(self, agent_id: str) -> bool:
+        """Tell whether a paglet that is not here lives on another host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """A managed service as it was declared, with what it is started from."""
+
+    agent_id: str
+    class_name: str
+    state_class_name: str
+    state: bytes
+    init: Any
+    lifecycle: ResidentLifecycle
+    idle_timeout: float
+    record: ServiceRecord
+
+    @property
+    def name(self) -> str:
+        """The name of its contract."""
+        return self.record.name
+
+
+@dataclass(slots=True, eq=False)
+class _Startup:
+    """A start in progress."""
+
+    placed: asyncio.Future[bool]
+    """Resolved when its messages can be posted: True where it is here, False where it lives on another host."""
+    up: asyncio.Future[None]
+    """Resolved when it is active."""
+    entry: AgentEntry | None = None
+    creating: bool = False
+    adopted: bool = False
+    """Whether somebody else brings it up, as its arrival does."""
+
+    def settle(self, error: Exception | None, *, here: bool = True) -> None:
+        """Tell who waits what became of it."""
+        if error is None:
+            if not self.placed.done():
+                self.placed.set_result(here)
+            if not self.up.done():
+                self.up.set_result(None)
+            return
+        for future in (self.placed, self.up):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # whether anybody waits or not, it has been reported
+        if self.entry is not None:
+            self.entry.fail_held(error)
+
+
+class ResidentServices:
+    """Keep the managed services of one host; runs on its loop."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        dormitory: Dormitory,
+        services: ServiceDesk,
+        keeper: Keeper,
+    ) -> None:
+        self._kernel = kernel
+        self._dormitory = dormitory
+        self._services = services
+        self._keeper = keeper
+        self._core = Residency()
+        self._declared: dict[str, Declared] = {}
+        self._errors: dict[str, str] = {}
+        self._startups: dict[str, _Startup] = {}
+        self._held_by: dict[str, set[str]] = {}
+        """Leases by the paglet of this host that holds them."""
+        self._timer: asyncio.TimerHandle | None = None
+        kernel.on_active.append(self._is_active)
+        kernel.on_departed.append(self._departed)
+        kernel.check_id = self._check_id
+        dormitory.wakes_on_startup = self._wakes_on_startup
+
+    # --- declaring ----------------------------------------------------------------------------------------------------
+
+    async def declare(self, configs: Sequence[ResidentServiceConfig]) -> None:
+        """Make the services of a launch configuration known; nothing is started yet.
+
+        One that cannot be is told by an event and keeps nothing else from working.
+        """
+        for config in configs:
+            data = {"use": config.use or "", "class": config.class_name or ""}
+            if not config.enabled:
+                self._kernel.emit("resident-service-skip", data={"reason": "disabled", **data})
+                continue
+            try:
+                # Beside the loop, because it imports the class.
+                resolved = await self._kernel.loop.run_in_executor(None, resolve_resident_service, config)
+                await self._declare(resolved)
+            except PagletError as exc:
+                self._kernel.emit("resident-service-failed", data=data, error=str(exc))
+
+    async def _declare(self, service: ResolvedResidentService) -> None:
+        agent_id, contract = service.agent_id, service.spec.contract
+        class_name, state_class_name = qualified_name(service.agent_cls), qualified_name(service.state)
+        state = encode_blob(service.state).tobytes()
+        eager = service.lifecycle is ResidentLifecycle.EAGER
+        self._core.declare(agent_id, eager=eager, idle_timeout=service.idle_timeout)
+        replaced = await self._make_room(agent_id, class_name, state_class_name)
+        metadata = {
+            "agent_id": agent_id,
+            "agent_class_name": class_name,
+            "lifecycle": service.lifecycle.value,
+            "idle_timeout": service.idle_timeout,
+        }
+        record = self._services.declare(agent_id, contract, metadata, service.scope)
+        self._declared[agent_id] = Declared(
+            agent_id,
+            class_name,
+            state_class_name,
+            state,
+            service.init,
+            service.lifecycle,
+            service.idle_timeout,
+            record,
+        )
+        if replaced:
+            data = {"class": class_name, "previous_class": replaced}
+            self._emit("resident-service-replace", self._declared[agent_id], data)
+
+    async def _make_room(self, agent_id: str, class_name: str, state_class_name: str) -> str:
+        """End a paglet of another class that has the id of a service; return what it was.
+
+        It is from a time when the service was another one, and its state would not fit.
+        """
+        known = self._kernel.agents.get(agent_id)
+        if known is not None:
+            found = known.class_name, known.state_class_name
+        else:
+            summary = self._dormitory.summary(agent_id)
+            if summary is None:
+                return ""
+            found = summary.agent_class_name, summary.state_class_name
+        if found == (class_name, state_class_name):
+            return ""
+        await self._keeper.dispose(agent_id)
+        return found[0]
+
+    async def start_wanted(self, timeout: float) -> None:
+        """Start the eager services and those with a lease, and wait until each is up or has failed.
+
+        :param timeout: seconds after which those that take longer go on in the background.
+        """
+        if self._kernel.draining or self._kernel.closing:
+            return
+        starts = self._core.wanted(self._kernel.loop.time())
+        futures = [self._begin(start.agent_id).up for start in starts]
+        if futures:
+            await asyncio.wait(futures, timeout=timeout)
+
+    # --- asked by the other parts of the host -------------------------------------------------------------------------
+
+    def manages(self, agent_id: str) -> bool:
+        """Tell whether this is the id of a managed service."""
+        return agent_id in self._declared
+
+    async def bring(self, agent_id: str) -> bool:
+        """See to it that a service takes messages; return whether it does, here.
+
+        :return: False where this is no managed service, or one that lives on another host.
+        :raises PagletCrashedError: it has failed lately, and rests before it is started again.
+        :raises PagletError: it did not start.
+        """
+        if agent_id not in self._declared:
+            return False
+        if self._kernel.closing:
+            raise self._kernel.closing_error()
+        startup = self._startups.get(agent_id)
+        while startup is None:
+            admission = self._core.want(agent_id, self._kernel.loop.time())
+            match admission:
+                case Start():
+                    startup = self._begin(agent_id)
+                case Rest(seconds):
+                    await self._rest(agent_id, seconds)
+                    startup = self._startups.get(agent_id)
+                case _:
+                    await asyncio.sleep(0)  # whoever is told that its paglet has just left needs the loop for that
+                    return True
+        return await asyncio.shield(startup.placed)
+
+    async def _rest(self, agent_id: str, seconds: float) -> None:
+        if seconds > PATIENCE_SECONDS:
+            raise PagletCrashedError(
+                f"resident service {agent_id} has failed and is not started again before {seconds:.1f} s have passed: "
+                f"{self._errors.get(agent_id, 'unknown')}"
+            )
+        await asyncio.sleep(seconds)
+
+    def _wakes_on_startup(self, agent_id: str) -> bool:
+        return agent_id not in self._declared or self._core.is_eager(agent_id)
+
+    def _check_id(self, agent_id: str, class_name: str) -> None:
+        declared = self._declared.get(agent_id)
+        if declared is not None and declared.class_name != class_name:
+            raise ConflictError(
+                f"{agent_id} is the id of the resident service {declared.name!r} of {self._kernel.config.name}, "
+                f"a {declared.class_name}; a {class_name} cannot have it"
+            )
+
+    # --- starting -----------------------------------------------------------------------------------------------------
+
+    def _begin(self, agent_id: str) -> _Startup:
+        """Start a service whose core has said so."""
+        loop = self._kernel.loop
+        startup = self._startups[agent_id] = _Startup(loop.create_future(), loop.create_future())
+        self._kernel.background(self._start(self._declared[agent_id], startup))
+        return startup
+
+    async def _start(self, service: Declared, startup: _Startup) -> None:
+        agent_id = service.agent_id
+        try:
+            here = await self._bring_up(service, startup)
+        except asyncio.CancelledError:
+            startup.settle(HostUnreachableError(f"host {self._kernel.config.name} is shutting down"))
+            raise
+        except Exception as exc:
+            # A hook may raise whatever it likes.
+            self._failed(service, startup, exc)
+        else:
+            if not here:
+                self._core.away(agent_id)
+                startup.settle(None, here=False)
+            elif agent_id in self._startups:
+                # It is here through somebody else's doing, who says when it is active.
+                entry = self._kernel.agents.get(agent_id)
+                if entry is not None and entry.active:
+                    self._is_active(entry)
+                else:
+                    startup.adopted = True
+                    if not startup.placed.done():
+                        startup.placed.set_result(True)
+        finally:
+            if self._startups.get(agent_id) is startup and not startup.adopted:
+                del self._startups[agent_id]
+            self._arm()
+
+    async def _bring_up(self, service: Declared, startup: _Startup) -> bool:
+        """Wake a service, revive it or create it; return whether it is here."""
+        agent_id = service.agent_id
+        entry = self._kernel.agents.get(agent_id)
+        if entry is not None and not entry.crashed:
+            return True
+        if entry is not None and entry.durability is Durability.NONE:
+            await self._keeper.dispose(agent_id)  # there is nothing to revive it from
+        elif entry is not None or agent_id in self._dormitory:
+            reason = "recovery" if entry is None and self._dormitory.recovering(agent_id) else "activate"
+            await self._dormitory.activate(agent_id, reason=reason, settle=False)
+            return True
+        elif await self._keeper.lives_elsewhere(agent_id):
+            return False
+        startup.creating = True
+        await self._keeper.create(
+            service.class_name,
+            service.state_class_name,
+            Attachment.of([service.state]),
+            init=service.init,
+            agent_id=agent_id,
+            trusted=True,
+            reserved=lambda reserved: self._reserved(startup, reserved),
+        )
+        return True
+
+    def _reserved(self, startup: _Startup, entry: AgentEntry) -> None:
+        """Let messages wait for a service that is being created, until it is known how durable its mailbox is."""
+        entry.held = []
+        startup.entry = entry
+        startup.placed.set_result(True)
+
+    def _failed(self, service: Declared, startup: _Startup, error: Exception) -> None:
+        agent_id = service.agent_id
+        self._errors[agent_id] = str(error) or type(error).__name__
+        if self._kernel.draining or self._kernel.closing:
+            self._core.put_off(agent_id)
+        else:
+            pause = self._core.failed(agent_id, self._kernel.loop.time())
+            data = {"use": "", "class": service.class_name, "retry_in": round(pause, 3)}
+            self._emit("resident-service-failed", service, data, error=self._errors[agent_id])
+        failure = error if isinstance(error, PagletError) else HostError(f"resident service {agent_id}: {error}")
+        startup.settle(failure)
+
+    def _is_active(self, entry: AgentEntry) -> None:
+        service = self._declared.get(entry.agent_id)
+        if service is None:
+            return
+        startup = self._startups.pop(entry.agent_id, None)
+        entry.used_at = self._kernel.loop.time()
+        if not entry.restart.restarts and entry.durable:
+            # Its class leaves it to the host, and a service that is managed is meant to be there.
+            entry.restart = PAUSES
+        if self._core.present(entry.agent_id, entry.used_at):
+            kind = "create" if startup is not None and startup.creating else "activate"
+            self._emit(f"resident-service-{kind}", service, {"lifecycle": service.lifecycle.value})
+        if startup is not None:
+            startup.settle(None)
+            if startup.creating:
+                entry.release_held()
+        self._arm()
+
+    # --- the end of a stay --------------------------------------------------------------------------------------------
+
+    def _departed(self, entry: AgentEntry) -> None:
+        if self._kernel.closing:
+            return
+        for lease_id in self._held_by.pop(entry.agent_id, ()):
+            self.release(lease_id)
+        startup = self._startups.get(entry.agent_id)
+        if startup is not None and startup.adopted:
+            del self._startups[entry.agent_id]
+            self._core.put_off(entry.agent_id)
+            startup.settle(HostError(f"resident service {entry.agent_id} did not come up"))
+        elif startup is None and entry.agent_id in self._declared:
+            # Whether it sleeps, or is about to be started again, is known when whoever tells this has gone on.
+            self._kernel.loop.call_soon(self._look_after, entry)
+
+    def _look_after(self, entry: AgentEntry) -> None:
+        agent_id, now = entry.agent_id, self._kernel.loop.time()
+        here = self._kernel.agents.get(agent_id)
+        if self._kernel.closing or (here is not None and (not here.crashed or here.restarting)):
+            return
+        location = entry.gone.result() if entry.gone.done() else None
+        if here is not None:
+            self._errors[agent_id] = here.error or "its process died"
+            loss = Loss.CRASHED
+        elif agent_id in self._dormitory:
+            loss = Loss.ASLEEP
+        elif location is None:
+            loss = Loss.ENDED
+        else:
+            loss = Loss.MOVED
+        for start in self._core.lost(agent_id, loss, now):
+            self._begin(start.agent_id)
+        self._arm()
+
+    # --- leases -------------------------------------------------------------------------------------------------------
+
+    async def lease(self, agent_id: str, service_name: str, ttl: float, holder: str = "") -> dict[str, Any]:
+        """Have a service up and keep it so for `ttl` seconds; return ``lease_id`` and ``expires_at``, in Unix seconds.
+
+        :param holder: id of a paglet of this host with whose stay the lease ends.
+        :raises HostError: `ttl` is no time that a lease may have.
+        :raises ServiceNotFoundError: this is no managed service of that name, or one that has moved to another host.
+        :raises PagletError: the service did not start.
+        """
+        checked_ttl(ttl)
+        service = self._declared.get(agent_id)
+        if service is None or service.name != service_name:
+            raise ServiceNotFoundError(
+                f"{agent_id!r} is no managed resident service {service_name!r} of {self._kernel.config.name}"
+            )
+        lease_id = uuid.uuid4().hex
+        # First, so that it is not put to sleep while it is waited for.
+        self._core.lease(agent_id, lease_id, ttl, self._kernel.loop.time())
+        try:
+            await self._have_up(agent_id)
+            # It may have run out, or begun to count too early, while the service was started.
+            self._core.lease(agent_id, lease_id, ttl, self._kernel.loop.time())
+        except BaseException:
+            self._core.release(lease_id, self._kernel.loop.time())
+            self._arm()
+            raise
+        expires_at = time.time() + ttl
+        if holder and holder in self._kernel.agents:
+            self._held_by.setdefault(holder, set()).add(lease_id)
+        self._emit("service-lease-acquire", service, {"lease_id": lease_id, "expires_at": expires_at, "ttl": ttl})
+        self._arm()
+        return {"lease_id": lease_id, "expires_at": expires_at}
+
+    async def _have_up(self, agent_id: str) -> None:
+        while True:
+            startup = self._startups.get(agent_id)
+            if startup is not None:
+                await asyncio.shield(startup.up)
+            standing = self._core.standing(agent_id)
+            if standing is Standing.ACTIVE:
+                return
+            if standing is Standing.STOPPING:
+                entry = self._kernel.agents.get(agent_id)
+                if entry is not None:
+                    async with entry.lock:  # held until it sleeps
+                        pass
+                await asyncio.sleep(0)
+            elif not await self.bring(agent_id):
+                raise ServiceNotFoundError(f"resident service {agent_id} has moved to another host; lease it there")
+
+    def release(self, lease_id: str) -> bool:
+        """Give a lease back; return whether there was one."""
+        agent_id = self._core.release(lease_id, self._kernel.loop.time())
+        if agent_id is None:
+            return False
+        self._forget_holder(lease_id)
+        self._emit("service-lease-release", self._declared[agent_id], {"lease_id": lease_id})
+        self._arm()
+        return True
+
+    def _forget_holder(self, lease_id: str) -> None:
+        for holder, leases in list(self._held_by.items()):
+            leases.discard(lease_id)
+            if not leases:
+                del self._held_by[holder]
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._core.next_due()
+        if due is not None and not self._kernel.closing:
+            self._timer = self._kernel.loop.call_at(due, self._on_time)
+
+    def _on_time(self) -> None:
+        now = self._kernel.loop.time()
+        for action in self._core.due(now):
+            match action:
+                case Start(agent_id):
+                    if self._kernel.draining:
+                        self._core.put_off(agent_id)
+                    else:
+                        self._begin(agent_id)
+                case Look(agent_id):
+                    if self._core.looked(agent_id, self._used_at(agent_id), now):
+                        self._kernel.background(self._put_to_sleep(self._declared[agent_id]))
+                case Expired(lease_id, agent_id):
+                    self._forget_holder(lease_id)
+                    self._emit("service-lease-expire", self._declared[agent_id], {"lease_id": lease_id})
+        self._arm()
+
+    def _used_at(self, agent_id: str) -> float | None:
+        entry = self._kernel.agents.get(agent_id)
+        return None if entry is None or entry.in_use else entry.used_at
+
+    async def _put_to_sleep(self, service: Declared) -> None:
+        agent_id = service.agent_id
+        policy = DeactivationPolicy(
+            activate_on_message=True, queue_messages_when_inactive=True, activate_on_startup=False
+        )
+        try:
+            entry = self._kernel.agents.require(agent_id)
+            await self._dormitory.deactivate(entry, DeactivationRequest(IDLE_REASON, IDLE_SOURCE, policy))
+        except Exception as exc:
+            # A hook may raise whatever it likes; it goes on, and is asked again when it has been idle for as long.
+            self._core.stayed(agent_id, self._kernel.loop.time())
+            self._emit("resident-service-failed", service, {"use": "", "class": service.class_name}, error=str(exc))
+        else:
+            self._emit("resident-service-idle-deactivate", service, {"idle_timeout": service.idle_timeout})
+        self._arm()
+
+    def close(self) -> None:
+        """Let no time pass any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- showing ------------------------------------------------------------------------------------------------------
+
+    def overview(self) -> list[dict[str, Any]]:
+        """Return how each managed service is, in the order of their declaration."""
+        now = self._kernel.loop.time()
+        return [self._shown(service, now) for service in self._declared.values()]
+
+    def _shown(self, service: Declared, now: float) -> dict[str, Any]:
+        agent_id = service.agent_id
+        standing = self._core.standing(agent_id)
+        entry = self._kernel.agents.get(agent_id)
+        state = standing.value
+        if standing is Standing.DOWN:
+            state = "asleep" if agent_id in self._dormitory else "declared"
+        elif entry is not None and entry.crashed and entry.restarting:
+            state = Standing.STARTING.value
+        up = standing is Standing.ACTIVE
+        rests = self._core.rests_for(agent_id, now)
+        return {
+            "service_name": service.name,
+            "agent_id": agent_id,
+            "class_name": service.class_name,
+            "lifecycle": service.lifecycle.value,
+            "scope": service.record.scope.value,
+            "idle_timeout": service.idle_timeout,
+            "state": state,
+            "leases": self._core.leases(agent_id),
+            "idle_seconds": round(self._core.idle_for(agent_id, self._used_at(agent_id), now), 3) if up else None,
+            "retry_in": round(rests, 3) if standing is Standing.FAILED else None,
+            "error": self._errors.get(agent_id) if standing is Standing.FAILED else None,
+        }
+
+    def _emit(self, kind: str, service: Declared, data: dict[str, Any], *, error: str | None = None) -> None:
+        self._kernel.emit(
+            kind,
+            agent_id=service.agent_id,
+            class_name=service.class_name,
+            service_name=service.name,
+            data=data,
+            error=error,
+        )
