@@ -69,6 +69,9 @@ class Resident(Paglet[ResidentState]):
 
     def on_deactivating(self, event: Any) -> None:
         policy = event.request.policy
+        if policy is None:
+            self.state.log.append(f"deactivating {event.reason}")
+            return
         kept = [policy.activate_on_message, policy.queue_messages_when_inactive, policy.activate_on_startup]
         self.state.log.append(f"deactivating {event.reason} {event.request.source} {kept}")
 
@@ -149,6 +152,6 @@ class Holder(Paglet[ResidentState]):
     @handler
     def use(self, scope: str = "local") -> list[Any]:
         with self.lease_contract(CONTRACT, scope=ServiceScope(scope)) as service:
-            held = list(self.resources().status())
+            held = list(self.resources.status())
             report = service.call(REPORT)
-        return [report.calls, len(held), list(self.resources().status())]
+        return [report.calls, len(held), list(self.resources.status())]
