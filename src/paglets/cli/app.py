@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import artifacts, audit, dead, demo, drain, events, examples, host, journey, keys, lifecycle, ps, send
+from paglets.cli import (
+    artifacts,
+    audit,
+    dead,
+    demo,
+    drain,
+    events,
+    examples,
+    host,
+    journey,
+    keys,
+    lifecycle,
+    ps,
+    send,
+    services,
+)
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -46,6 +61,7 @@ app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
 app.command("drain", epilog=drain.EPILOG, rich_help_panel=_HOSTS)(drain.drain)
 app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)
 app.command("send", epilog=send.EPILOG, rich_help_panel=_PAGLETS)(send.send)
+app.command("services", epilog=services.EPILOG, rich_help_panel=_PAGLETS)(services.services)
 app.command("move", epilog=lifecycle.MOVE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.move)
 app.command("sleep", epilog=lifecycle.SLEEP_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.sleep)
 app.command("wake", epilog=lifecycle.WAKE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.wake)
