@@ -27,6 +27,8 @@ _QUIET_KINDS: Final = frozenset(
     }
 )
 _ERROR_KINDS: Final = frozenset({"paglet-crashed", "transfer-fault", "background-failure"})
+#: Their error says which class it is about.
+_SAID_BY_ERROR: Final = frozenset({"resident-service-failed", "startup-agent-failed"})
 _MOST_VALUES: Final = 200
 
 
@@ -76,7 +78,7 @@ def describe(event: ContextEvent) -> str:
     target = event.data.get("target")
     if event.kind == "transfer-progress":
         parts.append(_progress(event.data))
-    else:
+    elif event.kind not in _SAID_BY_ERROR:
         parts.append(_movement(target) if isinstance(target, dict) else _values(event.data))
     line = one_line(" ".join(part for part in parts if part))
     return f"{line}: {one_line(event.error)}" if event.error else line
