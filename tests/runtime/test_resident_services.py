@@ -21,6 +21,7 @@ from paglets.core.errors import (
     PagletCrashedError,
     PagletError,
     ServiceContractError,
+    TransferError,
 )
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
@@ -297,6 +298,11 @@ def test_nobody_else_can_have_the_id_of_a_service(hosts: HostFactory) -> None:
         host.create(Actor, agent_id=ID)
     with HostClient() as client, pytest.raises(ConflictError):
         client.post_json(f"{host.address}/agents", {"agent_class_name": "tests.agents.actor:Actor", "agent_id": ID})
+    beta = hosts("beta")
+    stranger = beta.create(Actor, agent_id=ID)
+    with pytest.raises(TransferError, match="resident service"):
+        stranger.dispatch(host.address)
+    assert beta.get_proxy(ID) is not None
     # One of its class is the service.
     host.create(Resident, ResidentState(greeting="mine"), agent_id=ID)
     assert handle_of(host).call(REPORT).greeting == "mine"

@@ -136,6 +136,7 @@ def _payload(fleet: Fleet, offers: Sequence[Offer], answers: Answers) -> dict[st
 
 
 def _table(offers: Sequence[Offer], *, wide: bool) -> Table:
+    remarks = any(_remark(offer.resident or {}) for offer in offers)
     rows = []
     for offer in offers:
         record, resident = offer.record, offer.resident or {}
@@ -148,23 +149,30 @@ def _table(offers: Sequence[Offer], *, wide: bool) -> Table:
             resident.get("state", "active"),
             resident.get("leases", _NOTHING),
             _idle(resident),
-            _remark(resident),
         ]
+        if remarks:
+            row.append(_remark(resident))
         if wide:
-            row += [resident.get("class_name", _NOTHING), ", ".join(record["capabilities"]), record["host_url"]]
+            row += [
+                _timeout(resident),
+                resident.get("class_name", _NOTHING),
+                ", ".join(record["capabilities"]),
+                record["host_url"],
+            ]
         rows.append(row)
-    columns = ["service", "provider", "host", "scope", "lifecycle", "state", "leases", "idle", "remark"]
-    more = ["class", "operations", "address"] if wide else []
-    return table("Services", columns + more, rows, right={"leases", "idle"})
+    columns = ["service", "provider", "host", "scope", "lifecycle", "state", "leases", "idle"]
+    columns += ["remark"] if remarks else []
+    columns += ["sleeps after", "class", "operations", "address"] if wide else []
+    return table("Services", columns, rows, right={"leases", "idle", "sleeps after"})
 
 
 def _idle(resident: dict[str, Any]) -> str:
     idle = resident.get("idle_seconds")
-    if idle is None:
-        return _NOTHING
-    if resident.get("lifecycle") == "eager":
-        return duration_text(idle)
-    return f"{duration_text(idle)} of {duration_text(resident['idle_timeout'])}"
+    return _NOTHING if idle is None else duration_text(idle)
+
+
+def _timeout(resident: dict[str, Any]) -> str:
+    return duration_text(resident["idle_timeout"]) if resident.get("lifecycle") == "lazy" else _NOTHING
 
 
 def _remark(resident: dict[str, Any]) -> str:

@@ -190,8 +190,10 @@ class ResidentServices:
         class_name, state_class_name = qualified_name(service.agent_cls), qualified_name(service.state)
         state = encode_blob(service.state).tobytes()
         eager = service.lifecycle is ResidentLifecycle.EAGER
-        self._core.declare(agent_id, eager=eager, idle_timeout=service.idle_timeout)
+        if agent_id in self._declared:
+            raise ConflictError(f"a resident service with the agent id {agent_id!r} is declared already")
         replaced = await self._make_room(agent_id, class_name, state_class_name)
+        self._core.declare(agent_id, eager=eager, idle_timeout=service.idle_timeout)
         metadata = {
             "agent_id": agent_id,
             "agent_class_name": class_name,
@@ -311,7 +313,11 @@ class ResidentServices:
             raise
         except Exception as exc:
             # A hook may raise whatever it likes.
-            self._failed(service, startup, exc)
+            entry = self._kernel.agents.get(agent_id)
+            if entry is not None and entry.active:
+                startup.settle(None)  # somebody else was faster
+            else:
+                self._failed(service, startup, exc)
         else:
             if not here:
                 self._core.away(agent_id)
@@ -542,10 +548,12 @@ class ResidentServices:
         self._arm()
 
     def close(self) -> None:
-        """Let no time pass any more."""
+        """Let no time pass any more, and nobody wait for what is not going to start."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        for startup in self._startups.values():
+            startup.settle(HostUnreachableError(f"host {self._kernel.config.name} is shutting down"))
 
     # --- showing ------------------------------------------------------------------------------------------------------
 
