@@ -381,3 +381,34 @@ def test_a_message_is_answered_once_while_services_come_and_go(hosts: HostFactor
     replies = [host.deliver_message(ID, Message("report"))["calls"] for _ in range(10)]
     assert replies == list(range(1, 11))
     assert PagletContext(host).lookup_contract(CONTRACT) is not None
+
+
+def test_every_call_is_handled_once_while_others_put_the_service_to_sleep_and_lease_it(hosts: HostFactory) -> None:
+    host = hosts(launch_config=launch(service(idle_timeout=0.0)))
+    handle, over = handle_of(host), threading.Event()
+
+    def call(number: int) -> list[int]:
+        counts = []
+        for _ in range(6):
+            if number == 0:
+                with host.lease_service_handle(handle) as held:
+                    counts.append(held.call(REPORT).calls)
+            else:
+                counts.append(handle.call(REPORT).calls)
+        return counts
+
+    def disturb() -> int:
+        times = 0
+        while not over.is_set():
+            times += answered(lambda: host.deactivate(ID)) is not None
+        return times
+
+    with ThreadPoolExecutor(5) as threads:
+        disturbing = threads.submit(disturb)
+        counts = [
+            count for caller in [threads.submit(call, number) for number in range(4)] for count in caller.result()
+        ]
+        over.set()
+        assert disturbing.result() > 0
+    assert sorted(counts) == list(range(1, 25))
+    assert len(events_of(host, "resident-service-create")) == 1

@@ -529,7 +529,7 @@ class ResidentServices:
 
     def _used_at(self, agent_id: str) -> float | None:
         entry = self._kernel.agents.get(agent_id)
-        return None if entry is None or entry.in_use else entry.used_at
+        return None if entry is None or not entry.active or entry.in_use else entry.used_at
 
     async def _put_to_sleep(self, service: Declared) -> None:
         agent_id = service.agent_id
@@ -541,8 +541,12 @@ class ResidentServices:
             await self._dormitory.deactivate(entry, DeactivationRequest(IDLE_REASON, IDLE_SOURCE, policy))
         except Exception as exc:
             # A hook may raise whatever it likes; it goes on, and is asked again when it has been idle for as long.
-            self._core.stayed(agent_id, self._kernel.loop.time())
-            self._emit("resident-service-failed", service, {"use": "", "class": service.class_name}, error=str(exc))
+            there = self._kernel.agents.get(agent_id)
+            if there is not None and there.active:
+                self._core.stayed(agent_id, self._kernel.loop.time())
+                data = {"use": "", "class": service.class_name}
+                self._emit("resident-service-failed", service, data, error=f"it does not go to sleep: {exc}")
+            # Otherwise somebody else was faster, and what became of it is heard of in another way.
         else:
             self._emit("resident-service-idle-deactivate", service, {"idle_timeout": service.idle_timeout})
         self._arm()
