@@ -150,6 +150,14 @@ class Holder(Paglet[ResidentState]):
         return self.lease_contract(CONTRACT, scope=ServiceScope(scope), ttl=ttl).lease_id
 
     @handler
+    def tell(self, agent_id: str) -> int:
+        return int(self.context.send(agent_id, REPORT.to_message())["calls"])
+
+    @handler
+    def call(self) -> int:
+        return self.require_contract(CONTRACT).call(REPORT).calls
+
+    @handler
     def use(self, scope: str = "local") -> list[Any]:
         with self.lease_contract(CONTRACT, scope=ServiceScope(scope)) as service:
             held = list(self.resources.status())

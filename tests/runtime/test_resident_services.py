@@ -39,6 +39,7 @@ from tests.agents.residents import (
     At,
     Busy,
     Fleeting,
+    Holder,
     Renamed,
     Resident,
     ResidentState,
@@ -164,6 +165,18 @@ def test_a_message_that_may_wake_nobody_starts_nobody(hosts: HostFactory) -> Non
     assert queued["queued"] is True
     assert state_of(host) == "asleep"
     assert handle.call(REPORT).calls == 4
+
+
+def test_a_paglet_of_the_host_starts_it_by_contract_or_id(hosts: HostFactory) -> None:
+    host = hosts(launch_config=launch(service()))
+    caller = host.create(Holder)
+    assert caller.call(Holder.tell, ID) == 1
+    host.dispose(ID)
+    assert caller.call(Holder.call) == 1
+    host.dispose(ID)
+    assert PagletContext(host).send(ID, REPORT.to_message())["calls"] == 1
+    with pytest.raises(HostError, match="No paglet"):
+        PagletContext(host).send("nobody", REPORT.to_message())
 
 
 def test_its_own_advertisement_does_not_make_it_unmanaged(hosts: HostFactory) -> None:

@@ -189,13 +189,17 @@ class PagletContext:
     def send(self, target_agent_id: str, message: Message, *, host_url: str | None = None) -> Any:
         """Send a message to a local paglet, or to one on the host at ``host_url``, and return its reply.
 
+        A managed service counts as local before its paglet has been started.
+
         :raises HostError: no paglet with this id is here.
         """
         if message.sender is None:
             message.sender = self.address
         proxy = self.get_proxy(target_agent_id, host_url)
         if proxy is None:
-            raise HostError(f"No paglet {target_agent_id} on {self.name}")
+            if not any(record.proxy.agent_id == target_agent_id for record in self._host.lookup_services()):
+                raise HostError(f"No paglet {target_agent_id} on {self.name}")
+            proxy = self._host.proxy_for(self.address, target_agent_id)
         return proxy.send(message)
 
     def multicast(

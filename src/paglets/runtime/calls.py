@@ -85,7 +85,8 @@ class CallDesk:
     def _is_near(self, arguments: Arguments) -> bool:
         """Tell whether a message is for a paglet that is here; one that is not is followed by the client."""
         agent_id = arguments["agent_id"]
-        here = agent_id in self._kernel.agents or agent_id in self._node.dormitory
+        node = self._node
+        here = agent_id in self._kernel.agents or agent_id in node.dormitory or node.residents.manages(agent_id)
         return here and same_url(arguments["host_url"], self._kernel.address())
 
     async def _answer(self, entry: AgentEntry, place: Place, frame: Frame, method: str, arguments: Arguments) -> None:
