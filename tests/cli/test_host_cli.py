@@ -330,6 +330,10 @@ def test_events_are_logged_for_people() -> None:
     assert re.sub(" +", " ", describe(sending)) == (
         "transfer-progress 01234567 A to http://beta:1: 300.0 KB of 1.0 MB of files (29%)"
     )
+    failed = event("resident-service-failed", data={"class": "x.y:Z", "use": ""}, error="Cannot load 'x.y:Z'")
+    assert describe(failed) == "resident-service-failed: Cannot load 'x.y:Z'"
+    offered = event("service-advertise", agent_id="service.x", service_name="x", data={"scope": "mesh", "name": "x"})
+    assert describe(offered) == "service-advertise service.x service x scope=mesh"
     assert describe(crashed).split() == ["paglet-crashed", "01234567", "A", "pid=7:", "a", "?[31mb"]
     assert "\x1b" not in describe(crashed)
 

@@ -57,8 +57,12 @@ def two(running: Two) -> Iterator[Two]:
     yield running
     for host in (running.alpha, running.beta):
         for summary in host.list_agents(inactive=True):
-            host.dispose(summary["agent_id"])
+            if summary["agent_id"] != ID:
+                host.dispose(summary["agent_id"])
     eventually(lambda: leases(running.alpha) == 0, "no lease to be left")
+    eventually(lambda: state_of(running.alpha) in ("asleep", "declared", "failed"), "the service to be at rest")
+    if running.alpha.list_agents(inactive=True):
+        running.alpha.dispose(ID)
 
 
 def leases(host: Host) -> int:
@@ -174,12 +178,16 @@ def test_the_lease_of_a_paglet_ends_with_its_stay(two: Two, end: str) -> None:
     eventually(lambda: leases(two.alpha) == 0, "the lease to go")
 
 
-def test_the_lease_of_a_paglet_on_another_host_is_given_back(two: Two) -> None:
+@pytest.mark.parametrize("end", ["dispose", "crash"])
+def test_the_lease_of_a_paglet_on_another_host_is_given_back(two: Two, end: str) -> None:
     holder = two.beta.create(Holder)
     holder.call(Holder.hold, "mesh")
     assert leases(two.alpha) == 1
-    holder.dispose()
-    assert leases(two.alpha) == 0
+    if end == "dispose":
+        holder.dispose()
+    else:
+        os.kill(holder.info()["pid"], signal.SIGKILL)
+    eventually(lambda: leases(two.alpha) == 0, "the lease to go")
 
 
 @pytest.mark.parametrize("near", [True, False])

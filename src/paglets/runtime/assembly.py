@@ -28,7 +28,7 @@ from paglets.runtime.loop import LoopThread
 from paglets.runtime.node import RESUME_SECONDS, Node, NodePorts
 from paglets.runtime.options import Binding, own_shortcut
 from paglets.runtime.relay.wiring import Relay
-from paglets.runtime.resident_services import own_modules
+from paglets.runtime.residents.declared import own_modules
 from paglets.runtime.startup_agents import start_agents
 from paglets.services.contracts import ServiceRegistry
 

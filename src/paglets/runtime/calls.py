@@ -28,7 +28,7 @@ from paglets.runtime.post import Posting
 from paglets.runtime.views import mailbox_counts
 from paglets.serialization.values import pack, unpack
 from paglets.services.contracts import ServiceRecord
-from paglets.services.leases import released_at
+from paglets.services.leases import given_back
 
 Arguments = dict[str, Any]
 Call = Callable[[AgentEntry, Arguments], Awaitable[Any]]
@@ -187,9 +187,11 @@ class CallDesk:
         """Make a JSON request with this host's client."""
         del entry
         words = self._node.ports.words
-        lease_id = released_at(self._kernel.address(), arguments["url"])
-        if lease_id is not None and arguments["method"] == "POST":
-            return {"released": self._node.residents.release(lease_id)}
+        lease = given_back(arguments["url"]) if arguments["method"] == "POST" else None
+        if lease is not None:
+            if same_url(lease.host_url, self._kernel.address()):
+                return {"released": self._node.leases.release(lease.lease_id)}
+            self._node.leases.forget(lease.lease_id)
         if arguments["method"] == "GET":
             return await words.get_json(arguments["url"], timeout=arguments["timeout"])
         return await words.post_json(arguments["url"], arguments["payload"], timeout=arguments["timeout"])
@@ -389,7 +391,7 @@ class CallDesk:
     async def call_lease_service(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Have a managed service up."""
         record = ServiceRecord.from_wire(arguments["record"])
-        return await self._node.lease(record, arguments["ttl"], holder=entry.agent_id)
+        return await self._node.leases.take(record, arguments["ttl"], holder=entry.agent_id)
 
     async def call_lookup_services(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Return service records."""

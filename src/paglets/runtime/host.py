@@ -933,7 +933,7 @@ class Host:
         :raises PagletError: the service did not start, or its host cannot be asked.
         """
         node = self._node
-        wire = self._wait(lambda: node.lease(handle.record, ttl))
+        wire = self._wait(lambda: node.leases.take(handle.record, ttl))
         return ServiceLease(handle, wire["lease_id"], host_of(handle.record), wire["expires_at"], self.client)
 
     def acquire_resident_service_lease(self, agent_id: str, service_name: str, *, ttl: float) -> dict[str, Any]:
@@ -943,12 +943,12 @@ class Host:
         :raises ServiceNotFoundError: there is no managed service of that name and id.
         """
         node = self._node
-        return self._wait(lambda: node.residents.lease(agent_id, service_name, ttl))
+        return self._wait(lambda: node.leases.give(agent_id, service_name, ttl))
 
     def release_resident_service_lease(self, lease_id: str) -> dict[str, bool]:
         """Give a lease back; ``released`` tells whether there was one."""
         node = self._node
-        return {"released": self._running().call(lambda: node.residents.release(lease_id))}
+        return {"released": self._running().call(lambda: node.leases.release(lease_id))}
 
     def resident_services(self) -> list[dict[str, Any]]:
         """Return how the managed resident services of this host are, in the order of their declaration."""

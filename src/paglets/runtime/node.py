@@ -54,6 +54,7 @@ from paglets.runtime.outbox import Outbox
 from paglets.runtime.post import Posting, PostOffice
 from paglets.runtime.recorder import JournalRecorder
 from paglets.runtime.resident_services import ResidentServices
+from paglets.runtime.residents.leases import LeaseDesk
 from paglets.runtime.service_desk import ServiceDesk
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.timekeeper import Timekeeper
@@ -65,8 +66,7 @@ from paglets.runtime.views import Views
 from paglets.runtime.whereabouts import Whereabouts
 from paglets.security.caller import Caller
 from paglets.serialization.blob import blob_from_wire
-from paglets.services.contracts import ServiceRecord, ServiceRegistry
-from paglets.services.leases import acquire_url, checked_ttl, granted, host_of
+from paglets.services.contracts import ServiceRegistry
 
 MOVE_THREADS = 4
 #: How long it is waited for the paglets that are brought back, at the start of a host and after a drain.
@@ -107,6 +107,7 @@ class Node:
         self.views = Views(kernel, self.dormitory)
         self.services = ServiceDesk(kernel, ports.services, ports.mesh, ports.words)
         self.residents = ResidentServices(kernel, self.dormitory, self.services, self)
+        self.leases = LeaseDesk(kernel, self.residents, ports.words)
         self.post = PostOffice(kernel, self.dormitory)
         self.whereabouts = Whereabouts(kernel, self.dormitory, ports.words)
         self.post.forwarder = self.whereabouts
@@ -278,22 +279,6 @@ class Node:
         self.files.close()
         await self.kernel.close()
         self._movers.shutdown(wait=False, cancel_futures=True)
-
-    async def lease(self, record: ServiceRecord, ttl: float, *, holder: str = "") -> dict[str, Any]:
-        """Have a managed service up, here or on another host; return ``lease_id`` and ``expires_at``.
-
-        :param holder: id of the paglet of this host that asks.
-        :raises HostError: `ttl` is no time that a lease may have.
-        :raises ServiceNotFoundError: its host does not manage it.
-        :raises PagletError: the service did not start, or its host cannot be asked.
-        """
-        checked_ttl(ttl)
-        host_url, agent_id = host_of(record), record.proxy.agent_id
-        if same_url(host_url, self.kernel.address()):
-            return await self.residents.lease(agent_id, record.name, ttl, holder)
-        url = acquire_url(host_url)
-        request = {"agent_id": agent_id, "service_name": record.name, "ttl": ttl}
-        return granted(await self.ports.words.post_json(url, request), url)
 
     # --- lifecycle ----------------------------------------------------------------------------------------------------
 

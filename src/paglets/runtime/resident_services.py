@@ -7,18 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
-from paglets.config.startup import (
-    LaunchConfig,
-    ResidentServiceConfig,
-    ResolvedResidentService,
-    resolve_resident_service,
-)
+from paglets.config.startup import ResidentServiceConfig, ResolvedResidentService, resolve_resident_service
 from paglets.core.errors import (
     ConflictError,
     HostError,
@@ -28,17 +20,13 @@ from paglets.core.errors import (
     ServiceNotFoundError,
 )
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
-from paglets.core.runtime_values import Durability, ResidentLifecycle
 from paglets.protocol.residency import PAUSES, Expired, Look, Loss, Residency, Rest, Standing, Start
 from paglets.runtime.agents import AgentEntry
-from paglets.runtime.attachment import Attachment
 from paglets.runtime.kernel import Kernel
+from paglets.runtime.residents.declared import Declared
+from paglets.runtime.residents.startup import Keeper, Startup
 from paglets.runtime.service_desk import MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS, ServiceDesk
 from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS, Dormitory
-from paglets.serialization.blob import encode_blob
-from paglets.serialization.names import qualified_name
-from paglets.services.contracts import ServiceRecord
-from paglets.services.leases import checked_ttl
 
 __all__ = ["MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS", "SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS", "ResidentServices"]
 
@@ -46,98 +34,6 @@ IDLE_REASON = "resident-service-idle"
 IDLE_SOURCE = "resident-service-manager"
 #: So long a call waits for a service that rests after a failure; one that rests for longer is refused at once.
 PATIENCE_SECONDS = 1.0
-_OWN_PREFIX = "paglets."
-
-
-def own_modules(config: LaunchConfig | None) -> list[str]:
-    """Return the modules of the services of paglets' own that a launch configuration has, as far as they are there.
-
-    They may be imported ahead of the first call, which is for others to decide of their own modules.
-    """
-    found: dict[str, None] = {}
-    for service in () if config is None else config.resident_services:
-        module = (service.class_name or "").partition(":")[0]
-        if service.enabled and module.startswith(_OWN_PREFIX) and _is_there(module):
-            found[module] = None
-    return list(found)
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return find_spec(module) is not None
-    except ImportError:
-        return False
-
-
-class Keeper(Protocol):
-    """What keeping services needs of the node."""
-
-    async def create(
-        self,
-        class_name: str,
-        state_class_name: str,
-        state: Attachment,
-        *,
-        init: Any,
-        agent_id: str,
-        trusted: bool,
-        reserved: Callable[[AgentEntry], None],
-    ) -> dict[str, str]:
-        """Create a paglet."""
-
-    async def dispose(self, agent_id: str) -> None:
-        """End a paglet, be it active, crashed or asleep."""
-
-    async def lives_elsewhere(self, agent_id: str) -> bool:
-        """Tell whether a paglet that is not here lives on another host."""
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """A managed service as it was declared, with what it is started from."""
-
-    agent_id: str
-    class_name: str
-    state_class_name: str
-    state: bytes
-    init: Any
-    lifecycle: ResidentLifecycle
-    idle_timeout: float
-    record: ServiceRecord
-
-    @property
-    def name(self) -> str:
-        """The name of its contract."""
-        return self.record.name
-
-
-@dataclass(slots=True, eq=False)
-class _Startup:
-    """A start in progress."""
-
-    placed: asyncio.Future[bool]
-    """Resolved when its messages can be posted: True where it is here, False where it lives on another host."""
-    up: asyncio.Future[None]
-    """Resolved when it is active."""
-    entry: AgentEntry | None = None
-    creating: bool = False
-    adopted: bool = False
-    """Whether somebody else brings it up, as its arrival does."""
-
-    def settle(self, error: Exception | None, *, here: bool = True) -> None:
-        """Tell who waits what became of it."""
-        if error is None:
-            if not self.placed.done():
-                self.placed.set_result(here)
-            if not self.up.done():
-                self.up.set_result(None)
-            return
-        for future in (self.placed, self.up):
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # whether anybody waits or not, it has been reported
-        if self.entry is not None:
-            self.entry.fail_held(error)
 
 
 class ResidentServices:
@@ -157,9 +53,7 @@ class ResidentServices:
         self._core = Residency()
         self._declared: dict[str, Declared] = {}
         self._errors: dict[str, str] = {}
-        self._startups: dict[str, _Startup] = {}
-        self._held_by: dict[str, set[str]] = {}
-        """Leases by the paglet of this host that holds them."""
+        self._startups: dict[str, Startup] = {}
         self._timer: asyncio.TimerHandle | None = None
         kernel.on_active.append(self._is_active)
         kernel.on_departed.append(self._departed)
@@ -185,41 +79,24 @@ class ResidentServices:
             except PagletError as exc:
                 self._kernel.emit("resident-service-failed", data=data, error=str(exc))
 
-    async def _declare(self, service: ResolvedResidentService) -> None:
-        agent_id, contract = service.agent_id, service.spec.contract
-        class_name, state_class_name = qualified_name(service.agent_cls), qualified_name(service.state)
-        state = encode_blob(service.state).tobytes()
-        eager = service.lifecycle is ResidentLifecycle.EAGER
+    async def _declare(self, resolved: ResolvedResidentService) -> None:
+        service = Declared.of(resolved)
+        agent_id = service.agent_id
         if agent_id in self._declared:
             raise ConflictError(f"a resident service with the agent id {agent_id!r} is declared already")
-        replaced = await self._make_room(agent_id, class_name, state_class_name)
-        self._core.declare(agent_id, eager=eager, idle_timeout=service.idle_timeout)
-        metadata = {
-            "agent_id": agent_id,
-            "agent_class_name": class_name,
-            "lifecycle": service.lifecycle.value,
-            "idle_timeout": service.idle_timeout,
-        }
-        record = self._services.declare(agent_id, contract, metadata, service.scope)
-        self._declared[agent_id] = Declared(
-            agent_id,
-            class_name,
-            state_class_name,
-            state,
-            service.init,
-            service.lifecycle,
-            service.idle_timeout,
-            record,
-        )
+        replaced = await self._make_room(service)
+        self._core.declare(agent_id, eager=service.eager, idle_timeout=service.idle_timeout)
+        self._services.declare(agent_id, service.contract, service.metadata(), service.scope)
+        self._declared[agent_id] = service
         if replaced:
-            data = {"class": class_name, "previous_class": replaced}
-            self._emit("resident-service-replace", self._declared[agent_id], data)
+            self._emit("resident-service-replace", service, {"class": service.class_name, "previous_class": replaced})
 
-    async def _make_room(self, agent_id: str, class_name: str, state_class_name: str) -> str:
+    async def _make_room(self, service: Declared) -> str:
         """End a paglet of another class that has the id of a service; return what it was.
 
         It is from a time when the service was another one, and its state would not fit.
         """
+        agent_id = service.agent_id
         known = self._kernel.agents.get(agent_id)
         if known is not None:
             found = known.class_name, known.state_class_name
@@ -228,7 +105,7 @@ class ResidentServices:
             if summary is None:
                 return ""
             found = summary.agent_class_name, summary.state_class_name
-        if found == (class_name, state_class_name):
+        if found == (service.class_name, service.state_class_name):
             return ""
         await self._keeper.dispose(agent_id)
         return found[0]
@@ -297,78 +174,43 @@ class ResidentServices:
 
     # --- starting -----------------------------------------------------------------------------------------------------
 
-    def _begin(self, agent_id: str) -> _Startup:
+    def _begin(self, agent_id: str) -> Startup:
         """Start a service whose core has said so."""
-        loop = self._kernel.loop
-        startup = self._startups[agent_id] = _Startup(loop.create_future(), loop.create_future())
+        startup = self._startups[agent_id] = Startup.new(self._kernel.loop)
         self._kernel.background(self._start(self._declared[agent_id], startup))
         return startup
 
-    async def _start(self, service: Declared, startup: _Startup) -> None:
+    async def _start(self, service: Declared, startup: Startup) -> None:
         agent_id = service.agent_id
         try:
-            here = await self._bring_up(service, startup)
+            here = await startup.bring_up(service, self._kernel, self._dormitory, self._keeper)
         except asyncio.CancelledError:
-            startup.settle(HostUnreachableError(f"host {self._kernel.config.name} is shutting down"))
+            startup.failed(HostUnreachableError(f"host {self._kernel.config.name} is shutting down"))
             raise
         except Exception as exc:
             # A hook may raise whatever it likes.
             entry = self._kernel.agents.get(agent_id)
             if entry is not None and entry.active:
-                startup.settle(None)  # somebody else was faster
+                startup.ended()  # somebody else was faster
             else:
                 self._failed(service, startup, exc)
         else:
             if not here:
                 self._core.away(agent_id)
-                startup.settle(None, here=False)
+                startup.ended(here=False)
             elif agent_id in self._startups:
                 # It is here through somebody else's doing, who says when it is active.
                 entry = self._kernel.agents.get(agent_id)
                 if entry is not None and entry.active:
                     self._is_active(entry)
                 else:
-                    startup.adopted = True
-                    if not startup.placed.done():
-                        startup.placed.set_result(True)
+                    startup.adopt()
         finally:
             if self._startups.get(agent_id) is startup and not startup.adopted:
                 del self._startups[agent_id]
             self._arm()
 
-    async def _bring_up(self, service: Declared, startup: _Startup) -> bool:
-        """Wake a service, revive it or create it; return whether it is here."""
-        agent_id = service.agent_id
-        entry = self._kernel.agents.get(agent_id)
-        if entry is not None and not entry.crashed:
-            return True
-        if entry is not None and entry.durability is Durability.NONE:
-            await self._keeper.dispose(agent_id)  # there is nothing to revive it from
-        elif entry is not None or agent_id in self._dormitory:
-            reason = "recovery" if entry is None and self._dormitory.recovering(agent_id) else "activate"
-            await self._dormitory.activate(agent_id, reason=reason, settle=False)
-            return True
-        elif await self._keeper.lives_elsewhere(agent_id):
-            return False
-        startup.creating = True
-        await self._keeper.create(
-            service.class_name,
-            service.state_class_name,
-            Attachment.of([service.state]),
-            init=service.init,
-            agent_id=agent_id,
-            trusted=True,
-            reserved=lambda reserved: self._reserved(startup, reserved),
-        )
-        return True
-
-    def _reserved(self, startup: _Startup, entry: AgentEntry) -> None:
-        """Let messages wait for a service that is being created, until it is known how durable its mailbox is."""
-        entry.held = []
-        startup.entry = entry
-        startup.placed.set_result(True)
-
-    def _failed(self, service: Declared, startup: _Startup, error: Exception) -> None:
+    def _failed(self, service: Declared, startup: Startup, error: Exception) -> None:
         agent_id = service.agent_id
         self._errors[agent_id] = str(error) or type(error).__name__
         if self._kernel.draining or self._kernel.closing:
@@ -378,7 +220,7 @@ class ResidentServices:
             data = {"use": "", "class": service.class_name, "retry_in": round(pause, 3)}
             self._emit("resident-service-failed", service, data, error=self._errors[agent_id])
         failure = error if isinstance(error, PagletError) else HostError(f"resident service {agent_id}: {error}")
-        startup.settle(failure)
+        startup.failed(failure)
 
     def _is_active(self, entry: AgentEntry) -> None:
         service = self._declared.get(entry.agent_id)
@@ -393,9 +235,7 @@ class ResidentServices:
             kind = "create" if startup is not None and startup.creating else "activate"
             self._emit(f"resident-service-{kind}", service, {"lifecycle": service.lifecycle.value})
         if startup is not None:
-            startup.settle(None)
-            if startup.creating:
-                entry.release_held()
+            startup.ended()
         self._arm()
 
     # --- the end of a stay --------------------------------------------------------------------------------------------
@@ -403,13 +243,11 @@ class ResidentServices:
     def _departed(self, entry: AgentEntry) -> None:
         if self._kernel.closing:
             return
-        for lease_id in self._held_by.pop(entry.agent_id, ()):
-            self.release(lease_id)
         startup = self._startups.get(entry.agent_id)
         if startup is not None and startup.adopted:
             del self._startups[entry.agent_id]
             self._core.put_off(entry.agent_id)
-            startup.settle(HostError(f"resident service {entry.agent_id} did not come up"))
+            startup.failed(HostError(f"resident service {entry.agent_id} did not come up"))
         elif startup is None and entry.agent_id in self._declared:
             # Whether it sleeps, or is about to be started again, is known when whoever tells this has gone on.
             self._kernel.loop.call_soon(self._look_after, entry)
@@ -435,37 +273,32 @@ class ResidentServices:
 
     # --- leases -------------------------------------------------------------------------------------------------------
 
-    async def lease(self, agent_id: str, service_name: str, ttl: float, holder: str = "") -> dict[str, Any]:
-        """Have a service up and keep it so for `ttl` seconds; return ``lease_id`` and ``expires_at``, in Unix seconds.
+    async def lease(self, agent_id: str, service_name: str, lease_id: str, ttl: float) -> float:
+        """Have a service up and keep it so for `ttl` seconds; return when that ends, in Unix seconds.
 
-        :param holder: id of a paglet of this host with whose stay the lease ends.
-        :raises HostError: `ttl` is no time that a lease may have.
         :raises ServiceNotFoundError: this is no managed service of that name, or one that has moved to another host.
+        :raises OverloadedError: it has as many leases as it may.
         :raises PagletError: the service did not start.
         """
-        checked_ttl(ttl)
         service = self._declared.get(agent_id)
         if service is None or service.name != service_name:
             raise ServiceNotFoundError(
                 f"{agent_id!r} is no managed resident service {service_name!r} of {self._kernel.config.name}"
             )
-        lease_id = uuid.uuid4().hex
         # First, so that it is not put to sleep while it is waited for.
         self._core.lease(agent_id, lease_id, ttl, self._kernel.loop.time())
         try:
             await self._have_up(agent_id)
-            # It may have run out, or begun to count too early, while the service was started.
+            # Its time begins now.
             self._core.lease(agent_id, lease_id, ttl, self._kernel.loop.time())
         except BaseException:
             self._core.release(lease_id, self._kernel.loop.time())
-            self._arm()
             raise
+        finally:
+            self._arm()
         expires_at = time.time() + ttl
-        if holder and holder in self._kernel.agents:
-            self._held_by.setdefault(holder, set()).add(lease_id)
         self._emit("service-lease-acquire", service, {"lease_id": lease_id, "expires_at": expires_at, "ttl": ttl})
-        self._arm()
-        return {"lease_id": lease_id, "expires_at": expires_at}
+        return expires_at
 
     async def _have_up(self, agent_id: str) -> None:
         while True:
@@ -489,16 +322,9 @@ class ResidentServices:
         agent_id = self._core.release(lease_id, self._kernel.loop.time())
         if agent_id is None:
             return False
-        self._forget_holder(lease_id)
         self._emit("service-lease-release", self._declared[agent_id], {"lease_id": lease_id})
         self._arm()
         return True
-
-    def _forget_holder(self, lease_id: str) -> None:
-        for holder, leases in list(self._held_by.items()):
-            leases.discard(lease_id)
-            if not leases:
-                del self._held_by[holder]
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -523,7 +349,6 @@ class ResidentServices:
                     if self._core.looked(agent_id, self._used_at(agent_id), now):
                         self._kernel.background(self._put_to_sleep(self._declared[agent_id]))
                 case Expired(lease_id, agent_id):
-                    self._forget_holder(lease_id)
                     self._emit("service-lease-expire", self._declared[agent_id], {"lease_id": lease_id})
         self._arm()
 
@@ -557,7 +382,7 @@ class ResidentServices:
             self._timer.cancel()
             self._timer = None
         for startup in self._startups.values():
-            startup.settle(HostUnreachableError(f"host {self._kernel.config.name} is shutting down"))
+            startup.failed(HostUnreachableError(f"host {self._kernel.config.name} is shutting down"))
 
     # --- showing ------------------------------------------------------------------------------------------------------
 
@@ -582,7 +407,7 @@ class ResidentServices:
             "agent_id": agent_id,
             "class_name": service.class_name,
             "lifecycle": service.lifecycle.value,
-            "scope": service.record.scope.value,
+            "scope": service.scope.value,
             "idle_timeout": service.idle_timeout,
             "state": state,
             "leases": self._core.leases(agent_id),

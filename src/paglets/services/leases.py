@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -42,13 +43,21 @@ def release_url(host_url: str, lease_id: str) -> str:
     return f"{host_url.rstrip('/')}{_PREFIX}{quote(lease_id, safe='')}{_SUFFIX}"
 
 
-def released_at(host_url: str, url: str) -> str | None:
-    """Return the lease that a request to this URL gives back to a host, None where it asks for something else."""
-    prefix = f"{host_url.rstrip('/')}{_PREFIX}"
-    if not (url.startswith(prefix) and url.endswith(_SUFFIX)):
+@dataclass(frozen=True, slots=True)
+class GivenBack:
+    """A lease that a request gives back."""
+
+    host_url: str
+    lease_id: str
+
+
+def given_back(url: str) -> GivenBack | None:
+    """Return the lease that a request to this URL gives back, None where it asks for something else."""
+    host_url, found, rest = url.rpartition(_PREFIX)
+    lease_id = rest.removesuffix(_SUFFIX)
+    if not found or not lease_id or lease_id == rest or "/" in lease_id:
         return None
-    lease_id = url[len(prefix) : -len(_SUFFIX)]
-    return unquote(lease_id) if lease_id and "/" not in lease_id else None
+    return GivenBack(host_url, unquote(lease_id))
 
 
 def granted(answer: Any, url: str) -> dict[str, Any]:

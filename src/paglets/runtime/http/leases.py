@@ -24,7 +24,7 @@ async def residents(request: JsonRequest) -> Answer:
 @post("/services/leases", status_code=200, summary="Lease a managed service", responses=documented(replies.LeaseReply))
 async def acquire(request: JsonRequest, data: JSONBody[bodies.LeaseBody]) -> Answer:
     """Have a managed service of this host up, and keep it so for ``ttl`` seconds."""
-    return answer(await node_of(request).residents.lease(data.agent_id, data.service_name, data.ttl))
+    return answer(await node_of(request).leases.give(data.agent_id, data.service_name, data.ttl))
 
 
 @post(
@@ -35,7 +35,7 @@ async def acquire(request: JsonRequest, data: JSONBody[bodies.LeaseBody]) -> Ans
 )
 async def release(request: JsonRequest, lease_id: LeaseId) -> Answer:
     """Let a managed service sleep again; an unknown lease is no error."""
-    return answer({"released": node_of(request).residents.release(lease_id)})
+    return answer({"released": node_of(request).leases.release(lease_id)})
 
 
 ROUTES: list[HTTPRouteHandler] = [residents, acquire, release]
