@@ -1,8 +1,8 @@
 """What a container may use of its machine: the limits of the control groups that a process is in.
 
 Everything is read below a root directory, in which `proc/self/cgroup` and `proc/self/mountinfo` say where the groups
-are. Both versions of control groups are understood, also side by side. Groups are nested, and the tightest limit on the way
-from the process up to the root counts.
+are. Both versions of control groups are understood, also side by side. Groups are nested, and the tightest limit on the
+way from the process up to the root counts.
 """
 
 from __future__ import annotations
