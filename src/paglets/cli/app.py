@@ -7,7 +7,23 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import artifacts, audit, dead, demo, drain, events, examples, host, journey, keys, lifecycle, ps, send
+from paglets.cli import (
+    artifacts,
+    audit,
+    dead,
+    demo,
+    drain,
+    events,
+    examples,
+    host,
+    journey,
+    keys,
+    lifecycle,
+    mesh,
+    ps,
+    send,
+    system,
+)
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -44,6 +60,8 @@ app.command("host", epilog=host.EPILOG, rich_help_panel=_HOSTS)(host.host)
 app.add_typer(keys.app, rich_help_panel=_HOSTS)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
 app.command("drain", epilog=drain.EPILOG, rich_help_panel=_HOSTS)(drain.drain)
+app.add_typer(mesh.app, rich_help_panel=_HOSTS)
+app.add_typer(system.app, rich_help_panel=_HOSTS)
 app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)
 app.command("send", epilog=send.EPILOG, rich_help_panel=_PAGLETS)(send.send)
 app.command("move", epilog=lifecycle.MOVE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.move)
