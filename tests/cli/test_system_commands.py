@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -216,41 +215,42 @@ def test_a_landscape_without_hosts_is_an_exit_code(monkeypatch: pytest.MonkeyPat
 # --- again and again --------------------------------------------------------------------------------------------------
 
 
-class Interrupting(threading.Event):
-    """Waits for nothing, and at the third time somebody presses Ctrl-C."""
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Give the pauses between rounds, which take no time; in the third one somebody presses Ctrl-C."""
+    pauses: list[float] = []
 
-    times = 0
-
-    def wait(self, timeout: float | None = None) -> bool:
-        assert timeout == 0.5
-        self.times += 1
-        if self.times == 3:
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) % 3 == 0:
             raise KeyboardInterrupt
-        return False
+
+    monkeypatch.setattr(rounds, "pause", pause)
+    return pauses
 
 
-def test_a_line_of_json_for_each_round(services: Pair, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_of_json_for_each_round(services: Pair, run: Run, interrupted: list[float]) -> None:
     for command in (["sys", "load", "--no-gpu"], ["mesh", "targets"]):
-        with monkeypatch.context() as patch:
-            patch.setattr(rounds.threading, "Event", Interrupting)
-            code, out, err = run(*command, "--watch", "--json", "--every", "0.5")
+        code, out, err = run(*command, "--watch", "--json", "--every", "0.5")
         assert (code, err) == (0, "")
         assert [json.loads(line)["errors"] for line in out.splitlines()] == [{}] * 3
+    assert interrupted == [0.5] * 6
 
 
-def test_a_table_that_is_redrawn(services: Pair, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_that_is_redrawn(
+    services: Pair, run: Run, monkeypatch: pytest.MonkeyPatch, interrupted: list[float]
+) -> None:
     code, out, err = run("mesh", "summary", "--watch")
     assert (code, out) == (2, "")
     assert "--watch draws on a terminal" in err
     monkeypatch.setattr(console, "_force_terminal", True)
-    monkeypatch.setattr(rounds.threading, "Event", Interrupting)
     code, out, err = run("mesh", "summary", "--watch", "--every", "0.5")
     assert (code, err) == (0, "")
     assert "Mesh Summary" in out
 
 
 def test_a_round_that_fails_is_shown_and_the_next_is_not_left_out(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], interrupted: list[float]
 ) -> None:
     answers = iter([RemoteHostError("gone"), {"a": 1}, RemoteHostError("gone")])
 
@@ -260,7 +260,6 @@ def test_a_round_that_fails_is_shown_and_the_next_is_not_left_out(
             raise answer
         return answer
 
-    monkeypatch.setattr(rounds.threading, "Event", Interrupting)
     rounds.watch(ask, draw=lambda _: [], wire=dict, json=True, every=0.5)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [{"error": "gone"}, {"a": 1}, {"error": "gone"}]

@@ -52,14 +52,13 @@ def watch(
     """
     if not json and not console.is_terminal:
         raise ValueError("--watch draws on a terminal; with --json it writes a line each time")
-    waiter = threading.Event()
     try:
         if json:
             while True:
                 sys.stdout.write(json_module.dumps(_line(ask, wire), sort_keys=True, default=str) + "\n")
                 sys.stdout.flush()
-                waiter.wait(every)
-        _redraw(ask, draw, waiter, every)
+                pause(every)
+        _redraw(ask, draw, every)
     except KeyboardInterrupt:
         return  # the way to end it
 
@@ -71,9 +70,12 @@ def _line(ask: Callable[[], T], wire: Callable[[T], Any]) -> Any:
         return {"error": str(exc)}
 
 
-def _redraw(
-    ask: Callable[[], T], draw: Callable[[T], Sequence[RenderableType]], waiter: threading.Event, every: float
-) -> None:
+def pause(seconds: float) -> None:
+    """Let time pass between two rounds."""
+    threading.Event().wait(seconds)
+
+
+def _redraw(ask: Callable[[], T], draw: Callable[[T], Sequence[RenderableType]], every: float) -> None:
     from rich.console import Group
     from rich.live import Live
     from rich.text import Text
@@ -85,4 +87,4 @@ def _redraw(
             except PagletError as exc:
                 shown = [Text(one_line(str(exc)), style="red")]
             live.update(Group(*shown), refresh=True)
-            waiter.wait(every)
+            pause(every)

@@ -6,13 +6,12 @@ import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from paglets.core.agent import NOT_HANDLED
+from paglets.core.agent import NOT_HANDLED, Paglet
 from paglets.core.errors import HostError, RemoteTimeoutError
 from paglets.core.events import CloneEvent
 from paglets.core.messages import Message
-from paglets.patterns.mixing import PagletMixin
 from paglets.protocol.membership import HostRef
 from paglets.remote.proxy import PagletProxy
 from paglets.remote.transfer import TransferTicket
@@ -29,7 +28,7 @@ MAX_TIMEOUT_SECONDS: Final = 600.0
 MAX_WAIT_SECONDS: Final = 10.0
 
 
-class Collecting(PagletMixin):
+class Collecting:
     """The books of a parent, and what its clones do; mixed in before `Paglet`.
 
     The clones are sent out by the handler of `collect`. Their answers are waited for by threads of the parent, so that
@@ -39,6 +38,11 @@ class Collecting(PagletMixin):
 
     #: Set in a clone that has answered.
     _answered: threading.Event | None = None
+
+    @property
+    def _paglet(self) -> Paglet[Any]:
+        # Not `PagletMixin`: with its package each clone would load three times as much as it needs.
+        return cast("Paglet[Any]", self)
 
     def ask_local_service(self, timeout: float) -> dict[str, Any]:
         """Return what the present host has to tell, as plain values."""
