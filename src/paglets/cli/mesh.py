@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from paglets.cli.console import bytes_text, console, table
+from paglets.cli.console import bytes_text, console
 from paglets.cli.options import FAILURE_EXIT, EntryOption, JsonOption, KeyOption, TimeoutOption
 from paglets.cli.rounds import REFRESH_SECONDS, EveryOption, WatchOption, print_sorted_json, watch
-from paglets.cli.system import examples, failing_with_two, section
+from paglets.cli.system import examples, failing_with_two, host_table, section
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -176,8 +176,9 @@ def _ask(
 def _draw_landscape(reply: LandscapeReply) -> Sequence[RenderableType]:
     from paglets.system.mesh_info.reports import landscape_report
 
-    report = landscape_report(reply, bytes_text)
-    return [table("Mesh Summary", report.columns, report.rows, right=report.right), *section("Errors", reply.errors)]
+    report = landscape_report(reply, bytes_text, only_if_any=True)
+    shown = host_table("Mesh Summary", report.columns, report.rows, right=report.right)
+    return [shown, *section("Errors", reply.errors)]
 
 
 def _draw_targets(reply: TargetSelectionReply) -> Sequence[RenderableType]:
@@ -187,7 +188,7 @@ def _draw_targets(reply: TargetSelectionReply) -> Sequence[RenderableType]:
 
     report = targets_report(reply, bytes_text, remarks=True)
     return [
-        table("Mesh Targets", report.columns, report.rows, right=report.right),
+        host_table("Mesh Targets", report.columns, report.rows, right=report.right),
         *([Text(NO_ELIGIBLE, style="yellow")] if is_fallback(reply) else []),
         *section("Rejected", reply.rejected),
         *section("Errors", reply.errors),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,6 +15,7 @@ from paglets.core.errors import PagletError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
 _TITLES: Final = {"load": "Load", "df": "Disk", "plist": "Processes", "summary": "Host Summary"}
@@ -162,10 +163,8 @@ def _draw(found: dict[str, Any]) -> Sequence[RenderableType]:
     from paglets.system.server_info.reports import report_of
 
     report = report_of(found, bytes_text)
-    return [
-        table(_TITLES[found["operation"]], report.columns, report.rows, right=report.right),
-        *section("Errors", report.errors),
-    ]
+    shown = host_table(_TITLES[found["operation"]], report.columns, report.rows, right=report.right)
+    return [shown, *section("Errors", report.errors)]
 
 
 # --- shared with the commands of the mesh -----------------------------------------------------------------------------
@@ -183,6 +182,13 @@ def failing_with_two(command: str) -> Iterator[None]:
         raise  # nobody is left who could read about it
     except (PagletError, OSError, ValueError) as exc:
         fail(command, exc)
+
+
+def host_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str]) -> Table:
+    """Return a table whose first column, the hosts, stays readable in a narrow terminal."""
+    shown = table(title, columns, rows, right=right)
+    shown.columns[0].no_wrap = True
+    return shown
 
 
 def section(title: str, texts: dict[str, str]) -> list[RenderableType]:

@@ -49,13 +49,18 @@ class Report(NamedTuple):
     right: set[str]
 
 
-def landscape_report(reply: LandscapeReply, size: SizeText) -> Report:
-    """Return hosts as a table."""
+def landscape_report(reply: LandscapeReply, size: SizeText, *, only_if_any: bool = False) -> Report:
+    """Return hosts as a table.
+
+    :param only_if_any: leave the column for errors out when there are none.
+    """
     columns = ["host", "age", *_COLUMNS, "errors"]
     rows = [
         [host.host_name, _age(reply.generated_at, host), *_cells(host, size), "; ".join(host.errors)]
         for host in reply.hosts
     ]
+    if only_if_any and not any(host.errors for host in reply.hosts):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Report(columns, rows, _NUMBERS)
 
 
