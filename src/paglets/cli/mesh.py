@@ -174,22 +174,23 @@ def _ask(
 
 
 def _draw_landscape(reply: LandscapeReply) -> Sequence[RenderableType]:
-    from paglets.system.mesh_info.reports import landscape_report
+    from paglets.system.mesh_info.reports import landscape_errors, landscape_report
 
-    report = landscape_report(reply, bytes_text, only_if_any=True)
+    report = landscape_report(reply, bytes_text, errors=False)
     shown = host_table("Mesh Summary", report.columns, report.rows, right=report.right)
-    return [shown, *section("Errors", reply.errors)]
+    return [shown, *section("Errors", landscape_errors(reply))]
 
 
 def _draw_targets(reply: TargetSelectionReply) -> Sequence[RenderableType]:
     from rich.text import Text
 
-    from paglets.system.mesh_info.reports import NO_ELIGIBLE, is_fallback, targets_report
+    from paglets.system.mesh_info.reports import NO_ELIGIBLE, is_fallback, target_remarks, targets_report
 
-    report = targets_report(reply, bytes_text, remarks=True)
+    report = targets_report(reply, bytes_text)
     return [
         host_table("Mesh Targets", report.columns, report.rows, right=report.right),
         *([Text(NO_ELIGIBLE, style="yellow")] if is_fallback(reply) else []),
+        *section("Remarks", target_remarks(reply)),
         *section("Rejected", reply.rejected),
         *section("Errors", reply.errors),
     ]

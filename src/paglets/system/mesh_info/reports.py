@@ -49,33 +49,50 @@ class Report(NamedTuple):
     right: set[str]
 
 
-def landscape_report(reply: LandscapeReply, size: SizeText, *, only_if_any: bool = False) -> Report:
+def landscape_report(reply: LandscapeReply, size: SizeText, *, errors: bool = True) -> Report:
     """Return hosts as a table.
 
-    :param only_if_any: leave the column for errors out when there are none.
+    :param errors: whether it has a column for what could not be found out.
     """
-    columns = ["host", "age", *_COLUMNS, "errors"]
+    columns = ["host", "age", *_COLUMNS, *(["errors"] if errors else [])]
     rows = [
-        [host.host_name, _age(reply.generated_at, host), *_cells(host, size), "; ".join(host.errors)]
+        [
+            host.host_name,
+            _age(reply.generated_at, host),
+            *_cells(host, size),
+            *(["; ".join(host.errors)] if errors else []),
+        ]
         for host in reply.hosts
     ]
-    if only_if_any and not any(host.errors for host in reply.hosts):
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Report(columns, rows, _NUMBERS)
 
 
-def targets_report(reply: TargetSelectionReply, size: SizeText, *, remarks: bool = False) -> Report:
-    """Return targets as a table.
+def landscape_errors(reply: LandscapeReply) -> dict[str, str]:
+    """Return what went wrong with hosts, and what could not be found out about them, by name."""
+    found = dict(reply.errors)
+    for host in reply.hosts:
+        if host.errors:
+            found[host.host_name] = "; ".join(
+                [*([found[host.host_name]] if host.host_name in found else []), *host.errors]
+            )
+    return found
 
-    :param remarks: with a column of what is special about them.
-    """
-    columns = ["host", "score", *_COLUMNS, *(["remark"] if remarks else [])]
-    rows = []
-    for target in reply.targets:
-        row = [target.snapshot.host_name, f"{target.score:.3f}", *_cells(target.snapshot, size)]
-        special = [reason for reason in target.reasons if reason not in (FRESH, ELIGIBLE)]
-        rows.append([*row, *([": ".join(special)] if remarks else [])])
-    return Report(columns, rows, _NUMBERS)
+
+def targets_report(reply: TargetSelectionReply, size: SizeText) -> Report:
+    """Return targets as a table."""
+    rows = [
+        [target.snapshot.host_name, f"{target.score:.3f}", *_cells(target.snapshot, size)] for target in reply.targets
+    ]
+    return Report(["host", "score", *_COLUMNS], rows, _NUMBERS)
+
+
+def target_remarks(reply: TargetSelectionReply) -> dict[str, str]:
+    """Return what is special about targets, by name."""
+    special = {
+        target.snapshot.host_name: [reason for reason in target.reasons if reason not in (FRESH, ELIGIBLE)]
+        for target in reply.targets
+    }
+    return {name: ": ".join(reasons) for name, reasons in special.items() if reasons}
 
 
 def is_fallback(reply: TargetSelectionReply) -> bool:
