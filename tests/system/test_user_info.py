@@ -16,6 +16,7 @@ import pytest
 
 from paglets.core.agent import PagletContext
 from paglets.core.errors import HostError, PagletError
+from paglets.core.events import PersistencyEvent
 from paglets.core.messages import Message
 from paglets.core.runtime_values import ResidentLifecycle, ServiceScope
 from paglets.patterns.notifications import NotificationSeverity
@@ -127,11 +128,18 @@ def test_a_line_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_too_many_are_held_back_and_counted(capsys: pytest.CaptureFixture[str]) -> None:
     agent = UserInfoAgent(UserInfoState(rate_per_minute=2))
-    assert [agent.notify(UserInfoRequest(source_agent_id="a")).ok for _ in range(4)] == [True, True, False, False]
+    # They are taken all the same, so that the sender does not try the services of all other hosts.
+    assert all(agent.notify(UserInfoRequest(source_agent_id="a", message="x")).ok for _ in range(4))
     assert agent.notify(UserInfoRequest(source_agent_id="b", message="other")).ok
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[2] == "2 notifications were held back, because there were too many"
-    assert len(lines) == 4
+    said = [line.partition("] ")[2] for line in capsys.readouterr().err.splitlines()]
+    held_back = "WARNING: paglets: {} notifications were held back, because there were too many"
+    assert said == ["INFO: paglets source=a: x"] * 2 + [held_back.format(2), "INFO: paglets source=b: other"]
+    # What is left over is told before it sleeps or ends.
+    for hook in (agent.on_deactivating, agent.on_disposing):
+        agent.notify(UserInfoRequest(source_agent_id="a"))
+        hook(PersistencyEvent("alpha", "http://alpha", "id"))
+        hook(PersistencyEvent("alpha", "http://alpha", "id"))
+        assert capsys.readouterr().err.partition("] ")[2] == held_back.format(1) + "\n"
 
 
 def test_paglets_find_it(host: Host, tmp_path: Path) -> None:

@@ -21,17 +21,7 @@ from paglets.system.user_info.text import MAX_MESSAGE, cleaned, fields_of, line_
 
 
 def notice(**more: Any) -> dict[str, Any]:
-    given: dict[str, Any] = {
-        "severity": "info",
-        "title": "",
-        "message": "",
-        "source_agent_id": "",
-        "job_id": "",
-        "timestamp": 0.0,
-        "metadata": {},
-        "now": 1000.0,
-    }
-    return fields_of(**(given | more))
+    return fields_of(**({"severity": "info", "now": 1000.0} | more))
 
 
 # --- text -------------------------------------------------------------------------------------------------------------

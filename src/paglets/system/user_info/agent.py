@@ -48,7 +48,7 @@ class UserInfoRequest:
 
 @dataclass(frozen=True, slots=True)
 class UserInfoReply:
-    """Whether it was taken; not when there are too many."""
+    """Whether it was taken."""
 
     ok: bool = True
 
@@ -138,13 +138,26 @@ class UserInfoAgent(Paglet[UserInfoState]):
             return None
         return USER_INFO.route(message, {NOTIFY_USER: self.notify}, default=NOT_HANDLED)
 
+    def on_deactivating(self, event: PersistencyEvent) -> None:
+        """Tell how many notifications were held back since somebody was told so last."""
+        self._tell_held_back()
+
+    def on_disposing(self, event: PersistencyEvent) -> None:
+        """Tell the same."""
+        self._tell_held_back()
+
     def notify(self, request: UserInfoRequest) -> UserInfoReply:
-        """Pass a notification on; return whether it was taken."""
+        """Pass a notification on.
+
+        One of too many is taken as well, but only counted: the number is what people are told. Refusing it would make
+        the sender try the services of all other hosts.
+        """
         now = time.time()
         if not self._limit.admits(request.source_agent_id, now=time.monotonic()):
-            return UserInfoReply(ok=False)
+            return UserInfoReply()
+        self._tell_held_back()
         notice = fields_of(
-            severity=request.severity,
+            request.severity,
             title=request.title,
             message=request.message,
             source_agent_id=request.source_agent_id,
@@ -153,14 +166,19 @@ class UserInfoAgent(Paglet[UserInfoState]):
             metadata=request.metadata,
             now=now,
         )
-        held_back = self._limit.take_held_back()
-        if held_back:
-            _print(f"{held_back} notifications were held back, because there were too many")
         _print(line_of(notice))
         self._write(notice)
         self._show(notice)
         self._post(notice, now)
-        return UserInfoReply(ok=True)
+        return UserInfoReply()
+
+    def _tell_held_back(self) -> None:
+        count = self._limit.take_held_back()
+        if count:
+            text = f"{count} notifications were held back, because there were too many"
+            notice = fields_of("warning", message=text, now=time.time())
+            _print(line_of(notice))
+            self._write(notice)
 
     # --- the ways -----------------------------------------------------------------------------------------------------
 

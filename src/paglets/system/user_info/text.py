@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 MAX_TITLE: Final = 200
@@ -22,15 +24,15 @@ def cleaned(text: str, longest: int) -> str:
 
 
 def fields_of(
-    *,
     severity: str,
-    title: str,
-    message: str,
-    source_agent_id: str,
-    job_id: str,
-    timestamp: float,
-    metadata: dict[str, str],
+    *,
     now: float,
+    title: str = "",
+    message: str = "",
+    source_agent_id: str = "",
+    job_id: str = "",
+    timestamp: float = 0.0,
+    metadata: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Return a notification with its defaults, cleaned and bounded.
 
