@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 from collections.abc import Iterator
@@ -105,6 +106,13 @@ def test_the_tool_is_asked_where_nvml_does_not_work(nvml: FakeNvml, tools: Path)
     assert collect_gpu_info() == ([], "nvidia-smi not found")
     install(tools, 'echo "0, NVIDIA A10, 5, 100, 24000"')
     assert collect_gpu_info() == ([GpuInfo(0, "NVIDIA A10", 5.0, 100.0, 24000.0)], None)
+
+
+def test_the_real_package_is_understood() -> None:
+    """With a driver or without: whatever this machine has, it is GPUs or a reason."""
+    assert importlib.import_module("pynvml").NVMLError
+    found, error = collect_gpu_info()
+    assert bool(found) == (error is None)
 
 
 def test_no_tool(tools: Path) -> None:

@@ -170,6 +170,27 @@ def test_a_part_that_cannot_be_found_out_is_said(lonely: Host) -> None:
     assert (strict.targets, list(strict.rejected)) == ([], ["lonely"])
 
 
+def test_nobody_waits_for_the_next_sample_who_may_have_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = MeshInfoAgent()
+    agent._attach(Unreachable())  # type: ignore[arg-type] # what is used of one
+    own = replace(snapshot("own", time.time() - 7), host_url="http://own")
+    agent.state.snapshots["http://own"] = to_wire(own)
+    agent.state.last_sample_at = own.observed_at
+    with agent._sampling:  # somebody looks at the host just now
+        assert agent.get_snapshot(SnapshotRequest()).snapshot == own
+    # Otherwise seven seconds are too long, and so is a sample from the future.
+    samples = iter([1, 2])
+
+    def sample(*_: Any, **__: Any) -> dict[str, Any]:
+        return {"host_name": "own", "host_url": "http://own", "code_version": "v", "active_count": next(samples)}
+
+    monkeypatch.setattr(agent._sampler, "sample", sample)
+    assert agent.get_snapshot(SnapshotRequest()).snapshot.active_count == 1
+    assert agent.get_snapshot(SnapshotRequest()).snapshot.active_count == 1
+    agent.state.last_sample_at = time.time() + 60
+    assert agent.get_snapshot(SnapshotRequest()).snapshot.active_count == 2
+
+
 class Unreachable:
     """A context in which no peer answers."""
 

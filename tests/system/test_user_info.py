@@ -137,8 +137,8 @@ def test_too_many_are_held_back_and_counted(capsys: pytest.CaptureFixture[str]) 
     # What is left over is told before it sleeps or ends.
     for hook in (agent.on_deactivating, agent.on_disposing):
         agent.notify(UserInfoRequest(source_agent_id="a"))
-        hook(PersistencyEvent("alpha", "http://alpha", "id"))
-        hook(PersistencyEvent("alpha", "http://alpha", "id"))
+        hook(PersistencyEvent("id", "alpha", "http://alpha"))
+        hook(PersistencyEvent("id", "alpha", "http://alpha"))
         assert capsys.readouterr().err.partition("] ")[2] == held_back.format(1) + "\n"
 
 

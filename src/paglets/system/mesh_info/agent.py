@@ -284,20 +284,27 @@ class MeshInfoAgent(Paglet[MeshInfoState]):
     # --- the own host -------------------------------------------------------------------------------------------------
 
     def _refresh_local_snapshot(self, *, force: bool = False) -> MeshHostSnapshot:
+        if not force and self._sampling.locked():
+            known = self._last_sample(self.state.sample_ttl)
+            if known is not None:
+                return known  # whoever asks need not wait until the next one is there
         with self._sampling:
-            own = key_of(self.context.address)
-            with self.locked_state() as state:
-                known = state.snapshots.get(own)
-                age = time.time() - state.last_sample_at
-            # A clock that was set back must not keep the sample for ever.
-            if known is not None and not force and 0 <= age < self.state.sample_interval:
-                return _decoded(known)
+            known = None if force else self._last_sample(self.state.sample_interval)
+            if known is not None:
+                return known
             sample = self._sampler.sample(self, include_gpu=self.state.include_gpu)
             snapshot = MeshHostSnapshot(observed_at=time.time(), **sample)
             with self.locked_state() as state:
                 state.last_sample_at = snapshot.observed_at
-                state.snapshots[own] = to_wire(snapshot)
+                state.snapshots[key_of(self.context.address)] = to_wire(snapshot)
             return snapshot
+
+    def _last_sample(self, longest: float) -> MeshHostSnapshot | None:
+        with self.locked_state() as state:
+            known = state.snapshots.get(key_of(self.context.address))
+            # A clock that was set back must not keep the sample for ever.
+            fresh = 0 <= time.time() - state.last_sample_at < longest
+            return _decoded(known) if known is not None and fresh else None
 
     # --- what is known ------------------------------------------------------------------------------------------------
 
@@ -347,20 +354,22 @@ class MeshInfoAgent(Paglet[MeshInfoState]):
         batch = max(1, self.state.peer_batch_size)
         # Whoever is drawn: news reach n hosts in about log(n) rounds.
         chosen = {peer.url: peer for peer in random.sample(peers, min(batch, len(peers)))}
-        for_each_at_once(
-            chosen,
-            lambda url: self._sync_with(chosen[url]),
-            threads=batch,
-            name="paglet-gossip",
-            stopping=self._stopping,
-        )
-
-    def _sync_with(self, peer: HostRef) -> None:
+        if not chosen:
+            return
         now = time.time()
         with self.locked_state() as state:
             limit, longest, known = state.sync_batch_size, state.sample_ttl, self._landscape()
             news = known.freshest(longest, limit, now=now)
             request = MeshInfoSyncRequest(news, longest, limit, known.ages_of(news, now=now))
+        for_each_at_once(
+            chosen,
+            lambda url: self._sync_with(chosen[url], request),
+            threads=batch,
+            name="paglet-gossip",
+            stopping=self._stopping,
+        )
+
+    def _sync_with(self, peer: HostRef, request: MeshInfoSyncRequest) -> None:
         try:
             service = self._peers.find(self.context, peer.url, MESH_INFO, timeout=MESH_INFO_SYNC_TIMEOUT_SECONDS)
             answer = service.send(

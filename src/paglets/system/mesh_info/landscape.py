@@ -30,16 +30,16 @@ class Landscape:
 
     def known(self) -> list[MeshHostSnapshot]:
         """Return all snapshots, sorted by name and URL of their hosts."""
-        return sorted(map(self.decode, self.snapshots.values()), key=lambda each: (each.host_name, each.host_url))
+        return self._sorted(self.snapshots.values())
 
     def fresh(self, longest: float, *, now: float) -> list[MeshHostSnapshot]:
         """Return the snapshots that are not older than so many seconds, sorted likewise."""
-        return [each for each in self.known() if self.age(each, now=now) <= longest]
+        return self._sorted(self.snapshots[url] for url, age in self._known_ages(now) if age <= longest)
 
     def freshest(self, longest: float, limit: int, *, now: float) -> list[MeshHostSnapshot]:
         """Return the youngest of the fresh snapshots: what is about to expire is news to nobody."""
-        fresh = self.fresh(longest, now=now)
-        return sorted(fresh, key=lambda each: self.age(each, now=now))[: max(1, limit)]
+        fresh = sorted((age, url) for url, age in self._known_ages(now) if age <= longest)
+        return [self.decode(self.snapshots[url]) for _, url in fresh[: max(1, limit)]]
 
     def merge(self, snapshot: MeshHostSnapshot, *, age: float | None, now: float) -> bool:
         """Take in a snapshot that somebody else has sent, and return whether it is news.
@@ -60,11 +60,17 @@ class Landscape:
 
     def drop_outdated(self, longest: float, *, now: float) -> None:
         """Forget the snapshots of other hosts that are older than so many seconds."""
-        for snapshot in self.known():
-            url = key_of(snapshot.host_url)
-            if url != key_of(self.own_url) and self.age(snapshot, now=now) > longest:
-                self.snapshots.pop(url, None)
+        for url, age in self._known_ages(now):
+            if url != key_of(self.own_url) and age > longest:
+                del self.snapshots[url]
         self.ages.keep(set(self.snapshots))
+
+    def _known_ages(self, now: float) -> list[tuple[str, float]]:
+        # Without decoding: most of what is known is not asked for.
+        return [(url, self.ages.age(url, wire["observed_at"], now=now)) for url, wire in self.snapshots.items()]
+
+    def _sorted(self, wires: Iterable[dict[str, Any]]) -> list[MeshHostSnapshot]:
+        return sorted(map(self.decode, wires), key=lambda each: (each.host_name, each.host_url))
 
     def age(self, snapshot: MeshHostSnapshot, *, now: float) -> float:
         """Return how many seconds old a snapshot is."""
