@@ -178,7 +178,9 @@ class Soak:
         while time.monotonic() < deadline:
             try:
                 proxy.dispose()
-            except InvalidAgentError:
+            except InvalidAgentError as exc:
+                if not last:
+                    self.done.wrong(f"{name} is nowhere at its end: {exc}")
                 break  # the answer to an earlier attempt was lost
             except PagletError as exc:
                 last = f"{type(exc).__name__}: {exc}"

@@ -188,6 +188,9 @@ class MemoryAnswer:
         for at in range(0, len(self._body), read_bytes):
             yield self._body[at : at + read_bytes]
 
+    def lent_pieces(self, read_bytes: int, rooms: int) -> Iterator[bytes | memoryview]:
+        return self.pieces(read_bytes)
+
     def close(self) -> None:
         return
 

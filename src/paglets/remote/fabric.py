@@ -46,6 +46,10 @@ class Answer(Protocol):
         """Yield the body as it comes. Raises `OSError` and `TimeoutError`, by the deadline of the request."""
         ...
 
+    def lent_pieces(self, read_bytes: int, rooms: int) -> Iterator[bytes | memoryview]:
+        """Yield the body as `pieces` does; a piece need not stay as it is once `rooms` - 1 more were asked for."""
+        ...
+
     def close(self) -> None:
         """Let go of it, read or not."""
 
