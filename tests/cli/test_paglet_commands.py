@@ -112,8 +112,7 @@ def test_ps_wide_folds_nothing(pair: Pair, run: Run, monkeypatch: pytest.MonkeyP
     ("options", "words"),
     [
         (["--all", "--inactive"], "exclude each other"),
-        (["--watch"], "--watch needs a terminal"),
-        (["--watch", "--json"], "--json does not"),
+        (["--watch"], "--watch draws on a terminal"),
         (["--api-key-env", "PAGLETS_NO_SUCH"], "'PAGLETS_NO_SUCH' is not set"),
         (["--timeout", "0"], "--timeout"),
     ],

@@ -20,9 +20,10 @@ from paglets.cli.options import (
     clock_text,
     reported,
 )
-from paglets.cli.watching import check_watchable, watched
+from paglets.cli.rounds import REFRESH_SECONDS, EveryOption, WatchOption, watch
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
     from paglets.cli.fleet import Answers, Fleet, Found
@@ -55,7 +56,8 @@ def ps(
         bool, typer.Option("--services", "-s", help="The services that hosts run for themselves as well.")
     ] = False,
     wide: Annotated[bool, typer.Option("--wide", "-w", help="Whole ids and class names, and more columns.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Renew the table until Ctrl-C; needs a terminal.")] = False,
+    again: WatchOption = False,
+    every: EveryOption = REFRESH_SECONDS,
     json: JsonOption = False,
     entry: EntryOption = None,
     host: HostOption = None,
@@ -67,17 +69,25 @@ def ps(
     with reported(command):
         if everyone and inactive:
             raise ValueError("--all and --inactive exclude each other")
-        if watch:
-            check_watchable(json=json)
         states = {"asleep"} if inactive else {"active", "crashed"} | ({"asleep"} if everyone else set())
         # Imported this late, so that help and mistakes need not wait for the clients to load.
         from paglets.cli.fleet import fleet_of
 
         with fleet_of(Where(entry, host, timeout, api_key_env)) as fleet:
-            if watch:
-                watched(lambda: _watched(fleet, states, services=services, wide=wide))
+
+            def look() -> tuple[list[Found], Answers]:
+                return _look(fleet, states, services=services)
+
+            if again:
+                watch(
+                    look,
+                    draw=lambda seen: _drawn(*seen, wide=wide),
+                    wire=lambda seen: _payload(fleet, *seen),
+                    json=json,
+                    every=every,
+                )
                 return
-            found, answers = _look(fleet, states, services=services)
+            found, answers = look()
             if json:
                 print_json(_payload(fleet, found, answers))
             else:
@@ -106,9 +116,10 @@ def _look(fleet: Fleet, states: set[str], *, services: bool) -> tuple[list[Found
     ], answers
 
 
-def _watched(fleet: Fleet, states: set[str], *, services: bool, wide: bool) -> tuple[Table, list[str]]:
-    found, answers = _look(fleet, states, services=services)
-    return _table(found, wide=wide), answers.failures
+def _drawn(found: Sequence[Found], answers: Answers, *, wide: bool) -> list[RenderableType]:
+    from rich.text import Text
+
+    return [_table(found, wide=wide), *(Text(one_line(failure), style="red") for failure in answers.failures)]
 
 
 def _payload(fleet: Fleet, found: Sequence[Found], answers: Answers) -> dict[str, Any]:
