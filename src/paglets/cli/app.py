@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import artifacts, audit, dead, demo, drain, events, examples, host, journey, keys, lifecycle, ps, send
+from paglets.cli import (
+    artifacts,
+    audit,
+    classes,
+    dead,
+    demo,
+    drain,
+    events,
+    examples,
+    host,
+    journey,
+    keys,
+    lifecycle,
+    ps,
+    send,
+)
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -31,6 +46,7 @@ _HOSTS = "Hosts"
 _PAGLETS = "Paglets"
 _FILES = "Files"
 _WATCH = "What happened"
+_PROGRAMS = "Your programs"
 _EXAMPLES = "Examples"
 
 app = typer.Typer(
@@ -55,6 +71,7 @@ app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.jo
 app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
 app.command("audit", epilog=audit.EPILOG, rich_help_panel=_WATCH)(audit.audit)
 app.add_typer(dead.app, rich_help_panel=_WATCH)
+app.command("classes", epilog=classes.EPILOG, rich_help_panel=_PROGRAMS)(classes.classes)
 app.add_typer(examples.app, rich_help_panel=_EXAMPLES)
 
 
