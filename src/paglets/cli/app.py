@@ -11,6 +11,7 @@ from paglets.cli import (
     artifacts,
     audit,
     classes,
+    config,
     dead,
     demo,
     drain,
@@ -57,6 +58,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("host", epilog=host.EPILOG, rich_help_panel=_HOSTS)(host.host)
+app.add_typer(config.app, rich_help_panel=_HOSTS)
 app.add_typer(keys.app, rich_help_panel=_HOSTS)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
 app.command("drain", epilog=drain.EPILOG, rich_help_panel=_HOSTS)(drain.drain)
