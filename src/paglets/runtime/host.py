@@ -66,8 +66,8 @@ from paglets.runtime.post import Posting
 from paglets.runtime.pump import ReplyWaiter
 from paglets.runtime.relay.hub import RelaySettings
 from paglets.runtime.remote_resources import RemoteResources
-from paglets.runtime.surroundings import Surroundings
 from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
+from paglets.runtime.surroundings import Surroundings
 from paglets.runtime.views import mailbox_counts
 from paglets.runtime.worker.host import multicast_copy, not_managed
 from paglets.security.addresses import BoundKey

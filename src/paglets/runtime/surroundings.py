@@ -47,9 +47,7 @@ class Surroundings:
         """Bind a listening socket for each host; see :func:`paglets.runtime.http.server.bind`."""
         return bind(hosts, port)
 
-    def server(
-        self, application: Application, sockets: list[socket.socket], *, tls: ssl.SSLContext | None
-    ) -> Server:
+    def server(self, application: Application, sockets: list[socket.socket], *, tls: ssl.SSLContext | None) -> Server:
         """Return what serves an application on those sockets."""
         return HttpServer(application, sockets, tls=tls)
 

@@ -179,7 +179,9 @@ class MeshWords(AsyncHostClient):
         connecting: float | None = None,
     ) -> Any:
         seconds = self.timeout if timeout is None else timeout
-        fields, seconds = requests.relay_terms(url, seconds) if body is None or isinstance(body, bytes) else ({}, seconds)
+        fields, seconds = (
+            requests.relay_terms(url, seconds) if body is None or isinstance(body, bytes) else ({}, seconds)
+        )
         content = b"" if body is None else body if isinstance(body, bytes) else b"".join(bytes(each) for each in body)
         given = {"Accept": "application/json", **fields, **headers}
         if self.api_key:

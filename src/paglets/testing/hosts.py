@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
+from paglets.core.context_events import ContextEventLog
 from paglets.persistence.journal import Journal
 from paglets.remote.aio import AsyncHostClient
 from paglets.runtime.host import Host
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PORT = 8765
+PORT: Final = 8765
+#: Events of each host that are kept.
+MOST_EVENTS: Final = 100_000
 
 
 class MeshJournal(Journal):
-    """A journal that survives everything but the computer it is on: a test that syncs every commit waits for the disk."""
+    """A journal that survives everything but its computer: tests would wait for the disk at every commit."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -140,7 +143,8 @@ class MeshHost(Host):
     def __init__(self, around: MeshSurroundings, loop: MeshLoop, network: Network, **options: Any) -> None:
         self.surroundings = around  # type: ignore[misc]  # one of its own for each
         super().__init__(**options)
-        self.mesh._clock = loop.time
+        # Whole, because tests look at what happened in the end.
+        self.events = ContextEventLog(capacity=MOST_EVENTS)
         self.client = MeshHostClient(self, network, loop, api_key=self.shown_key)
 
     def vanish(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import asyncio
+import logging
 import os
 import queue
 import random
@@ -16,12 +17,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, Final
 
 import setproctitle
 
 from paglets.persistence import journal
 from paglets.remote import senders
+from paglets.testing.bindings import Undo, rebind
 from paglets.testing.locks import MeshLock
 from paglets.testing.loop import PagletLoop
 from paglets.testing.scheduler import MeshStuckError, ProcessExit, Scheduler, this_thread
@@ -36,14 +39,23 @@ class Interposition:
     """Replace functions from `start` until `stop`; one at a time in a program.
 
     :param sleep: what `time.sleep` does in the thread of the test.
+    :param submit: begins there what `senders.submit` is given, and returns what will hold its result.
     """
 
-    def __init__(self, scheduler: Scheduler, seed: int, sleep: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        seed: int,
+        sleep: Callable[[float], None],
+        submit: Callable[[Callable[[], Any]], Future[Any]],
+    ) -> None:
         self._scheduler = scheduler
+        self._submit = submit
         self._seed = seed
         self._sleep = sleep
         self._owner = 0
         self._before: list[tuple[Any, str, Any]] = []
+        self._undo: list[Undo] = []
         self._random_state: Any = None
         # Of its own, so that what a paglet draws does not depend on how many ids there were.
         self._ids = random.Random(seed ^ 0x5EED)  # noqa: S311 - for repeatable runs, guards nothing
@@ -61,9 +73,17 @@ class Interposition:
         self._replace_time()
         self._replace_threads()
         self._replace_others()
+        early = {before: getattr(owner, name) for owner, name, before in self._before if owner in (time, uuid)}
+        self._undo = rebind(early)
+        executors = logging.getLogger("concurrent.futures")
+        executors.addFilter(self._is_news)
+        self._undo.append(lambda: executors.removeFilter(self._is_news))
 
     def stop(self) -> None:
         """Put everything back."""
+        for undo in self._undo:
+            undo()
+        self._undo.clear()
         for owner, name, value in reversed(self._before):
             setattr(owner, name, value)
         self._before.clear()
@@ -115,7 +135,7 @@ class Interposition:
 
         def counting(before: Any) -> Any:
             def perf_counter() -> float:
-                return before() if this_thread() is None else loop.time()  # type: ignore[no-any-return]  # a clock
+                return before() if this_thread() is None else loop.time()
 
             return perf_counter
 
@@ -138,7 +158,9 @@ class Interposition:
 
             return make
 
-        def start_bare(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> int:
+        def start_bare(
+            function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+        ) -> int:
             thread = this_thread()
             assert thread is not None  # noqa: S101 - chosen for simulated threads
             scheduler.spawn(thread.process, lambda: function(*args, **(kwargs or {})), function.__name__)
@@ -225,7 +247,7 @@ class Interposition:
             def submit(call: Callable[[], Any]) -> Any:
                 thread = this_thread()
                 if thread is None:
-                    return before(call)
+                    return self._submit(call) if self._is_ours() else before(call)
                 if thread.process not in pools:
                     # Its threads are those of the process that uses it.
                     pools[thread.process] = senders.SenderPool()
@@ -239,6 +261,10 @@ class Interposition:
         self._replace(asyncio.events, "new_event_loop", looping)
         self._replace(setproctitle, "setproctitle", titling)
         self._replace(senders, "submit", submitting)
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        """Tell whether a log record is about more than the end of a simulated process."""
+        return record.exc_info is None or not isinstance(record.exc_info[1], ProcessExit)
 
 
 def _threads_of_this_process() -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import signal
 from collections.abc import Sequence
@@ -64,9 +65,7 @@ class ThreadLauncher:
         """Do nothing."""
 
 
-def _context_of(process: Process):  # type: ignore[no-untyped-def]
-    import contextvars
-
+def _context_of(process: Process) -> contextvars.Context:
     context = contextvars.Context()
     context.run(CURRENT.set, process)
     return context

@@ -70,3 +70,7 @@ class MeshLock:
     def _at_fork_reinit(self) -> None:
         self._locked = False
         self._waiting.clear()
+
+
+# What errors call it: a state with a lock in it cannot travel, here as anywhere.
+MeshLock.__module__, MeshLock.__qualname__ = "_thread", "lock"

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 from asyncio import base_events
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 
 from paglets.testing.scheduler import CURRENT, MeshStuckError, Process, Scheduler, this_thread
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from paglets.testing.sockets import MemorySocket
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 #: Executors whose work waits for other hosts, and needs a thread; all other work is done at once.
 _WAITING_EXECUTORS = ("paglets-move", "paglets-far")
@@ -46,13 +49,15 @@ class _VirtualLoop(base_events.BaseEventLoop):
 class MeshLoop(_VirtualLoop):
     """The loop of all hosts of a testing mesh."""
 
+    _scheduled: list[asyncio.TimerHandle]
+
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__()
         self._now = 0.0
         self._selector = _Selector(self._wait)
         self._scheduler = scheduler
         scheduler.loop = self
-        self._readers: dict[int, Callable[[], None]] = {}
+        self._readers: dict[int, tuple[Callable[[], None], contextvars.Context]] = {}
         self._clock_resolution = 1e-9
         self.set_task_factory(_quiet_task)
 
@@ -76,7 +81,7 @@ class MeshLoop(_VirtualLoop):
     # --- nothing is done on behalf of a process that has ended --------------------------------------------------------
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """Call back, unless the process that asks has ended by then."""
         process = CURRENT.get() if context is None else context.get(CURRENT)
@@ -85,7 +90,7 @@ class MeshLoop(_VirtualLoop):
         return super().call_soon(_if_alive, process, callback, args, context=context)
 
     def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.TimerHandle:
         """Call back at a moment, unless the process that asks has ended by then."""
         process = CURRENT.get() if context is None else context.get(CURRENT)
@@ -94,18 +99,19 @@ class MeshLoop(_VirtualLoop):
         return super().call_at(when, _if_alive, process, callback, args, context=context)
 
     def call_soon_threadsafe(
-        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+        self, callback: Callable[[*Ts], object], *args: *Ts, context: contextvars.Context | None = None
     ) -> asyncio.Handle:
         """Call back; nothing needs to be woken."""
         return self.call_soon(callback, *args, context=context)
 
     # --- sockets in memory --------------------------------------------------------------------------------------------
 
-    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:
+    def add_reader(self, fd: Any, callback: Callable[[*Ts], Any], *args: *Ts) -> None:
         """Call back whenever something can be read."""
         from paglets.testing.sockets import socket_of
 
-        self._readers[fd] = lambda: callback(*args)
+        # What a paglet writes is read on behalf of its host.
+        self._readers[fd] = lambda: callback(*args), contextvars.copy_context()
         socket_of(fd).on_readable = self._readable
         if socket_of(fd).readable:
             self._readable(socket_of(fd))
@@ -115,44 +121,47 @@ class MeshLoop(_VirtualLoop):
         return self._readers.pop(fd, None) is not None
 
     def _readable(self, sock: MemorySocket) -> None:
-        if not sock.told:
+        reader = self._readers.get(sock.fileno())
+        if reader is not None and not sock.told:
             sock.told = True
-            self.call_soon(self._read, sock)
+            self.call_soon(self._read, sock, context=reader[1])
 
     def _read(self, sock: MemorySocket) -> None:
         sock.told = False
-        callback = self._readers.get(sock.fileno())
-        if callback is not None and sock.readable:
-            callback()
-            if sock.readable and sock.fileno() in self._readers:
+        reader = self._readers.get(sock.fileno())
+        if reader is not None and sock.readable:
+            reader[0]()
+            if sock.readable:
                 self._readable(sock)
 
     # --- threads ------------------------------------------------------------------------------------------------------
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Do work at once, or on a simulated thread where it may wait for other hosts."""
         prefix = "" if executor is None else str(getattr(executor, "_thread_name_prefix", ""))
         if executor is None or prefix.startswith(_WAITING_EXECUTORS):
             return self.in_thread(func, *args)
-        future: asyncio.Future[Any] = self.create_future()
+        future: asyncio.Future[T] = self.create_future()
         try:
             future.set_result(func(*args))
         except Exception as exc:
             future.set_exception(exc)
         return future
 
-    def in_thread(self, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def in_thread(self, func: Callable[[*Ts], T], *args: *Ts) -> asyncio.Future[T]:
         """Do work on a simulated thread of the process that asks."""
         process = CURRENT.get()
         if process is None:
             raise MeshStuckError("this work belongs to no process of the testing mesh")
-        future: asyncio.Future[Any] = self.create_future()
+        future: asyncio.Future[T] = self.create_future()
 
         def work() -> None:
+            outcome: Any = None
+            error: Exception | None = None
             try:
-                outcome, error = func(*args), None
+                outcome = func(*args)
             except Exception as exc:
-                outcome, error = None, exc
+                error = exc
             self.call_soon(_settle, future, outcome, error)
 
         self._scheduler.spawn(process, work, getattr(func, "__name__", "work"))
@@ -168,6 +177,10 @@ class PagletLoop(_VirtualLoop):
         self._selector = _Selector(self._wait)
         self._waiting: Any = None
         self._woken = False
+
+    def __del__(self, *_: Any) -> None:
+        # That of a process that has ended is not closed, and has nothing open.
+        return
 
     def time(self) -> float:
         """Return virtual seconds since the mesh was made."""

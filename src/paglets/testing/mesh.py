@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from paglets.core.context_events import ContextEvent
 from paglets.core.errors import HostError, InvalidAgentError
 from paglets.remote.proxy import PagletProxy
 from paglets.testing.clients import OutsideClient
-from paglets.testing.hosts import PORT, MeshHost, MeshSurroundings
+from paglets.testing.hosts import MOST_EVENTS, PORT, MeshHost, MeshSurroundings
 from paglets.testing.interpose import EPOCH, Interposition
 from paglets.testing.loop import MeshLoop
 from paglets.testing.network import TEST, Fault, Network, Rule
@@ -30,11 +31,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Events of each host that are kept.
-MOST_EVENTS: Final = 100_000
+#: Seconds between two exchanges of the hosts about who is online, and without news after which one is not: more than
+#: elsewhere, so that an hour takes a moment. `host_options` may say other ones.
+GOSSIP_SECONDS: Final = 30.0
+OFFLINE_SECONDS: Final = 100.0
 #: Virtual seconds that a newly made mesh has to get to know itself.
 _INTRODUCTION_SECONDS: Final = 10.0
 _SIGKILL: Final = 9
+_LONGEST_WAIT_SECONDS: Final = 3600.0
 
 
 class PagletMesh:
@@ -54,7 +58,11 @@ class PagletMesh:
     """
 
     def __init__(
-        self, *names: str, seed: int = 0, directory: str | Path | None = None, host_options: dict[str, Any] | None = None
+        self,
+        *names: str,
+        seed: int = 0,
+        directory: str | Path | None = None,
+        host_options: dict[str, Any] | None = None,
     ) -> None:
         if not names:
             raise ValueError("a mesh needs the name of a host at least")
@@ -71,11 +79,12 @@ class PagletMesh:
         self._hosts: dict[str, MeshHost] = {}
         self._processes: dict[str, Process] = {}
         self._test = Process(TEST, TEST)
-        self._log: list[tuple[float, ContextEvent]] = []
+        self._log: list[ContextEvent] = []
+        self._noted: dict[MeshHost, int] = {}
         self._closed = False
         self.client = OutsideClient(self.network, self._loop, self.call)
         """A client that is on no host, as a program beside them has one."""
-        self._interposition = Interposition(self.scheduler, seed, self.advance)
+        self._interposition = Interposition(self.scheduler, seed, self.advance, self._submit)
         self._interposition.start()
         try:
             for name in names:
@@ -152,7 +161,7 @@ class PagletMesh:
             if self._quiet():
                 return
             if self.now >= end:
-                raise MeshStuckError(f"not everything has happened after {most:g} s: a message or request is on its way")
+                raise MeshStuckError(f"not quiet after {most:g} s: a message or request is on its way")
 
     def until(self, look: Callable[[], T], most: float = 60.0) -> T:
         """Let time pass until something is true, and return it.
@@ -367,7 +376,7 @@ class PagletMesh:
             self._note_events(host)
         return [
             event
-            for _, event in sorted(self._log, key=lambda each: each[0])
+            for event in sorted(self._log, key=lambda each: each.timestamp)
             if name in (None, event.host_name) and kind in (None, event.kind)
         ]
 
@@ -382,6 +391,7 @@ class PagletMesh:
             return work()
         chosen = self._test if process is None else process
         outcome: asyncio.Future[T] = self._loop.create_future()
+        outcome.add_done_callback(lambda done: done.exception())  # it may end with the mesh, and nobody asks
 
         def perform() -> None:
             try:
@@ -395,7 +405,21 @@ class PagletMesh:
         if chosen.dead:
             raise HostError(f"{chosen.name} has ended")
         self.scheduler.spawn(chosen, perform, getattr(work, "__name__", "call"))
-        return self._drive(outcome)
+        result: T = self._drive(outcome)
+        return result
+
+    def _submit(self, work: Callable[[], Any]) -> Future[Any]:
+        future = _DrivenFuture(self)
+
+        def perform() -> None:
+            try:
+                future.set_result(work())
+            except Exception as exc:
+                future.set_exception(exc)
+
+        future.set_running_or_notify_cancel()
+        self.scheduler.spawn(self._test, perform, "send")
+        return future
 
     def _drive(self, work: Any) -> Any:
         if self._closed:
@@ -412,6 +436,8 @@ class PagletMesh:
             around = MeshSurroundings(self.scheduler, self._loop, self.network, name, self.url(name))
             options = {
                 "mesh_version": "testing",
+                "mesh_gossip_interval": GOSSIP_SECONDS,
+                "mesh_offline_after": OFFLINE_SECONDS,
                 **self._options,
                 "name": name,
                 "host": address,
@@ -437,10 +463,32 @@ class PagletMesh:
         return self._hosts[name]
 
     def _note_events(self, host: MeshHost) -> None:
-        seen = {(event.host_name, id(event)) for _, event in self._log}
-        for event in host.events.events_since(0, limit=MOST_EVENTS):
-            if (event.host_name, id(event)) not in seen:
-                self._log.append((event.timestamp, event))
+        for event in host.events.events_since(self._noted.get(host, 0), limit=MOST_EVENTS):
+            self._log.append(event)
+            self._noted[host] = event.event_id
+
+
+class _DrivenFuture(Future[Any]):
+    """A future that lets the mesh go on while the test waits for it."""
+
+    def __init__(self, mesh: PagletMesh) -> None:
+        super().__init__()
+        self._mesh = mesh
+
+    def _wait(self, timeout: float | None) -> None:
+        if this_thread() is None and not self.done():
+            with suppress(TimeoutError):
+                self._mesh.until(self.done, most=_LONGEST_WAIT_SECONDS if timeout is None else timeout)
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the result."""
+        self._wait(timeout)
+        return super().result(0 if this_thread() is None else timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the error."""
+        self._wait(timeout)
+        return super().exception(0 if this_thread() is None else timeout)
 
 
 class _Driven:

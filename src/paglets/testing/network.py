@@ -144,7 +144,7 @@ class Network:
             raise ConnectionResetError("the connection broke")
         scope = _scope(method, authority, target, headers, body)
         if fault is Fault.DUPLICATE:
-            self._begin(place, dict(scope), body)
+            _ = self._begin(place, dict(scope), body)
         answer = await self._begin(place, scope, body)
         if fault is Fault.LOSE_ANSWER:
             raise ConnectionResetError("the connection broke before the answer")
@@ -225,9 +225,7 @@ def _seen(future: asyncio.Future[Any]) -> None:
         future.exception()  # whoever asked may have stopped waiting
 
 
-def _scope(
-    method: str, authority: str, target: str, headers: Iterable[tuple[str, str]], body: bytes
-) -> dict[str, Any]:
+def _scope(method: str, authority: str, target: str, headers: Iterable[tuple[str, str]], body: bytes) -> dict[str, Any]:
     path, _, query = target.partition("?")
     fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
     names = {name for name, _ in fields}

@@ -1,8 +1,8 @@
 """Threads of simulated processes, one at a time: whoever runs says when another one may.
 
-A paglet's code is ordinary blocking Python, so it needs threads. Here each of them runs only while it holds the *baton*,
-and gives it back when it waits: for a frame, a lock, a moment. Between two of these points nothing else happens, which
-makes a run repeatable: who is next is decided by a seeded generator.
+A paglet's code is ordinary blocking Python, so it needs threads. Here each of them runs only while it holds the
+*baton*, and gives it back when it waits: for a frame, a lock, a moment. Between two of these points nothing else
+happens, which makes a run repeatable: who is next is decided by a seeded generator.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class MeshStuckError(PagletError):
     """Nothing can happen in a testing mesh any more, or one of its threads never waits."""
 
 
-class ProcessExit(BaseException):  # noqa: N818 - like SystemExit, no error
+class ProcessExit(BaseException):
     """Unwinds the threads of a simulated process that has ended."""
 
 
