@@ -21,6 +21,7 @@ from paglets.cli import (
     journey,
     keys,
     lifecycle,
+    new,
     ps,
     send,
 )
@@ -73,6 +74,7 @@ app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.jo
 app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
 app.command("audit", epilog=audit.EPILOG, rich_help_panel=_WATCH)(audit.audit)
 app.add_typer(dead.app, rich_help_panel=_WATCH)
+app.command("new", epilog=new.EPILOG, rich_help_panel=_PROGRAMS)(new.new)
 app.command("classes", epilog=classes.EPILOG, rich_help_panel=_PROGRAMS)(classes.classes)
 app.add_typer(examples.app, rich_help_panel=_EXAMPLES)
 

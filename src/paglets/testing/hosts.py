@@ -145,6 +145,8 @@ class MeshHost(Host):
         super().__init__(**options)
         # Whole, because tests look at what happened in the end.
         self.events = ContextEventLog(capacity=MOST_EVENTS)
+        self.gossip_seconds = self.mesh.gossip_interval, self.mesh.offline_after
+        """Between two exchanges about who is online, and after how long somebody is not."""
         self.client = MeshHostClient(self, network, loop, api_key=self.shown_key)
 
     def vanish(self) -> None:

@@ -24,6 +24,7 @@ import setproctitle
 
 from paglets.persistence import journal
 from paglets.remote import senders
+from paglets.runtime import attachment, entrance, timekeeper
 from paglets.testing.bindings import Undo, rebind
 from paglets.testing.locks import MeshLock
 from paglets.testing.loop import PagletLoop
@@ -31,6 +32,9 @@ from paglets.testing.scheduler import MeshStuckError, ProcessExit, Scheduler, th
 
 #: Unix time at which every mesh begins: 2026-01-01 00:00:00 UTC.
 EPOCH: Final = 1_767_225_600.0
+
+#: Between two looks at what never changes.
+_SELDOM_SECONDS: Final = 600.0
 
 _open = threading.Lock()
 
@@ -259,6 +263,11 @@ class Interposition:
         self._replace(uuid, "uuid4", identifying)
         self._replace(asyncio, "new_event_loop", looping)
         self._replace(asyncio.events, "new_event_loop", looping)
+        # The thread that closes large memory files belongs to no simulated process.
+        self._replace(attachment, "SLOW_CLOSE_BYTES", lambda _: 1 << 62)
+        # Nobody sets the clock of a mesh, or changes the key files of its hosts.
+        self._replace(timekeeper, "_CLOCK_CHECK_SECONDS", lambda _: _SELDOM_SECONDS)
+        self._replace(entrance, "WATCH_SECONDS", lambda _: _SELDOM_SECONDS)
         self._replace(setproctitle, "setproctitle", titling)
         self._replace(senders, "submit", submitting)
 

@@ -35,6 +35,9 @@ T = TypeVar("T")
 #: elsewhere, so that an hour takes a moment. `host_options` may say other ones.
 GOSSIP_SECONDS: Final = 30.0
 OFFLINE_SECONDS: Final = 100.0
+#: A time is long that is longer, and in it hosts exchange news so often.
+_LONG_SECONDS: Final = 1800.0
+_ROUNDS_OF_A_LONG_TIME: Final = 20
 #: Virtual seconds that a newly made mesh has to get to know itself.
 _INTRODUCTION_SECONDS: Final = 10.0
 _SIGKILL: Final = 9
@@ -147,7 +150,25 @@ class PagletMesh:
         """Let so many virtual seconds pass, with everything that happens in them."""
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"time passes by a number of seconds, not {seconds!r}")
-        self._drive(asyncio.sleep(seconds))
+        if seconds > _LONG_SECONDS:
+            # A host that asks all others every half minute would be most of what happens.
+            end = self.now + seconds
+            self._gossip_every(seconds / _ROUNDS_OF_A_LONG_TIME)
+            try:
+                self._drive(asyncio.sleep(seconds - 2 * OFFLINE_SECONDS))
+            finally:
+                self._gossip_every(None)
+            seconds = end - self.now
+        self._drive(asyncio.sleep(max(0.0, seconds)))
+
+    def _gossip_every(self, seconds: float | None) -> None:
+        for host in self._hosts.values():
+            registry = host.mesh
+            usual, offline = host.gossip_seconds
+            registry.gossip_interval = usual if seconds is None else max(usual, seconds)
+            registry.offline_after = offline if seconds is None else max(offline, 3 * seconds)
+            if seconds is None and registry._loop is not None:
+                registry._loop.hurry()
 
     def settle(self, most: float = 60.0) -> None:
         """Let time pass until nothing is on its way: no request, no message in a mailbox, no handler that runs.
@@ -258,6 +279,20 @@ class PagletMesh:
             if agent_id in node.kernel.agents or agent_id in node.dormitory:
                 found.append(name)
         return found
+
+    def state_of(self, proxy: PagletProxy | str) -> str:
+        """Return how a paglet does: `active`, `asleep` or `crashed`.
+
+        :raises InvalidAgentError: it is on no running host.
+        """
+        agent_id = proxy if isinstance(proxy, str) else proxy.agent_id
+        for host in self._hosts.values():
+            entry = host._node.kernel.agents.get(agent_id)
+            if entry is not None:
+                return "crashed" if entry.crashed else "active"
+            if agent_id in host._node.dormitory:
+                return "asleep"
+        raise InvalidAgentError(f"paglet {agent_id} is on no running host of this mesh")
 
     # --- paglets ------------------------------------------------------------------------------------------------------
 

@@ -146,6 +146,7 @@ class Scheduler:
         self._idle: list[_Runner] = []
         self._back = _thread.allocate_lock()
         self._back.acquire()
+        self._running: MeshThread | None = None
 
     # --- for the loop -------------------------------------------------------------------------------------------------
 
@@ -167,7 +168,19 @@ class Scheduler:
         if runner is None:
             runner = thread.runner = self._idle.pop() if self._idle else _Runner(self)
             runner.thread = thread
+        self._running = thread
         runner.go.release()
+        self.wait_for_baton()
+
+    def wait_for_baton(self) -> None:
+        """Wait until the thread that runs waits or ends.
+
+        :raises MeshStuckError: it does neither for `STUCK_SECONDS` of real time.
+        """
+        thread = self._running
+        runner = None if thread is None else thread.runner
+        if thread is None or runner is None:
+            return
         if not self._back.acquire(timeout=STUCK_SECONDS):
             frame = sys._current_frames().get(runner.ident)
             stack = "" if frame is None else "".join(traceback.format_stack(frame))
@@ -175,6 +188,7 @@ class Scheduler:
                 f"{thread!r} has not waited for anything for {STUCK_SECONDS:g} s; what blocks it is nothing that the "
                 f"testing mesh knows of:\n{stack}"
             )
+        self._running = None
 
     def close(self) -> None:
         """End the threads that wait for work."""
