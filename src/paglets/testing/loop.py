@@ -177,6 +177,7 @@ class PagletLoop(_VirtualLoop):
         self._selector = _Selector(self._wait)
         self._waiting: Any = None
         self._woken = False
+        self.set_task_factory(_quiet_task)
 
     def __del__(self, *_: Any) -> None:
         # That of a process that has ended is not closed, and has nothing open.

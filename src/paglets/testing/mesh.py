@@ -88,7 +88,12 @@ class PagletMesh:
         self.client = OutsideClient(self.network, self._loop, self.call)
         """A client that is on no host, as a program beside them has one."""
         self._interposition = Interposition(self.scheduler, seed, self.advance, self._submit)
-        self._interposition.start()
+        try:
+            self._interposition.start()
+        except BaseException:
+            self._closed = True
+            self._give_back()
+            raise
         try:
             for name in names:
                 self._start(name)
@@ -128,11 +133,14 @@ class PagletMesh:
             self.scheduler.close()
         finally:
             self._interposition.stop()
-            self._loop.close()
-            if self._own_directory is not None:
-                shutil.rmtree(self._own_directory, ignore_errors=True)
+            self._give_back()
         if self.scheduler.failures:
             raise MeshStuckError("a thread ended with an error:\n" + "\n".join(self.scheduler.failures))
+
+    def _give_back(self) -> None:
+        self._loop.close()
+        if self._own_directory is not None:
+            shutil.rmtree(self._own_directory, ignore_errors=True)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
