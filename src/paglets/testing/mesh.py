@@ -479,6 +479,8 @@ class PagletMesh:
             around = MeshSurroundings(self.scheduler, self._loop, self.network, name, self.url(name))
             options = {
                 "mesh_version": "testing",
+                "mesh_multicast": False,
+                "mesh_lan_discovery": False,
                 "mesh_gossip_interval": GOSSIP_SECONDS,
                 "mesh_offline_after": OFFLINE_SECONDS,
                 **self._options,
