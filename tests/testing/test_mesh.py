@@ -297,7 +297,7 @@ def test_what_blocks_for_real_is_named(mesh: PagletMesh, monkeypatch: pytest.Mon
     with pytest.raises(MeshStuckError, match="act_gate"):
         mesh.send(paglet, "do", steps=f"gate {tmp_path / 'gate'}")
     os.close(os.open(tmp_path / "gate", os.O_WRONLY))
-    monkeypatch.setattr(scheduler, "STUCK_SECONDS", 10.0)
+    monkeypatch.setattr(scheduler, "STUCK_SECONDS", 30.0)
     mesh.scheduler.wait_for_baton()
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from paglets.testing.loop import MeshLoop
 
 #: How long, in real time, a thread may run before the mesh takes it for stuck.
-STUCK_SECONDS: Final = 10.0
+STUCK_SECONDS: Final = 30.0
 #: Threads that wait for work instead of being started anew.
 MOST_IDLE_RUNNERS: Final = 64
 
