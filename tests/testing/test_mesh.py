@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 import uuid
@@ -28,6 +29,7 @@ from paglets.testing import MeshStuckError, PagletMesh, scheduler
 from tests.agents.actor import Actor, ActorState
 from tests.agents.conformist import Careful, Conformist, ConformistState
 from tests.agents.courier import CONTENT, NAME, Courier
+from tests.support import eventually
 
 BEFORE = (time.time, time.sleep, time.monotonic, uuid.uuid4, threading.Lock, threading.Thread.start)
 
@@ -105,6 +107,16 @@ def test_everything_is_put_back() -> None:
     mesh.close()
     with pytest.raises(HostError, match="closed"):
         mesh.advance(1)
+
+
+def test_no_thread_is_left() -> None:
+    before = len(sys._current_frames())
+    with PagletMesh("alpha", "beta") as mesh:
+        paglets = [mesh.create("alpha", Conformist, ConformistState(slow=True)) for _ in range(5)]
+        mesh.send(paglets[0], "tick_slowly", seconds=1.0)
+        mesh.crash("alpha")
+        assert len(sys._current_frames()) > before
+    eventually(lambda: len(sys._current_frames()) <= before, "the end of every thread")
 
 
 @pytest.mark.parametrize("names", [(), ("alpha", "alpha"), ("test",)])
