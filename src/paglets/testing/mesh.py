@@ -17,6 +17,7 @@ from paglets.core.context_events import ContextEvent
 from paglets.core.errors import HostError, InvalidAgentError
 from paglets.remote.proxy import PagletProxy
 from paglets.testing.clients import OutsideClient
+from paglets.testing.driven import DrivenFuture, DrivenHost
 from paglets.testing.hosts import MOST_EVENTS, PORT, MeshHost, MeshSurroundings
 from paglets.testing.interpose import EPOCH, Interposition
 from paglets.testing.loop import MeshLoop
@@ -41,7 +42,6 @@ _ROUNDS_OF_A_LONG_TIME: Final = 20
 #: Virtual seconds that a newly made mesh has to get to know itself.
 _INTRODUCTION_SECONDS: Final = 10.0
 _SIGKILL: Final = 9
-_LONGEST_WAIT_SECONDS: Final = 3600.0
 
 
 class PagletMesh:
@@ -237,7 +237,7 @@ class PagletMesh:
         host = self._hosts.get(name)
         if host is None or not host.running:
             raise HostError(f"host {name} does not run")
-        return _Driven(host, lambda work: self.call(work, process=self._processes[name]))
+        return DrivenHost(host, lambda work: self.call(work, process=self._processes[name]))
 
     def crash(self, name: str) -> None:
         """End a host and its paglets at this very moment, as SIGKILL or a power cut would; its disk stays."""
@@ -452,7 +452,7 @@ class PagletMesh:
         return result
 
     def _submit(self, work: Callable[[], Any]) -> Future[Any]:
-        future = _DrivenFuture(self)
+        future = DrivenFuture(self.until)
 
         def perform() -> None:
             try:
@@ -511,47 +511,6 @@ class PagletMesh:
         for event in host.events.events_since(self._noted.get(host, 0), limit=MOST_EVENTS):
             self._log.append(event)
             self._noted[host] = event.event_id
-
-
-class _DrivenFuture(Future[Any]):
-    """A future that lets the mesh go on while the test waits for it."""
-
-    def __init__(self, mesh: PagletMesh) -> None:
-        super().__init__()
-        self._mesh = mesh
-
-    def _wait(self, timeout: float | None) -> None:
-        if this_thread() is None and not self.done():
-            with suppress(TimeoutError):
-                self._mesh.until(self.done, most=_LONGEST_WAIT_SECONDS if timeout is None else timeout)
-
-    def result(self, timeout: float | None = None) -> Any:
-        """Return the result."""
-        self._wait(timeout)
-        return super().result(0 if this_thread() is None else timeout)
-
-    def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return the error."""
-        self._wait(timeout)
-        return super().exception(0 if this_thread() is None else timeout)
-
-
-class _Driven:
-    """A host whose methods may be called by the test."""
-
-    def __init__(self, host: MeshHost, call: Callable[[Callable[[], Any]], Any]) -> None:
-        self._host = host
-        self._call = call
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._host, name)
-        if not callable(value):
-            return value
-
-        def driven(*args: Any, **options: Any) -> Any:
-            return self._call(lambda: value(*args, **options))
-
-        return driven
 
 
 def _fast_place() -> str | None:
