@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from bench import artifacts, durable, files, floors, relay, services, system
+from bench import artifacts, durable, files, floors, relay, services, system, testing
 from bench.agents import Caller, Echo, EchoState, Spinner
 from bench.measure import Row, milliseconds, timed
 from bench.peers import local_host, peer_host
@@ -196,4 +196,5 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "relay": relay.relay,
     "services": services.services,
     "system": system.system,
+    "testing": testing.testing,
 }

@@ -20,9 +20,7 @@ from paglets.runtime.calls import CallDesk
 from paglets.runtime.entrance import Entrance
 from paglets.runtime.http.app import application
 from paglets.runtime.http.guards import GuardPolicy, own_host_names
-from paglets.runtime.http.server import HttpServer, bind
 from paglets.runtime.kernel import Kernel, KernelConfig
-from paglets.runtime.launch import default_launcher
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.loop import LoopThread
 from paglets.runtime.node import RESUME_SECONDS, Node, NodePorts
@@ -30,6 +28,7 @@ from paglets.runtime.options import Binding, own_shortcut
 from paglets.runtime.relay.wiring import Relay
 from paglets.runtime.residents.declared import own_modules
 from paglets.runtime.startup_agents import start_agents
+from paglets.runtime.surroundings import Server
 from paglets.services.contracts import ServiceRegistry
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class Assembly:
         self._words = words
         self._relay = Relay(host, node.kernel)
         self._artifacts = artifacts
-        self._server: HttpServer | None = None
+        self._server: Server | None = None
         self._timekeeper: asyncio.Task[None] | None = None
         self._entrance: Entrance | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -93,9 +92,10 @@ class Assembly:
         # Before anything listens.
         beyond = binding.beyond if host.connect_to is None else ()
         host.open_to_strangers = entrance.check(beyond, insecure=host.insecure)
-        launcher = launcher or default_launcher()
+        around = host.surroundings
+        launcher = launcher or around.launcher()
         launcher.start()
-        sockets = bind(binding.hosts, host.port) if host.connect_to is None else []
+        sockets = around.bind(binding.hosts, host.port) if host.connect_to is None else []
         try:
             if sockets:
                 host.port = sockets[0].getsockname()[1]
@@ -105,8 +105,8 @@ class Assembly:
                 sock.close()
             raise
         try:
-            journal = Journal(host.persistence_dir / JOURNAL_NAME)
-            thread = LoopThread(f"paglets-{host.name}")
+            journal = around.journal(host.persistence_dir / JOURNAL_NAME)
+            thread = around.loop_thread(f"paglets-{host.name}")
         except BaseException:
             for sock in sockets:
                 sock.close()
@@ -153,7 +153,7 @@ class Assembly:
             node, self._policy(), version=product_version(), relay=self._relay.gateway, gate=entrance.gate()
         )
         if host.connect_to is None:
-            self._server = HttpServer(served, sockets, tls=entrance.context)
+            self._server = host.surroundings.server(served, sockets, tls=entrance.context)
             await self._server.start()
             # With TLS its certificate is for the public name, not for the address of the socket.
             shortcut = None if host.tls is not None else own_shortcut(host.public_url, host.bind_host, host.port)
@@ -258,7 +258,7 @@ async def build(
     if host.policy.max_paglets is not None:
         config.max_paglets = host.policy.max_paglets
     kernel = Kernel(config, thread.loop, launcher, host.events, lambda: host.address, journal)
-    words = AsyncHostClient(
+    words = host.surroundings.words(
         api_key=host.shown_key or host.client.api_key,
         ssl_context=host.tls_context or host.client.connections.ssl_context,
         max_connections=MAX_PEER_CALLS,
