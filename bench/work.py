@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from bench import artifacts, durable, files, floors, membership, relay, services, system
+from bench import artifacts, durable, files, floors, membership, relay, services, system, testing
 from bench.agents import Caller, Echo, EchoState, Spinner
 from bench.measure import Row, milliseconds, timed
 from bench.peers import local_host, peer_host
@@ -197,4 +197,5 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "membership": membership.membership,
     "services": services.services,
     "system": system.system,
+    "testing": testing.testing,
 }

@@ -65,6 +65,8 @@ NAMES = {
     "paglets.runtime.mailbox": "MessageMailbox",
     "paglets.runtime.resources": "ResourceRegistry",
     "paglets.serialization.codec": "qualified_name resolve_qualified_name dataclass_to_wire dataclass_from_wire",
+    "paglets.testing": "PagletMesh MeshStuckError",
+    "paglets.tooling.discovery": "AgentClassRecord DiscoveryResult discover_agent_classes",
     "paglets.system.mesh_info": "GET_LANDSCAPE GET_SNAPSHOT MESH_INFO SELECT_TARGETS SYNC_MESH_INFO LandscapeReply "
     "LandscapeRequest MeshHostSnapshot MeshInfoAgent MeshInfoState MeshInfoSyncReply MeshInfoSyncRequest SnapshotReply "
     "SnapshotRequest TargetCandidate TargetSelectionReply TargetSelectionRequest",
@@ -81,7 +83,7 @@ NAMES = {
     "paglets.services.contracts": "ServiceContract ServiceOperation ServiceHandle ServiceRecord ServiceRegistry",
 }
 #: Packages that are the public module of their topic; the others export nothing.
-EXPORTING = ("paglets.artifacts", "paglets.patterns", "paglets.system.", "paglets.examples.")
+EXPORTING = ("paglets.artifacts", "paglets.patterns", "paglets.testing", "paglets.system.", "paglets.examples.")
 FRESH_SECONDS = 60
 
 

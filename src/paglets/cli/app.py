@@ -10,6 +10,8 @@ import typer
 from paglets.cli import (
     artifacts,
     audit,
+    classes,
+    config,
     dead,
     demo,
     drain,
@@ -21,6 +23,7 @@ from paglets.cli import (
     keys,
     lifecycle,
     mesh,
+    new,
     ps,
     send,
     services,
@@ -51,6 +54,7 @@ _HOSTS = "Hosts"
 _PAGLETS = "Paglets"
 _FILES = "Files"
 _WATCH = "What happened"
+_PROGRAMS = "Your programs"
 _EXAMPLES = "Examples"
 
 app = typer.Typer(
@@ -61,6 +65,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("host", epilog=host.EPILOG, rich_help_panel=_HOSTS)(host.host)
+app.add_typer(config.app, rich_help_panel=_HOSTS)
 app.add_typer(keys.app, rich_help_panel=_HOSTS)
 app.command("hosts", epilog=hosts.EPILOG, rich_help_panel=_HOSTS)(hosts.hosts)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
@@ -79,6 +84,8 @@ app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.jo
 app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
 app.command("audit", epilog=audit.EPILOG, rich_help_panel=_WATCH)(audit.audit)
 app.add_typer(dead.app, rich_help_panel=_WATCH)
+app.command("new", epilog=new.EPILOG, rich_help_panel=_PROGRAMS)(new.new)
+app.command("classes", epilog=classes.EPILOG, rich_help_panel=_PROGRAMS)(classes.classes)
 app.add_typer(examples.app, rich_help_panel=_EXAMPLES)
 
 

@@ -62,7 +62,12 @@ class HostClient(Following):
         self.api_key = api_key
         self.max_response_bytes = max_response_bytes
         self.connections = ConnectionPool(pool, ssl_context=ssl_context)
-        self.fabric: Fabric = self.connections if fabric is None else fabric
+        self._fabric = fabric
+
+    @property
+    def fabric(self) -> Fabric:
+        """What carries the requests."""
+        return self.connections if self._fabric is None else self._fabric
 
     def close(self) -> None:
         """Close the idle connections; a later call works, on a connection of its own."""

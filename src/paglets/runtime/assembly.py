@@ -21,10 +21,8 @@ from paglets.runtime.calls import CallDesk
 from paglets.runtime.entrance import Entrance
 from paglets.runtime.http.app import application
 from paglets.runtime.http.guards import GuardPolicy, own_host_names
-from paglets.runtime.http.server import bind
 from paglets.runtime.inlets import HttpInlet, LinkInlet
 from paglets.runtime.kernel import Kernel, KernelConfig
-from paglets.runtime.launch import default_launcher
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.loop import LoopThread
 from paglets.runtime.node import RESUME_SECONDS, Node, NodePorts
@@ -95,9 +93,10 @@ class Assembly:
         # Before anything listens.
         beyond = binding.beyond if host.listens else ()
         host.open_to_strangers = entrance.check(beyond, insecure=host.insecure)
-        launcher = launcher or default_launcher()
+        around = host.surroundings
+        launcher = launcher or around.launcher()
         launcher.start()
-        sockets = bind(binding.hosts, host.port) if host.listens else []
+        sockets = around.bind(binding.hosts, host.port) if host.listens else []
         try:
             if sockets:
                 host.port = sockets[0].getsockname()[1]
@@ -107,8 +106,8 @@ class Assembly:
                 sock.close()
             raise
         try:
-            journal = Journal(host.persistence_dir / JOURNAL_NAME)
-            thread = LoopThread(f"paglets-{host.name}")
+            journal = around.journal(host.persistence_dir / JOURNAL_NAME)
+            thread = around.loop_thread(f"paglets-{host.name}")
         except BaseException:
             for sock in sockets:
                 sock.close()
@@ -179,7 +178,7 @@ class Assembly:
             return host.fabric.inlet(host.name)
         if host.connect_to is not None:
             return LinkInlet(self._relay, GRACEFUL_SECONDS)
-        return HttpInlet(sockets, tls=entrance.context)
+        return HttpInlet(host.surroundings, sockets, tls=entrance.context)
 
     async def _sweep_artifacts(self) -> None:
         """Remove what has expired, now and from time to time; what is found damaged is told once."""
@@ -266,7 +265,7 @@ async def build(
     if host.policy.max_paglets is not None:
         config.max_paglets = host.policy.max_paglets
     kernel = Kernel(config, thread.loop, launcher, host.events, lambda: host.address, journal)
-    words = AsyncHostClient(
+    words = host.surroundings.words(
         api_key=host.shown_key or host.client.api_key,
         ssl_context=host.tls_context or host.client.connections.ssl_context,
         max_connections=MAX_PEER_CALLS,

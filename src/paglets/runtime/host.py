@@ -7,7 +7,7 @@ import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote, urlsplit
 
 from paglets.artifacts import (
@@ -69,6 +69,7 @@ from paglets.runtime.relay.hub import RelaySettings
 from paglets.runtime.remote_resources import RemoteResources
 from paglets.runtime.service_desk import MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS
 from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
+from paglets.runtime.surroundings import Surroundings
 from paglets.runtime.views import mailbox_counts
 from paglets.runtime.worker.host import multicast_copy
 from paglets.security.addresses import BoundKey
@@ -173,6 +174,9 @@ class Host:
     :raises ValueError: an option makes no sense.
     :raises HostError: an option needs something that this version does not have.
     """
+
+    surroundings: ClassVar[Surroundings] = Surroundings()
+    """What the host takes from the machine it runs on."""
 
     def __init__(
         self,

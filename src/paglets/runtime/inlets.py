@@ -7,7 +7,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from paglets.remote.fabric import Application
-from paglets.runtime.http.server import HttpServer
+from paglets.runtime.surroundings import Server, Surroundings
 
 if TYPE_CHECKING:
     from paglets.runtime.relay.wiring import Relay
@@ -21,14 +21,15 @@ class HttpInlet:
     :param tls: speak TLS with everybody.
     """
 
-    def __init__(self, sockets: list[socket.socket], *, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, surroundings: Surroundings, sockets: list[socket.socket], *, tls: ssl.SSLContext | None) -> None:
+        self._surroundings = surroundings
         self._sockets = sockets
         self._tls = tls
-        self._server: HttpServer | None = None
+        self._server: Server | None = None
 
     async def open(self, application: Application) -> None:
         """Begin to accept connections."""
-        server = HttpServer(application, self._sockets, tls=self._tls)
+        server = self._surroundings.server(application, self._sockets, tls=self._tls)
         await server.start()
         self._server = server
 
