@@ -39,8 +39,8 @@ def mesh(fabric: MemoryFabric, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "mesh_gossip_interval": 0.1,
     }
     try:
-        alpha = factory("alpha", **options)
-        others = [factory(name, peers=[alpha.address], **options) for name in ("beta", "gamma")]
+        alpha = factory("east", **options)
+        others = [factory(name, peers=[alpha.address], **options) for name in ("north", "west")]
         yield [alpha, *others]
     finally:
         fabric.loss = 0.0
@@ -66,7 +66,7 @@ def test_no_host_listens_anywhere(mesh: list[Host], fabric: MemoryFabric) -> Non
 def test_they_form_a_mesh_although_requests_get_lost(mesh: list[Host], fabric: MemoryFabric) -> None:
     for host in mesh:
         eventually(
-            lambda host=host: [ref.name for ref in host.list_hosts(online_only=True)] == ["alpha", "beta", "gamma"],
+            lambda host=host: [ref.name for ref in host.list_hosts(online_only=True)] == ["east", "north", "west"],
             f"{host.name} to know everybody",
         )
     assert fabric.carried > 0
@@ -109,8 +109,8 @@ def test_files_travel(mesh: list[Host], fabric: MemoryFabric, tmp_path: Path) ->
 def test_a_host_that_leaves_is_missed(mesh: list[Host]) -> None:
     alpha, _, gamma = mesh
     gamma.stop()
-    eventually(lambda: not alpha.mesh.is_online("gamma"), "gamma to be missed")
-    found = alpha.mesh.lookup("gamma")
+    eventually(lambda: not alpha.mesh.is_online("west"), "gamma to be missed")
+    found = alpha.mesh.lookup("west")
     assert found is not None
     assert "not plugged in" in (found.error or "")
 
