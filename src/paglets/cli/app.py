@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import artifacts, audit, dead, demo, drain, events, examples, host, journey, keys, lifecycle, ps, send
+from paglets.cli import (
+    artifacts,
+    audit,
+    dead,
+    demo,
+    drain,
+    events,
+    examples,
+    host,
+    journey,
+    keys,
+    lifecycle,
+    ps,
+    search,
+    send,
+)
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -55,6 +70,7 @@ app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.jo
 app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
 app.command("audit", epilog=audit.EPILOG, rich_help_panel=_WATCH)(audit.audit)
 app.add_typer(dead.app, rich_help_panel=_WATCH)
+app.add_typer(search.app, rich_help_panel=_FILES)
 app.add_typer(examples.app, rich_help_panel=_EXAMPLES)
 
 

@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
 
-from paglets.core.errors import ConflictError, HostError, InvalidAgentError, PagletError, RemoteHostError
+from paglets.core.errors import ConflictError, HostError, PagletError
 from paglets.core.events import PersistencyEvent
 from paglets.core.runtime_values import Durability
+from paglets.examples.search.gathering import MAX_WAITING_EVENTS, Gatherer
 from paglets.examples.search.local_search import checked
-from paglets.examples.search.models import HostSearchSummary, SearchRequest
+from paglets.examples.search.models import SearchRequest
 from paglets.examples.search.operations import (
     SEARCH_ADVANCE,
     SEARCH_CHILD_DONE,
@@ -37,10 +38,9 @@ from paglets.examples.search.operations import (
     SearchSummaryReply,
 )
 from paglets.examples.search.worker import SlicedSearch
-from paglets.patterns import CursorDrainMixin, MeshFanoutMixin, OperationClient, OperationPaglet
+from paglets.patterns import CursorDrainMixin, MeshFanoutMixin, OperationPaglet
 from paglets.patterns.coordination import CHILD_ROLE, PARENT_ROLE
 from paglets.protocol.membership import HostRef
-from paglets.remote.proxy import PagletProxy
 from paglets.serialization.codec import dataclass_from_wire, dataclass_to_wire
 from paglets.services.contracts import EmptyPayload, ServiceOperation
 
@@ -68,17 +68,7 @@ CANCELLED: Final = "the search was cancelled"
 NO_HOSTS: Final = "no online target hosts found"
 
 MAX_TIMEOUT_SECONDS: Final = 86_400.0
-#: Events that wait at the parent for whoever asked; the search stands still when there are more.
-MAX_WAITING_EVENTS: Final = 5_000
 MAX_DRAIN_WAIT_SECONDS: Final = 30.0
-#: What a clone is asked for at once.
-SLICE_EVENTS: Final = 500
-SLICE_SECONDS: Final = 0.25
-#: How much longer than its slice the answer of a clone may take: a slow pattern is stopped after 2 s.
-ANSWER_SECONDS: Final = 5.0
-#: A host that does not answer so often in a row is given up.
-MOST_FAILURES: Final = 3
-RETRY_SECONDS: Final = 0.25
 #: A clone that nobody asks ends itself, and so does a parent.
 CHILD_LINGERS_SECONDS: Final = 30.0
 PARENT_LINGERS_SECONDS: Final = 120.0
@@ -156,9 +146,9 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
             self.fanout_record_error("mesh", NO_HOSTS)
         with self.locked_state() as state:  # so that nobody takes the first hosts that are done for all
             state.pending_hosts = [host.name for host in hosts]
-        self._gatherers = []
-        for host in hosts:
-            self._send_clone(host)
+        self._gatherers = [thread for host in hosts if (thread := self._clone_for(host)) is not None]
+        for thread in self._gatherers:  # not before: their work would hold up the clones, and the answer
+            thread.start()
         targets = [{"name": host.name, "url": host.url} for host in hosts]
         return SearchStartReply(targets, self._summary_wire())
 
@@ -237,7 +227,8 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
         hosts = list(chosen.values()) if targets else self.fanout_available_hosts()
         return sorted(hosts, key=lambda host: host.url != self.context.address)
 
-    def _send_clone(self, host: HostRef) -> None:
+    def _clone_for(self, host: HostRef) -> threading.Thread | None:
+        """Make the clone for a host, and return the thread that will gather what it finds."""
         child = {
             "role": CHILD_ROLE,
             "target_host_name": host.name,
@@ -251,12 +242,10 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
             proxy = self.clone_to(self.context.address, state_overrides=child)
         except PagletError as exc:
             self.fanout_record_error(host.name, str(exc))
-            return
+            return None
         self.fanout_record_child_proxy(host.name, proxy)
-        gatherer = _Gatherer(self, host, proxy, self._stopping)
-        thread = threading.Thread(target=gatherer.run, name=f"search-{host.name}", daemon=True)
-        self._gatherers.append(thread)
-        thread.start()
+        gatherer = Gatherer(self, host, proxy, self._stopping)
+        return threading.Thread(target=gatherer.run, name=f"search-{host.name}", daemon=True)
 
     def _stop(self) -> None:
         """Have the gatherers stop, and wait for them: each ends its clone."""
@@ -317,80 +306,3 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
         events, cursor, _ = self.cursor_drain_events(after_cursor=request.after_cursor, limit=MAX_WAITING_EVENTS)
         summary = state.summaries.get(context.name, {})
         return SearchDrainReply(events, cursor, bool(summary), summary)
-
-
-class _Gatherer:
-    """What one thread of the parent does: bring a clone to its host, and fetch from it what it finds."""
-
-    def __init__(self, parent: MeshSearchAgent, host: HostRef, proxy: PagletProxy, stopping: threading.Event) -> None:
-        self._parent = parent
-        self._host = host
-        self._proxy = proxy
-        self._stopping = stopping
-
-    def run(self) -> None:
-        """Gather until the host is done, or given up; then end the clone."""
-        parent, name = self._parent, self._host.name
-        try:
-            if self._host.url != parent.context.address:
-                self._proxy = self._proxy.dispatch(self._host.url)
-                parent.fanout_record_child_proxy(name, self._proxy)
-            self._gather()
-        except Exception as exc:  # whatever it is, it is what this host comes to
-            if name in parent.state.pending_hosts:
-                parent.fanout_record_error(name, str(exc) or type(exc).__name__)
-        self._end_clone()
-
-    def _gather(self) -> None:
-        clone, parent = OperationClient(self._proxy), self._parent
-        name, url = self._host.name, self._host.url
-        cursor = failures = 0
-        while not self._stopping.is_set():
-            try:
-                reply = clone.call(
-                    SEARCH_ADVANCE,
-                    SearchDrainRequest(cursor, SLICE_SECONDS, SLICE_EVENTS),
-                    timeout=SLICE_SECONDS + ANSWER_SECONDS,
-                )
-            except RemoteHostError as exc:
-                failures += 1
-                if failures >= MOST_FAILURES:
-                    raise HostError(f"{name} does not answer any more: {exc}") from exc
-                self._stopping.wait(RETRY_SECONDS)
-                continue
-            failures = 0
-            cursor = reply.cursor
-            if reply.events:
-                if not self._await_room():
-                    return
-                parent.record_child_events(SearchChildEventsRequest(name, url, reply.events))
-            if reply.done:
-                parent.record_child_done(SearchChildDoneRequest(name, url, reply.summary))
-                return
-
-    def _await_room(self) -> bool:
-        """Wait until somebody has taken events, and tell whether the search goes on."""
-        self._parent.wait_state(lambda state: len(state.events) < MAX_WAITING_EVENTS or self._stopping.is_set())
-        return not self._stopping.is_set()
-
-    def _end_clone(self) -> None:
-        parent, name = self._parent, self._host.name
-        try:
-            self._proxy.dispose()
-        except InvalidAgentError:
-            pass  # noqa: S110 - it is gone already
-        except PagletError as exc:
-            with parent.locked_state() as state:
-                state.cleanup_errors[name] = str(exc) or type(exc).__name__
-            return
-        with parent.locked_state() as state:
-            state.child_proxies.pop(name, None)
-            parent.notify_all_state_changed()
-
-
-def summary_of(wire: dict[str, Any]) -> HostSearchSummary:
-    """Return a summary from its plain values.
-
-    :raises SerializationError: they are none.
-    """
-    return dataclass_from_wire(HostSearchSummary, wire)

@@ -10,7 +10,7 @@ from paglets.examples.search.bounds import ProcessorTime, can_tick
 from paglets.examples.search.local_search import LocalSearch
 from paglets.examples.search.models import HostSearchSummary, SearchEvent, SearchRequest
 
-#: With something to tell, a slice goes on for so long to tell more at once.
+#: With something to tell, a slice goes on for so long to tell more at once; the first result is told at once.
 TELL_SECONDS: Final = 0.01
 #: A slice without anything to tell is over after so long at most.
 MAX_SLICE_SECONDS: Final = 1.0
@@ -29,6 +29,7 @@ class SlicedSearch:
             request, host_name=host_name, host_url=host_url, emit=self._events.extend, bound=self._bound
         )
         self._steps = self._search.steps()
+        self._told = False
         self.done = False
 
     def advance(self, *, limit: int, seconds: float) -> list[SearchEvent]:
@@ -46,12 +47,14 @@ class SlicedSearch:
                     break
                 now = clock()
                 if events and not telling:
-                    telling, until = True, min(until, now + TELL_SECONDS)
+                    telling = True
+                    until = min(until, now + TELL_SECONDS if self._told else now)
                 if now >= until:
                     break
             else:
                 self.done = True
         found = events[:]
+        self._told = self._told or bool(found)
         events.clear()
         return found
 
