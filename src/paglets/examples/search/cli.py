@@ -31,7 +31,6 @@ from paglets.core.errors import PagletError
 from paglets.examples.search.models import (
     DEFAULT_DRAIN_WAIT_SECONDS,
     DEFAULT_SEARCH_TIMEOUT_SECONDS,
-    FIND,
     MAX_RESULTS_PER_HOST,
     SearchRequest,
 )
@@ -172,9 +171,8 @@ def _tell_the_end(command: str, summary: SearchSummaryReply, order: Order) -> bo
             for error in result["errors"]:
                 print_error(command, f"{name}: {error}")
         if result["truncated"] and not told:
-            count = result["paths_matched"] if order.request.mode == FIND else result["matches"]
             most = order.request.max_results_per_host or MAX_RESULTS_PER_HOST
-            note(f"{command}: {name}: truncated after {most} results, {count} in all seen; there may be more")
+            note(f"{command}: {name}: truncated after {most} results; there may be more")
     if not told:
         for name, error in failures.items():
             print_error(command, f"{name}: {error}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
 from typing import Any, Final
 
 from paglets.examples.search.bounds import MOST_SLOW_FILES, PIECE_SECONDS, SlowPatternError, TimeBound, Unbounded
+from paglets.examples.search.contents import FileSearch
 from paglets.examples.search.lines import Line, LineSearch
-from paglets.examples.search.matching import LinePattern, is_ascii_compatible, pattern_of
+from paglets.examples.search.matching import pattern_of
 from paglets.examples.search.models import (
     DEFAULT_BATCH_SIZE,
     FIND,
@@ -19,22 +19,14 @@ from paglets.examples.search.models import (
     MAX_BATCH_SIZE,
     MAX_RESULTS_PER_HOST,
     HostSearchSummary,
-    SearchEvent,
     SearchRequest,
 )
-from paglets.examples.search.reading import BINARY_PROBE_BYTES, BLOCK_BYTES, Room, line_blocks, text_blocks
+from paglets.examples.search.reading import BINARY_PROBE_BYTES, BLOCK_BYTES, Room
+from paglets.examples.search.results import Emit, Outbox, cut, shown
 from paglets.examples.search.traversal import FILE, Found, Traversal, reason
 
-_BOM: Final = b"\xef\xbb\xbf"
-#: The longest `text` of an event, characters; what is longer is cut around its match.
-MAX_TEXT_CHARS: Final = 4096
-_CHARS_BEFORE_MATCH: Final = 256
 #: The most errors of one host that are told.
 MAX_ERRORS: Final = 100
-#: Results wait for others to be handed on with for at most so long.
-_LATEST_SECONDS: Final = 0.02
-
-Emit = Callable[[list[SearchEvent]], None]
 
 
 def run_local_search(
@@ -79,36 +71,6 @@ class _GivenUpError(Exception):
     """The search makes no sense any more."""
 
 
-@dataclass(slots=True)
-class _Outbox:
-    """Collects events and hands them on in batches."""
-
-    emit: Emit | None
-    batch_size: int
-    events: list[SearchEvent] = field(default_factory=list)
-    sequence: int = 0
-    handed_on: float = 0.0
-
-    def add(self, event: str, host_name: str, host_url: str, path: str, **fields: Any) -> None:
-        self.sequence += 1
-        if self.emit is None:
-            return
-        self.events.append(SearchEvent(event, host_name, host_url, path, sequence=self.sequence, **fields))
-        if len(self.events) >= self.batch_size or self.sequence == 1:
-            self.flush()
-
-    def flush_old(self) -> None:
-        """Hand on what has waited long enough."""
-        if self.events and time.monotonic() - self.handed_on > _LATEST_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        if self.events and self.emit is not None:
-            events, self.events = self.events, []
-            self.emit(events)
-            self.handed_on = time.monotonic()
-
-
 class LocalSearch:
     """One search on one machine.
 
@@ -129,7 +91,7 @@ class LocalSearch:
         self._host_url = host_url
         self._bound: TimeBound = Unbounded() if bound is None else bound
         batch_size = min(request.batch_size, MAX_BATCH_SIZE) if request.batch_size > 0 else DEFAULT_BATCH_SIZE
-        self._outbox = _Outbox(emit, batch_size)
+        self._outbox = Outbox(emit, batch_size)
         asked = request.max_results_per_host
         self._most_results = min(asked, MAX_RESULTS_PER_HOST) if asked > 0 else MAX_RESULTS_PER_HOST
         self._results = 0
@@ -183,7 +145,7 @@ class LocalSearch:
 
     def _search(self) -> Iterator[None]:
         request, outbox = self._request, self._outbox
-        search = _FileSearch(pattern_of(request), request)
+        search = FileSearch(pattern_of(request), request)
         traversal = Traversal(request, self._report)
         finds = request.mode == FIND
         for path in request.paths:
@@ -204,7 +166,7 @@ class LocalSearch:
 
     # --- names --------------------------------------------------------------------------------------------------------
 
-    def _look_at(self, found: Found, search: _FileSearch) -> None:
+    def _look_at(self, found: Found, search: FileSearch) -> None:
         self._seen += 1
         request = self._request
         if not found.listed or (request.kind != "any" and found.kind != request.kind):
@@ -218,7 +180,7 @@ class LocalSearch:
 
     # --- contents -----------------------------------------------------------------------------------------------------
 
-    def _look_into(self, path: str, search: _FileSearch) -> Iterator[None] | None:
+    def _look_into(self, path: str, search: FileSearch) -> Iterator[None] | None:
         """Look into a file; what is returned has to be gone through, and goes through its lines."""
         request, room = self._request, self._room
         self._seen += 1
@@ -248,7 +210,7 @@ class LocalSearch:
             self._sum_up(path, 0)
         return None
 
-    def _through(self, path: str, descriptor: int, first: bytes, search: _FileSearch) -> Iterator[None]:
+    def _through(self, path: str, descriptor: int, first: bytes, search: FileSearch) -> Iterator[None]:
         lines = LineSearch(search.pattern, self._request)
         pieces = search.pieces(descriptor, first)
         told = whole = False
@@ -304,7 +266,7 @@ class LocalSearch:
         if request.count or request.files_with_matches or request.files_without_match:
             return
         if line.match is None:
-            text, _ = _cut(line.text, 0)
+            text, _ = cut(line.text, 0)
             self._event(
                 "context",
                 path,
@@ -318,7 +280,7 @@ class LocalSearch:
         for match in matches:
             if request.only_matching and not match[0]:
                 continue
-            text, offset = _cut(line.text, match.start())
+            text, offset = cut(line.text, match.start())
             begin, end = match.start() - offset, min(match.end() - offset, len(text))
             self._result(
                 "match",
@@ -372,46 +334,3 @@ class LocalSearch:
         """Take down an error that is about no path."""
         self._errors.append(message)
         self._outbox.add("error", self._host_name, self._host_url, "", message=message)
-
-
-class _FileSearch:
-    """What is the same for all files of a search."""
-
-    def __init__(self, pattern: LinePattern, request: SearchRequest) -> None:
-        self.pattern = pattern
-        self.encoding = request.encoding.lower().replace("_", "-")
-        self._raw = is_ascii_compatible(request.encoding)
-        # UTF-16 is full of them.
-        self.probes = not request.text and (self._raw or not self.encoding.startswith(("utf-16", "utf-32")))
-        self.suffixes = tuple(f".{extension.lower().removeprefix('.')}" for extension in request.extensions)
-
-    def pieces(self, descriptor: int, first: bytes) -> Iterator[tuple[bytes | str, bool]]:
-        """Yield the pieces of a file, and whether the last line of each was cut."""
-        if self._raw:
-            yield from line_blocks(descriptor, first.removeprefix(_BOM) if self.encoding == "utf-8" else first)
-        else:
-            yield from text_blocks(descriptor, first, self.encoding)
-
-    def lines_of(self, piece: bytes | str, lines: LineSearch) -> Iterator[Line]:
-        """Yield the lines of a piece that are to be shown."""
-        if isinstance(piece, str):
-            yield from lines.lines_of(piece)
-        elif lines.needs_text or self.pattern.may_match(piece, len(piece)):
-            yield from lines.lines_of(piece.decode(self.encoding, "replace"))
-        else:
-            lines.skip(piece.count(b"\n"))
-
-
-def _cut(text: str, position: int) -> tuple[str, int]:
-    """Return a line, or if it is very long what is around a position of it, and where that begins."""
-    if len(text) <= MAX_TEXT_CHARS:
-        return text, 0
-    begin = max(0, position - _CHARS_BEFORE_MATCH)
-    return text[begin : begin + MAX_TEXT_CHARS], begin
-
-
-def shown(path: str) -> str:
-    """Return a path as text that can be sent: what of a name is no text is replaced."""
-    if path.isascii():
-        return path
-    return os.fsencode(path).decode("utf-8", "replace")

@@ -163,7 +163,8 @@ class Traversal:
             name, rules = entry.name, level.rules
             if name[0] == "." and not hidden:
                 continue
-            path = entry.path if root else entry.path[2:]
+            # The entries of this very directory would begin with `./`.
+            path = entry.path if root or level.depth > 1 else name
             kind = _kind(entry, follow)
             if kind == DIRECTORY:
                 if rules is not None and rules.ignores(f"{path}/"):
