@@ -66,7 +66,9 @@ def test_context_comes_in_order_and_once(tmp_path: Path) -> None:
     assert [event.sequence for event in events] == list(range(1, 9))
     events, _ = search(tmp_path, "needle", before_context=5, after_context=2)
     assert [event.line_number for event in events] == list(range(1, 11))
-    assert [event.context for event in events if event.event == "context"] == ["before"] * 2 + ["after"] * 4 + ["before"]
+    assert [event.context for event in events if event.event == "context"] == ["before"] * 2 + ["after"] * 4 + [
+        "before"
+    ]
 
 
 def test_the_most_lines_of_a_file_leave_their_context(tmp_path: Path) -> None:
@@ -266,7 +268,24 @@ def test_a_request_that_makes_no_sense_is_one_error(tmp_path: Path, fields: dict
 _WORDS = st.sampled_from(["ab", "Ab", "kiss", "needle", "é", "ſ", "\u212a", "x", " ", "1", "_"])
 _LINES = st.lists(st.lists(_WORDS, max_size=4).map("".join), max_size=6)
 _ATOMS = st.sampled_from(
-    ["ab", "needle", "kiss", "k", "é", "x*", "(ab|needle)", "(?:x)+", ".", "[a-k]+", "^", "$", r"\b", "(ab)?", "s{2}", "ſ"]
+    [
+        "ab",
+        "needle",
+        "kiss",
+        "k",
+        "é",
+        "x*",
+        "(ab|needle)",
+        "(?:x)+",
+        ".",
+        "[a-k]+",
+        "^",
+        "$",
+        r"\b",
+        "(ab)?",
+        "s{2}",
+        "ſ",
+    ]
 )
 _SOURCES = st.lists(_ATOMS, min_size=1, max_size=3).map("".join)
 

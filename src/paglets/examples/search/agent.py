@@ -84,6 +84,8 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
 
     State = MeshSearchState
     DURABILITY: ClassVar[Durability] = Durability.NONE
+    child_lingers_seconds: ClassVar[float] = CHILD_LINGERS_SECONDS
+    parent_lingers_seconds: ClassVar[float] = PARENT_LINGERS_SECONDS
     Operations = (
         SEARCH_START,
         SEARCH_DRAIN,
@@ -271,7 +273,7 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
 
     def _end_when_forgotten(self) -> None:
         """Give up hosts when the time of the search is over, and end when nobody has asked for anything for a while."""
-        lingers = CHILD_LINGERS_SECONDS if self.state.role == CHILD_ROLE else PARENT_LINGERS_SECONDS
+        lingers = self.child_lingers_seconds if self.state.role == CHILD_ROLE else self.parent_lingers_seconds
         wake = threading.Event()
         while True:
             now = time.monotonic()

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 PIECE_SECONDS: Final = 2.0
 #: So many files are given up, then the search is.
 MOST_SLOW_FILES: Final = 5
-_TICK_SECONDS: Final = 0.25
+_TICK_SECONDS: Final = 0.1
 
 
 class SlowPatternError(RuntimeError):

@@ -1,0 +1,14 @@
+"""A search paglet that does not wait long for those who have forgotten it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from paglets.examples.search.agent import MeshSearchAgent
+
+
+class ImpatientSearch(MeshSearchAgent):
+    """Ends when nobody has asked for anything for a moment."""
+
+    child_lingers_seconds: ClassVar[float] = 0.5
+    parent_lingers_seconds: ClassVar[float] = 1.0
