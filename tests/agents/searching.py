@@ -1,4 +1,4 @@
-"""A search paglet that does not wait long for those who have forgotten it."""
+"""Search paglets that do not wait long for those who have forgotten them."""
 
 from __future__ import annotations
 
@@ -12,3 +12,10 @@ class ImpatientSearch(MeshSearchAgent):
 
     child_lingers_seconds: ClassVar[float] = 0.5
     parent_lingers_seconds: ClassVar[float] = 1.0
+
+
+class PatientSearch(ImpatientSearch):
+    """Has clones that are a little impatient."""
+
+    child_lingers_seconds: ClassVar[float] = 2.0
+    parent_lingers_seconds: ClassVar[float] = 60.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -47,7 +48,7 @@ from paglets.patterns import CursorDrainMixin, MeshFanoutMixin, OperationClient,
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
 from paglets.serialization.codec import dataclass_from_wire, dataclass_to_wire
-from tests.agents.searching import ImpatientSearch
+from tests.agents.searching import ImpatientSearch, PatientSearch
 from tests.cli.processes import Program
 from tests.examples.search.local import plant
 from tests.support import HostFactory, eventually
@@ -301,13 +302,25 @@ def test_who_is_forgotten_ends(mesh: Mesh) -> None:
     eventually(lambda: mesh.counts() == [0, 0], "everything to end by itself", 30)
 
 
+def test_clones_that_have_to_wait_are_not_forgotten(mesh: Mesh) -> None:
+    plant(mesh.tree, {"many": "needle\n" * MANY})
+    operations = mesh.create(PatientSearch)
+    mesh.begin(operations)
+    eventually(lambda: _waiting(operations), "the search to wait")
+    long_enough = time.monotonic() + 1.5 * PatientSearch.child_lingers_seconds
+    eventually(lambda: time.monotonic() > long_enough, "some time to pass")
+    events, summary = drained(operations)
+    assert (len(events), summary.errors) == (2 * (MANY + 3), {})
+
+
 def test_clones_whose_parent_died_end(mesh: Mesh) -> None:
     plant(mesh.tree, {"many": "needle\n" * MANY})
     operations = mesh.create(ImpatientSearch)
     mesh.begin(operations)
     pid = next(each["pid"] for each in mesh.alpha.list_agents() if each["agent_id"] == operations.proxy.agent_id)
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: mesh.counts() == [1, 0], "the clones to end by themselves")
+    # A paglet that has crashed is neither active nor asleep.
+    eventually(lambda: mesh.counts() == [0, 0], "the clones to end by themselves")
     with pytest.raises(PagletCrashedError):
         operations.call(SEARCH_SUMMARY)
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar, Final
 
 from paglets.core.errors import ConflictError, HostError, PagletError
 from paglets.core.events import PersistencyEvent
 from paglets.core.runtime_values import Durability
-from paglets.examples.search.gathering import MAX_WAITING_EVENTS, Gatherer
+from paglets.examples.search.gathering import MAX_WAITING_EVENTS, RETRY_SECONDS, Gatherer
 from paglets.examples.search.local_search import checked
 from paglets.examples.search.models import SearchRequest
 from paglets.examples.search.operations import (
@@ -160,7 +161,7 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
         self._forget_until(request.after_cursor)
         wait = min(max(0.0, request.wait_timeout), MAX_DRAIN_WAIT_SECONDS)
         self.fanout_wait_for(lambda state: bool(state.events) or not state.pending_hosts, wait_timeout=wait)
-        self.fanout_expire_pending(TIMED_OUT)
+        self._give_up_late()
         with self.locked_state() as state:
             events, cursor, more = self.cursor_drain_events(
                 after_cursor=request.after_cursor, limit=min(request.limit, MAX_WAITING_EVENTS)
@@ -170,7 +171,8 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
 
     def summary(self, request: EmptyPayload | None = None) -> SearchSummaryReply:
         """Return how far the search is."""
-        self.fanout_expire_pending(TIMED_OUT)
+        self._touch()
+        self._give_up_late()
         with self.locked_state() as state:
             return SearchSummaryReply(
                 dict(state.summaries),
@@ -257,6 +259,13 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
         for thread in self._gatherers:
             thread.join(max(0.0, until - time.monotonic()))
 
+    def _give_up_late(self) -> None:
+        """When the time of the search is over, stop what still goes on."""
+        with self.locked_state() as state:
+            if state.role == PARENT_ROLE and state.pending_hosts and time.monotonic() >= state.deadline:
+                self._stopping.set()
+                self.fanout_expire_pending(TIMED_OUT)
+
     def _forget_until(self, cursor: int) -> None:
         with self.locked_state() as state:
             if state.events and state.events[0]["cursor"] <= cursor:
@@ -274,20 +283,16 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
     def _end_when_forgotten(self) -> None:
         """Give up hosts when the time of the search is over, and end when nobody has asked for anything for a while."""
         lingers = self.child_lingers_seconds if self.state.role == CHILD_ROLE else self.parent_lingers_seconds
-        wake = threading.Event()
+        wait = threading.Event().wait
         while True:
             now = time.monotonic()
-            waits = [self._asked_at + lingers - now]
-            if self.state.pending_hosts:
-                waits = [max(waits[0], 1.0), self.state.deadline - now]
-                if waits[1] <= 0:
-                    self.fanout_expire_pending(TIMED_OUT)
-                    self._stopping.set()
-                    continue
-            if min(waits) <= 0:
-                break
-            wake.wait(min(waits))
-        self.dispose()
+            self._give_up_late()
+            left = self._asked_at + lingers - now
+            if left <= 0:
+                with suppress(PagletError):  # a handler takes its time, so it was asked for something
+                    self.dispose()
+                left = RETRY_SECONDS
+            wait(min(left, max(self.state.deadline - now, RETRY_SECONDS)) if self.state.pending_hosts else left)
 
     # --- the child ----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from paglets.core.errors import HostError, InvalidAgentError, PagletError, RemoteHostError
 from paglets.examples.search.operations import (
     SEARCH_ADVANCE,
+    SEARCH_SUMMARY,
     SearchChildDoneRequest,
     SearchChildEventsRequest,
     SearchDrainRequest,
@@ -77,17 +78,22 @@ class Gatherer:
             failures = 0
             cursor = reply.cursor
             if reply.events:
-                if not self._await_room():
+                if not self._await_room(clone):
                     return
                 parent.record_child_events(SearchChildEventsRequest(name, url, reply.events))
             if reply.done:
                 parent.record_child_done(SearchChildDoneRequest(name, url, reply.summary))
                 return
 
-    def _await_room(self) -> bool:
+    def _await_room(self, clone: OperationClient) -> bool:
         """Wait until somebody has taken events, and tell whether the search goes on."""
-        self._parent.wait_state(lambda state: len(state.events) < MAX_WAITING_EVENTS or self._stopping.is_set())
-        return not self._stopping.is_set()
+        parent, stopping = self._parent, self._stopping
+        while not parent.wait_state(
+            lambda state: len(state.events) < MAX_WAITING_EVENTS or stopping.is_set(),
+            parent.child_lingers_seconds / 3,
+        ):
+            clone.call(SEARCH_SUMMARY, timeout=ANSWER_SECONDS)  # so that it does not believe to be forgotten
+        return not stopping.is_set()
 
     def _end_clone(self) -> None:
         parent, name = self._parent, self._host.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -38,6 +39,8 @@ class RunningSearch:
         self._operations = operations
         self.summary = SearchSummaryReply()
         """What was last heard of it; complete when the events have ended, or the search has."""
+        self.started_at = 0.0
+        """When it was asked to begin, on the clock of `time.perf_counter`."""
 
     def start(self, request: SearchRequest, targets: list[str], timeout: float) -> list[dict[str, str]]:
         """Begin, and return name and URL of each host that is searched.
@@ -46,6 +49,7 @@ class RunningSearch:
         :raises PagletError: the entry host does not answer.
         """
         order = SearchStartRequest(dataclass_to_wire(request), timeout, targets)
+        self.started_at = time.perf_counter()
         reply = self._operations.call(SEARCH_START, order, timeout=timeout + ANSWER_SECONDS)
         self._hear(reply.summary)
         return reply.targets
