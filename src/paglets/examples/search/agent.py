@@ -149,9 +149,17 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
             self.fanout_record_error("mesh", NO_HOSTS)
         with self.locked_state() as state:  # so that nobody takes the first hosts that are done for all
             state.pending_hosts = [host.name for host in hosts]
-        self._gatherers = [thread for host in hosts if (thread := self._clone_for(host)) is not None]
-        for thread in self._gatherers:  # not before: their work would hold up the clones, and the answer
-            thread.start()
+        self._gatherers = []
+        for host in hosts:
+            thread = self._clone_for(host)
+            if thread is None:
+                continue
+            self._gatherers.append(thread)
+            if host.url == self.context.address:  # so that there is something to tell with the answer to this
+                thread.start()
+        for thread in self._gatherers:
+            if thread.ident is None:  # not before: moves would hold up the clones that are still to be made
+                thread.start()
         targets = [{"name": host.name, "url": host.url} for host in hosts]
         return SearchStartReply(targets, self._summary_wire())
 
