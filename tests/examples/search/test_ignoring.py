@@ -122,7 +122,7 @@ _RULES = st.lists(_PATTERN, max_size=4)
 
 
 @needs_git
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=_FILES, top=_RULES, inner=_RULES)
 def test_it_decides_as_git_does(files: list[list[str]], top: list[str], inner: list[str]) -> None:
     with TemporaryDirectory() as directory:
