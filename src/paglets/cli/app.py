@@ -25,6 +25,7 @@ from paglets.cli import (
     mesh,
     new,
     ps,
+    search,
     send,
     services,
     system,
@@ -86,6 +87,7 @@ app.command("audit", epilog=audit.EPILOG, rich_help_panel=_WATCH)(audit.audit)
 app.add_typer(dead.app, rich_help_panel=_WATCH)
 app.command("new", epilog=new.EPILOG, rich_help_panel=_PROGRAMS)(new.new)
 app.command("classes", epilog=classes.EPILOG, rich_help_panel=_PROGRAMS)(classes.classes)
+app.add_typer(search.app, rich_help_panel=_FILES)
 app.add_typer(examples.app, rich_help_panel=_EXAMPLES)
 
 
