@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from paglets.core.allowance import NO_LIMITS, Allowance
 from paglets.core.errors import ForbiddenError, PayloadTooLargeError
 from paglets.security.addresses import fits
 from paglets.security.caller import Caller
@@ -25,10 +26,14 @@ _KEYS: Final = (
     "max_state_size",
     "max_file_size",
     "max_hops",
+    "allowance",
     "keys",
 )
+_ALLOWANCE_KEYS: Final = ("max_hops", "max_clones", "lifetime", "max_state_size")
 _KEY_KEYS: Final = ("allow", "max_paglets")
 _SIZE = re.compile(r"(\d{1,18})\s*([bkmgt]?)b?", re.IGNORECASE)
+_TIME = re.compile(r"(\d{1,12})\s*([smhd]?)", re.IGNORECASE)
+_SPANS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _POWERS: Final = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -61,6 +66,8 @@ class Policy:
     """Moves of a paglet before it arrives here."""
     keys: Mapping[str, KeyPolicy] = field(default_factory=dict)
     """By the name of the key."""
+    allowance: Allowance = NO_LIMITS
+    """The most that a paglet has left which others create or bring here, whatever it says itself."""
 
     def allowing(self, allow: tuple[str, ...] | None) -> Policy:
         """Return this policy with further patterns of classes that are allowed.
@@ -184,9 +191,22 @@ def policy_from(table: Any, error: Callable[[str], Exception]) -> Policy:
                 )
                 for name, own in keys.items()
             },
+            _allowance(table.get("allowance", {}), error),
         )
     except ValueError as exc:
         raise error(str(exc)) from exc
+
+
+def _allowance(table: Any, error: Callable[[str], Exception]) -> Allowance:
+    if not isinstance(table, dict):
+        raise error("'allowance' must be a table: [policy.allowance]")
+    _only(table, _ALLOWANCE_KEYS, "allowance: ", error)
+    return Allowance(
+        _count(table, "max_hops", error),
+        _count(table, "max_clones", error),
+        _seconds(table, "lifetime", error),
+        _size(table, "max_state_size", error),
+    )
 
 
 def _only(table: Mapping[str, Any], allowed: tuple[str, ...], where: str, error: Callable[[str], Exception]) -> None:
@@ -221,3 +241,12 @@ def _size(table: Mapping[str, Any], key: str, error: Callable[[str], Exception])
     if isinstance(value, str):
         raise error(f"{key!r} must be a size like 64M, 1G or a number of bytes, not {value!r}")
     return _count(table, key, error)
+
+
+def _seconds(table: Mapping[str, Any], key: str, error: Callable[[str], Exception]) -> float | None:
+    value: Any = table.get(key)
+    if isinstance(value, str) and (match := _TIME.fullmatch(value.strip())) is not None:
+        return float(int(match[1]) * _SPANS[match[2].lower()])
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0):
+        return None if value is None else float(value)
+    raise error(f"{key!r} must be a time like 90s, 10m, 2h, 7d or a number of seconds, not {value!r}")

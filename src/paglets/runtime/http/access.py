@@ -23,6 +23,8 @@ ACCESS: Final[dict[str, dict[str, Role]]] = {
     "/services": {"GET": _OBSERVE},
     "/dead-letters": {"GET": _OBSERVE},
     "/agents/{}": {"GET": _OBSERVE},
+    # Granting is for whoever looks after the host, not for other hosts: a paglet may ask with the key of its own.
+    "/agents/{}/allowance": {"GET": _OBSERVE, "POST": _ADMIN},
     "/agents/{}/journey": {"GET": _OBSERVE},
     "/agents/{}/location": {"GET": _OBSERVE},
     # What paglets hold and are told.
