@@ -139,7 +139,7 @@ class AllowanceExcess:
     limit: float
     """How much it may: a number of moves or clones, a Unix time, or bytes."""
     used: float
-    """How much it has used, the time it is, or how many bytes it has."""
+    """How much it has used, the time it is, or how many bytes it would have; 0 where that is not known any more."""
 
     def error(self, agent_id: str) -> AllowanceExceededError:
         """Return the error that whoever asked for it gets."""
@@ -151,7 +151,8 @@ class AllowanceExcess:
             case AllowanceKind.LIFETIME:
                 what = f"has lived for as long as it may, until Unix time {self.limit:.0f}"
             case AllowanceKind.STATE:
-                what = f"has a state of {self.used:.0f} bytes; it may have {self.limit:.0f}"
+                seen = f"{self.used:.0f}" if self.used else "more"
+                what = f"may have a state of {self.limit:.0f} bytes, not {seen}"
         option = f"--{self.which.value}"
         error = AllowanceExceededError(
             f"paglet {agent_id} {what}; whoever looks after its host can grant it more: "
@@ -262,8 +263,7 @@ class AllowanceBalance:
             case AllowanceKind.CLONES:
                 return AllowanceExcess(AllowanceKind.CLONES, self.clones_used, self.clones_used)
             case AllowanceKind.STATE:
-                limit = self.max_state_bytes or 0
-                return AllowanceExcess(AllowanceKind.STATE, limit, limit + 1)
+                return AllowanceExcess(AllowanceKind.STATE, self.max_state_bytes or 0, 0)
         return self.over(now)
 
     def to_wire(self) -> WirePayload:

@@ -129,6 +129,11 @@ class DepartureDesk:
         :raises PagletError: a hook or a cleanup of the paglet said no.
         """
         kernel = self._kernel
+        held = entry.balance.held(time.time())
+        if held is not None:
+            # Before it waits: what holds it up may be its being put to sleep for this.
+            kernel.exceeded(entry, held)
+            raise held.error(entry.agent_id)
         async with kernel.hold(entry, parent=parent):
             here = kernel.address()
             cost = charge(entry.balance, kind, source=here, target=ticket.destination, now=time.time())
