@@ -7,7 +7,23 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import artifacts, audit, dead, demo, drain, events, examples, host, journey, keys, lifecycle, ps, send
+from paglets.cli import (
+    allowance,
+    artifacts,
+    audit,
+    create,
+    dead,
+    demo,
+    drain,
+    events,
+    examples,
+    host,
+    journey,
+    keys,
+    lifecycle,
+    ps,
+    send,
+)
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -45,11 +61,13 @@ app.add_typer(keys.app, rich_help_panel=_HOSTS)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
 app.command("drain", epilog=drain.EPILOG, rich_help_panel=_HOSTS)(drain.drain)
 app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)
+app.command("create", epilog=create.EPILOG, rich_help_panel=_PAGLETS)(create.create)
 app.command("send", epilog=send.EPILOG, rich_help_panel=_PAGLETS)(send.send)
 app.command("move", epilog=lifecycle.MOVE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.move)
 app.command("sleep", epilog=lifecycle.SLEEP_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.sleep)
 app.command("wake", epilog=lifecycle.WAKE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.wake)
 app.command("rm", epilog=lifecycle.RM_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.rm)
+app.add_typer(allowance.app, rich_help_panel=_PAGLETS)
 app.add_typer(artifacts.app, rich_help_panel=_FILES)
 app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.journey)
 app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
