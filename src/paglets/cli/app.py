@@ -22,6 +22,7 @@ from paglets.cli import (
     keys,
     lifecycle,
     ps,
+    relay,
     send,
 )
 from paglets.cli.console import configure_console
@@ -58,6 +59,7 @@ app = typer.Typer(
 )
 app.command("host", epilog=host.EPILOG, rich_help_panel=_HOSTS)(host.host)
 app.add_typer(keys.app, rich_help_panel=_HOSTS)
+app.add_typer(relay.app, rich_help_panel=_HOSTS)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
 app.command("drain", epilog=drain.EPILOG, rich_help_panel=_HOSTS)(drain.drain)
 app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)

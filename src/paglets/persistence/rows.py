@@ -188,6 +188,15 @@ class LedgerRow:
 
 
 @dataclass(slots=True)
+class RelayName:
+    """A name under which a host connected; `credential` stands for its key and is none."""
+
+    name: str
+    credential: bytes
+    seen_at: float
+
+
+@dataclass(slots=True)
 class TransferRow:
     """One side's record of a move: a commit at the source, an inert copy or an activation at the target."""
 

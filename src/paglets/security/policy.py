@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from paglets.core.allowance import NO_LIMITS, Allowance
+from paglets.core.allowance import LONGEST_LIFETIME, NO_LIMITS, Allowance
 from paglets.core.errors import ForbiddenError, PayloadTooLargeError
 from paglets.security.addresses import fits
 from paglets.security.caller import Caller
@@ -247,6 +247,8 @@ def _seconds(table: Mapping[str, Any], key: str, error: Callable[[str], Exceptio
     value: Any = table.get(key)
     if isinstance(value, str) and (match := _TIME.fullmatch(value.strip())) is not None:
         return float(int(match[1]) * _SPANS[match[2].lower()])
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0):
-        return None if value is None else float(value)
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_LIFETIME:
+        return float(value)
     raise error(f"{key!r} must be a time like 90s, 10m, 2h, 7d or a number of seconds, not {value!r}")

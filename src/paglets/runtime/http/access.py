@@ -65,6 +65,8 @@ ACCESS: Final[dict[str, dict[str, Role]]] = {
     # What a hub serves beside what it passes on.
     "/relay/link": {"GET": _OPERATE},
     "/relay/diagnostics": {"GET": _OBSERVE},
+    "/relay/names": {"GET": _OBSERVE},
+    "/relay/names/{}/release": {"POST": _ADMIN},
     # The host itself.
     "/admin/git-update": {"POST": _ADMIN},
     "/admin/drain": {"GET": _OBSERVE, "POST": _ADMIN},
