@@ -145,9 +145,10 @@ class AllowanceExcess:
         """Return the error that whoever asked for it gets."""
         match self.which:
             case AllowanceKind.HOPS:
-                what = f"has moved {self.used:.0f} times, as often as it may"
+                times = "once" if self.used == 1 else f"{self.used:.0f} times"
+                what = f"has moved {times}, as often as it may" if self.used else "may not move to another host"
             case AllowanceKind.CLONES:
-                what = f"has used up the {self.limit:.0f} clones that it may make"
+                what = "has no clones left to make"
             case AllowanceKind.LIFETIME:
                 what = f"has lived for as long as it may, until Unix time {self.limit:.0f}"
             case AllowanceKind.STATE:
