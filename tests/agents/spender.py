@@ -64,6 +64,15 @@ class Spender(Paglet[SpenderState]):
         return nbytes
 
     @handler
+    def tell_and_grow(self, other: str, nbytes: int) -> int:
+        """Send another paglet a message, then make the state larger."""
+        proxy = self.context.get_proxy(other)
+        if proxy is None:
+            raise LookupError(other)
+        proxy.send_oneway(add())
+        return self.grow(nbytes)
+
+    @handler
     def save(self) -> str:
         """Take a checkpoint."""
         self.checkpoint()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +13,16 @@ from typing import Any
 import pytest
 
 from paglets.core.allowance import Allowance, AllowanceBalance, AllowanceGrant, AllowanceKind
-from paglets.core.errors import AllowanceExceededError, InvalidAgentError, PagletError, TransferError
+from paglets.core.errors import (
+    AllowanceExceededError,
+    InsufficientStorageError,
+    InvalidAgentError,
+    PagletError,
+    TransferError,
+)
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
+from paglets.runtime import allowances
 from paglets.runtime.host import Host
 from paglets.security.policy import Policy
 from tests.agents.spender import CarefulSpender, CarelessSpender, FrugalSpender, Spender, SpenderState, add
@@ -208,6 +217,50 @@ def test_a_message_that_makes_the_state_too_large_has_no_effect(pair: Pair) -> N
     pair.alpha.grant_allowance(proxy.agent_id, AllowanceGrant(state=64 * KB))
     assert proxy.send(add(0)) == 5
     assert proxy.send(Message("grow", {"nbytes": 20 * KB})) == 20 * KB
+
+
+def test_nothing_leaves_a_handler_whose_message_had_no_effect(pair: Pair) -> None:
+    other = pair.alpha.create(Spender)
+    proxy = pair.alpha.create(CarefulSpender, allowance=Allowance(max_state_bytes=16 * KB))
+    message = Message("tell_and_grow", {"other": other.agent_id, "nbytes": 20 * KB})
+    with pytest.raises(AllowanceExceededError):
+        proxy.send(message)
+    await_sleep(pair.alpha, proxy.agent_id)
+    assert other.send(add(0)) == 0
+    pair.alpha.grant_allowance(proxy.agent_id, AllowanceGrant(state="unlimited"))
+    proxy.send(message)  # the same id: it was never handled
+    eventually(lambda: other.send(add(0)) == 1, "the message to be sent once")
+
+
+def test_a_process_that_dies_for_good_does_not_come_back_when_its_time_is_over(pair: Pair) -> None:
+    proxy = pair.alpha.create(Spender, allowance=Allowance(lifetime=0.5))
+    os.kill(proxy.info()["pid"], signal.SIGKILL)
+    await_event(pair.alpha, "paglet-crashed", agent_id=proxy.agent_id)
+    expires_at = pair.alpha.allowance(proxy.agent_id).expires_at or 0.0
+    eventually(lambda: time.time() > expires_at, "its time to be over")
+    with pytest.raises(AllowanceExceededError):
+        proxy.activate()
+    pair.alpha.grant_allowance(proxy.agent_id, AllowanceGrant(lifetime=60))
+    proxy.activate()
+    assert proxy.send(add()) == 1
+
+
+def test_who_cannot_be_put_to_sleep_goes_on_and_is_tried_again(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    proxy = pair.alpha.create(Spender, allowance=Allowance(lifetime=0.3))
+    kernel = pair.alpha._running().kernel
+
+    async def full(*_: object, **__: object) -> None:
+        raise InsufficientStorageError("no room")
+
+    monkeypatch.setattr(allowances, "AGAIN_SECONDS", 0.1)
+    with monkeypatch.context() as patched:
+        patched.setattr(kernel.vault, "slept", full)
+        patched.setattr(kernel.vault, "slept_at_checkpoint", full)
+        await_event(pair.alpha, "allowance-sleep-failed", agent_id=proxy.agent_id)
+        assert proxy.send(add()) == 1
+    await_sleep(pair.alpha, proxy.agent_id)
+    pair.alpha.grant_allowance(proxy.agent_id, AllowanceGrant(lifetime="unlimited"))
+    assert proxy.send(add()) == 2
 
 
 def test_an_accepted_message_that_is_too_large_waits_for_more(pair: Pair) -> None:

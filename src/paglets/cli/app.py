@@ -18,6 +18,7 @@ from paglets.cli import (
     events,
     examples,
     host,
+    hosts,
     journey,
     keys,
     lifecycle,
@@ -38,6 +39,8 @@ Examples:
   paglets host --name alpha      run a host until Ctrl-C
 
   paglets host --help            everything a host can be told
+
+  paglets hosts                  the hosts of the mesh, and how they do
 
   paglets ps                     the paglets of all hosts
 
@@ -60,6 +63,7 @@ app = typer.Typer(
 app.command("host", epilog=host.EPILOG, rich_help_panel=_HOSTS)(host.host)
 app.add_typer(keys.app, rich_help_panel=_HOSTS)
 app.add_typer(relay.app, rich_help_panel=_HOSTS)
+app.command("hosts", epilog=hosts.EPILOG, rich_help_panel=_HOSTS)(hosts.hosts)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
 app.command("drain", epilog=drain.EPILOG, rich_help_panel=_HOSTS)(drain.drain)
 app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)

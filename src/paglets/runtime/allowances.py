@@ -36,8 +36,15 @@ from paglets.runtime.timekeeper import Timekeeper
 #: The reason with which a paglet is put to sleep, and the kind of the event.
 REASON = "allowance-exceeded"
 EVENT = "paglet-allowance-exceeded"
+#: How long a paglet whose time is over goes on where it cannot be put to sleep, for want of disk space mostly.
+AGAIN_SECONDS = 2.0
 #: How often a grant looks again for a paglet that wakes or falls asleep meanwhile.
 MOST_LOOKS = 100
+
+
+def _later(entry: AgentEntry) -> float:
+    """Return when to look again at the time of a paglet that could not be put to sleep."""
+    return max(entry.balance.expires_at or 0.0, time.time() + AGAIN_SECONDS)
 
 
 class AllowanceDesk:
@@ -210,7 +217,10 @@ class AllowanceDesk:
             if excess.which is AllowanceKind.STATE:
                 # Its process is ahead of what may be stored, so it must not go on; it is shown as crashed.
                 self._kernel.watch.reload(entry, str(exc))
-            # Any other goes on for now; whatever it tries is refused.
+            else:
+                # It goes on for now, and is put to sleep for the next thing that it tries.
+                entry.balance = replace(entry.balance, exceeded=None)
+                self._timers.expire_at(entry.agent_id, None if entry.balance.expires_at is None else _later(entry))
 
     async def _expired(self, agent_id: str) -> None:
         """See to a paglet whose time may be over."""

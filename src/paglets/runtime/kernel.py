@@ -677,7 +677,8 @@ class Kernel:
         with suppress(TimeoutError):
             frame = await place.request(Op.STATE, timeout=STATE_QUERY_SECONDS)
             entry.resources = unpack(frame.payload)
-            entry.remember_state(frame.attachment)
+            if entry.balance.too_large(frame.attachment.nbytes) is None:  # it may be put to sleep with this
+                entry.remember_state(frame.attachment)
             return frame.attachment
         if entry.last_state is None:
             raise HostError(f"paglet {entry.agent_id} does not answer and no state of it is known")

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from paglets.core.allowance import AllowanceExcess
 from paglets.core.errors import (
+    AllowanceExceededError,
     ConflictError,
     HostUnreachableError,
     InsufficientStorageError,
@@ -219,7 +220,7 @@ class Dormitory:
             try:
                 if entry.durable:
                     await self._vault.slept_at_checkpoint(entry, policy, request, waiting)
-                elif entry.last_state is not None and entry.balance.too_large(entry.last_state.nbytes) is None:
+                elif entry.last_state is not None:
                     await self._vault.slept(entry, entry.last_state, policy, request, waiting, Aftermath())
                 else:
                     raise LifecycleError(f"nothing is stored of paglet {entry.agent_id}")
@@ -486,6 +487,8 @@ class Dormitory:
             return
         try:
             await self.activate(entry.agent_id, reason=reason, settle=False)
+        except AllowanceExceededError as exc:
+            self._kernel.watch.show_crashed(entry, str(exc))
         except PagletError as exc:
             self._kernel.emit("activation-failed", entry, error=str(exc))
 
