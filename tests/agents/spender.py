@@ -25,6 +25,7 @@ class SpenderState(PagletState):
     grow_on: str = ""
     """The hook in which it grows by `grow_by` bytes."""
     grow_by: int = 0
+    spawn_on_cloning: bool = False
 
 
 class Spender(Paglet[SpenderState]):
@@ -37,6 +38,10 @@ class Spender(Paglet[SpenderState]):
         self.state.seen.append({"hook": hook, **self.allowance.to_wire()})
         if self.state.grow_on == hook:
             self.state.blob += os.urandom(self.state.grow_by)
+
+    def on_cloning(self, event: Any) -> None:
+        if self.state.spawn_on_cloning:
+            self.spawn()
 
     def on_creation(self, event: Any) -> None:
         self.note("creation")

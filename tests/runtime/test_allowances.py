@@ -15,6 +15,7 @@ import pytest
 from paglets.core.allowance import Allowance, AllowanceBalance, AllowanceGrant, AllowanceKind
 from paglets.core.errors import (
     AllowanceExceededError,
+    ConflictError,
     InsufficientStorageError,
     InvalidAgentError,
     PagletError,
@@ -165,6 +166,18 @@ def test_what_a_paglet_creates_has_no_more_than_it_has_itself(pair: Pair) -> Non
     with pytest.raises(PagletError):
         proxy.send(Message("spawn", {"url": "http://127.0.0.1:9"}))
     assert pair.alpha.allowance(proxy.agent_id).clones_left == 1
+
+
+def test_what_is_left_of_clones_is_not_spent_twice_at_once(pair: Pair) -> None:
+    """A clone that is being made has a plan of what is left; a creation beside it would not be in it."""
+    bound = pair.alpha.create(Spender, SpenderState(spawn_on_cloning=True), allowance=Allowance(max_clones=8))
+    with pytest.raises(ConflictError, match="its clones are limited"):
+        bound.clone()
+    assert pair.alpha.allowance(bound.agent_id).clones_left == 8
+    bound.send(Message("spawn"))
+    assert pair.alpha.allowance(bound.agent_id).clones_left == 4
+    free = pair.alpha.create(Spender, SpenderState(spawn_on_cloning=True), allowance=Allowance(max_hops=3))
+    assert pair.alpha.allowance(free.clone().agent_id).hops_left == 3
 
 
 def test_a_paglet_cannot_grant_itself_more(pair: Pair) -> None:

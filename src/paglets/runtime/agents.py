@@ -146,6 +146,8 @@ class AgentEntry:
     """What it has used of its allowance, and what is left."""
     opening: Opening | None = None
     """Of a paglet that is being created: what its balance begins with, until that is known."""
+    charging: bool = False
+    """Whether a transfer is under way whose plan says what is left afterwards, so that nothing else may be spent."""
     holder: str = ""
     """The name of the key that created or brought it; empty for the host's own program."""
     home: str = ""

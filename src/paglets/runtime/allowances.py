@@ -102,15 +102,15 @@ class AllowanceDesk:
         raise InvalidAgentError(f"paglet {agent_id} does not stay on {self._kernel.config.name}; look for it again")
 
     async def _grant_sleeper(self, agent_id: str, grant: AllowanceGrant) -> AllowanceBalance | None:
-        """Change what a sleeper has left; None where it woke meanwhile, and what was written may not be what it has."""
-        summary = self._dormitory.summary(agent_id)
-        if summary is None:
-            raise self._unknown(agent_id)
-        before = summary.balance
-        new = grant.applied(before, time.time())
+        """Change what a sleeper has left; None where it has begun to wake."""
         async with self._dormitory.staying(agent_id):
-            if self._dormitory.summary(agent_id) is not summary or agent_id in self._kernel.agents:
+            if agent_id in self._kernel.agents:
                 return None
+            summary = self._dormitory.summary(agent_id)
+            if summary is None:
+                raise self._unknown(agent_id)
+            before = summary.balance
+            new = grant.applied(before, time.time())
             await self._kernel.vault.set_balance(agent_id, summary.epoch, new)
             summary.balance = new
         self._granted(agent_id, summary.agent_class_name, before, new)
@@ -141,6 +141,7 @@ class AllowanceDesk:
 
         :param target: the URL of the host on which it creates it.
         :raises AllowanceExceededError: it may not.
+        :raises ConflictError: it is being moved or cloned, which decides what is left.
         """
         before, now = entry.balance, time.time()
         if not before.limits:
@@ -151,6 +152,10 @@ class AllowanceDesk:
             self.exceeded(entry, cost)
             raise cost.error(entry.agent_id)
         if before.clones_left is not None and cost.kept is not None:
+            if entry.charging:
+                raise ConflictError(
+                    f"paglet {entry.agent_id} creates nothing while it is moved or cloned: its clones are limited"
+                )
             await self._spend(entry, cost.kept.clones_left or 0, before.clones_left)
         try:
             yield cost.carried.as_cap(now)
@@ -237,6 +242,6 @@ class AllowanceDesk:
         if entry is not None:
             self.exceeded(entry, excess)
         elif summary is not None and (summary.balance.exceeded is None or self._dormitory.recovering(agent_id)):
-            self._tell(agent_id, summary.agent_class_name, excess)
             request = DeactivationRequest(reason=REASON, source="host", metadata=excess.to_wire())
-            await self._dormitory.hold(agent_id, excess, request)
+            if await self._dormitory.hold(agent_id, excess, request):
+                self._tell(agent_id, summary.agent_class_name, excess)

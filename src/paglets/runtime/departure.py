@@ -169,6 +169,8 @@ class DepartureDesk:
                 entry.current if in_handler else None,
             )
             self._departures[plan.transfer_id] = departure
+            # A move inside the host takes along whatever is left in the end.
+            entry.charging = kind is not TransferKind.LOCAL
             kernel.background(self._drive(departure, todo))
             await asyncio.shield(departure.decided)
             departure.seconds = time.perf_counter() - departure.started
@@ -238,6 +240,7 @@ class DepartureDesk:
         except Exception as exc:
             # A mistake of this program. Whoever asked must hear of it instead of waiting without end; what is committed
             # is taken up again by the next start.
+            departure.entry.charging = False
             if not departure.decided.done():
                 departure.decided.set_exception(TransferError(f"the transfer failed: {type(exc).__name__}: {exc}"))
                 departure.decided.exception()
@@ -532,6 +535,7 @@ class DepartureDesk:
     # --- answering the caller -----------------------------------------------------------------------------------------
 
     def _reply(self, departure: Departure, reply: actions.Reply) -> None:
+        departure.entry.charging = False
         if departure.decided.done():
             return
         if reply.ok:

@@ -241,16 +241,18 @@ class Dormitory:
             kernel.messages.refuse(entry, delivery, error)
         entry.release_held()
 
-    async def hold(self, agent_id: str, excess: AllowanceExcess, request: DeactivationRequest) -> None:
-        """Let a paglet that does not run sleep until it is granted more."""
-        summary = self._sleepers.get(agent_id)
-        if summary is None or agent_id in self._waking:
-            return
-        balance = replace(summary.balance, exceeded=excess.which)
-        # The epoch tells whether it is still the same stay when this is written.
-        if await self._vault.hold(agent_id, summary.agent_class_name, summary.epoch, balance, request):
-            summary.status, summary.balance = Status.INACTIVE, balance
-            self._recovering.discard(agent_id)
+    async def hold(self, agent_id: str, excess: AllowanceExcess, request: DeactivationRequest) -> bool:
+        """Let a paglet that does not run sleep until it is granted more; return False where it wakes or has gone."""
+        async with self.staying(agent_id):
+            summary = self._sleepers.get(agent_id)
+            if summary is None or agent_id in self._kernel.agents or summary.balance.held(time.time()) is None:
+                return False  # it wakes, has gone, or was granted more meanwhile
+            balance = replace(summary.balance, exceeded=excess.which)
+            held = await self._vault.hold(agent_id, summary.agent_class_name, summary.epoch, balance, request)
+            if held:
+                summary.status, summary.balance = Status.INACTIVE, balance
+                self._recovering.discard(agent_id)
+        return held
 
     def held(self, agent_id: str) -> AllowanceExcess | None:
         """Return why a sleeper may not wake, None where it may."""
