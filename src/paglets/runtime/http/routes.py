@@ -15,7 +15,7 @@ from paglets.core.errors import HostError
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import ArrivalMode, ServiceScope, enum_from_wire
 from paglets.remote.transfer import TransferTicket
-from paglets.runtime.http import allowances, artifacts, blobs, bodies, draining, hot, letters, replies, tracks
+from paglets.runtime.http import allowances, artifacts, blobs, bodies, draining, hot, leases, letters, replies, tracks
 from paglets.runtime.http.answers import Answer, answer, encoded
 from paglets.runtime.http.documented import (
     AgentId,
@@ -377,6 +377,7 @@ ROUTES: list[HTTPRouteHandler] = [
     settled,
     location,
     *allowances.ROUTES,
+    *leases.ROUTES,
     *tracks.ROUTES,
     *letters.ROUTES,
     *artifacts.ROUTES,
