@@ -14,6 +14,7 @@ from paglets.core.runtime_values import ServiceScope
 if TYPE_CHECKING:
     from paglets.artifacts import ArtifactRef, PagletFileRef
     from paglets.core.agent import Paglet, PagletState
+    from paglets.core.allowance import Allowance, AllowanceBalance
     from paglets.core.host_port import HostPort
     from paglets.core.resources import ResourceRegistry
     from paglets.persistence.storage import ManagedStorage
@@ -103,14 +104,17 @@ class PagletContext:
         *,
         init: Any = None,
         host_url: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy:
         """Create a paglet on this host, or on the one at ``host_url``.
 
+        :param allowance: what it may use up; by default what its class says. What a paglet creates gets no more than
+            its creator has left, and is charged to that like a clone.
         :raises PagletError: the class or state is unusable, a hook failed, or the other host refused.
         """
         if host_url is None or self._is_local(host_url):
-            return self._host.create(agent_cls, state, init=init)
-        return self._host.create_remote(host_url, agent_cls, state, init=init)
+            return self._host.create(agent_cls, state, init=init, allowance=allowance)
+        return self._host.create_remote(host_url, agent_cls, state, init=init, allowance=allowance)
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -145,6 +149,13 @@ class PagletContext:
         :raises InsufficientStorageError: the disk is full; the last checkpoint stays.
         """
         self._host.checkpoint(self._own(agent_id))
+
+    def allowance(self, agent_id: str | None = None) -> AllowanceBalance:
+        """Return what a paglet has used of its allowance, and what is left.
+
+        :raises InvalidAgentError: it is unknown here, or asked by one paglet for another.
+        """
+        return self._host.allowance(self._own(agent_id))
 
     def remind(
         self,

@@ -25,6 +25,7 @@ class ErrorTable:
 
 
 _NAMED: tuple[type[Exception], ...] = (
+    errors.AllowanceExceededError,
     errors.AuthenticationError,
     errors.CallCycleError,
     errors.ConflictError,
@@ -75,6 +76,7 @@ _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.ForbiddenError, 403),
     (errors.InvalidAgentError, 404),
     (errors.NotFoundError, 404),
+    (errors.AllowanceExceededError, 409),
     (errors.ConflictError, 409),
     (errors.MessageCancelledError, 409),
     (errors.PayloadTooLargeError, 413),

@@ -6,6 +6,11 @@ between processes and hosts is in `paglets.core.error_wire`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paglets.core.allowance import AllowanceExcess
+
 
 class PagletError(Exception):
     """The root of every exception this package raises on purpose."""
@@ -69,6 +74,13 @@ class NotHandledError(PagletError):
 
 class LifecycleError(PagletError):
     """A step of a lifecycle operation failed, notably the clean-up of resources."""
+
+
+class AllowanceExceededError(LifecycleError):
+    """The paglet would go beyond what it was allowed: moves, clones, time or the size of its state."""
+
+    excess: AllowanceExcess | None = None
+    """Which part, its limit and how much was used; None where the error came from another process or host."""
 
 
 class CallCycleError(LifecycleError):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from paglets.artifacts import PagletFileRef
     from paglets.core.agent import Paglet, PagletState
+    from paglets.core.allowance import Allowance, AllowanceBalance
     from paglets.core.messages import Message, ReplySet
     from paglets.core.policies import DeactivationRequest
     from paglets.core.resources import ResourceRegistry
@@ -94,6 +95,7 @@ class HostPort(Protocol):
         *,
         init: Any = None,
         agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy: ...
 
     def create_remote(
@@ -104,6 +106,7 @@ class HostPort(Protocol):
         *,
         init: Any = None,
         agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy: ...
 
     def dispatch(self, agent_id: str, target: str | TransferTicket) -> PagletProxy: ...
@@ -115,6 +118,8 @@ class HostPort(Protocol):
     def dispose(self, agent_id: str) -> None: ...
 
     def checkpoint(self, agent_id: str) -> None: ...
+
+    def allowance(self, agent_id: str) -> AllowanceBalance: ...
 
     def remind(
         self,

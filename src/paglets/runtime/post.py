@@ -355,6 +355,11 @@ class PostOffice:
             wakes = recovering or ((managed or by_policy) and not kernel.draining)
             if not wakes or posting.wakes >= (1 if posting.oneway else MOST_AWAKENINGS):
                 break  # it waits for the next time
+            excess = self._dormitory.held(agent_id)
+            if excess is not None:
+                if posting.oneway and not posting.no_delay:
+                    break  # until it is granted more
+                raise excess.error(agent_id)
             if kernel.closing:
                 raise kernel.closing_error()
             self._wake_for(agent_id, self._aged(posting, began), done)

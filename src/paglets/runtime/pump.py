@@ -181,6 +181,8 @@ class MessagePump:
     def _outcome(
         self, entry: AgentEntry, place: Place, frame: Frame | None
     ) -> tuple[Attachment | None, Exception | None]:
+        if frame is None and place.failure is not None:
+            return None, place.failure
         if frame is None:
             # The handler moved or stored its own paglet and its process ended before it could answer.
             return packed(place.left_for), None

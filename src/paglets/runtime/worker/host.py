@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from paglets.artifacts import PagletFileRef, registered_name, registered_path
 from paglets.artifacts.streams import existing_path
+from paglets.core.allowance import Allowance, AllowanceBalance
 from paglets.core.context import ACTIVE
 from paglets.core.errors import InvalidAgentError, LifecycleError
 from paglets.core.messages import Message, ReplySet
@@ -175,9 +176,10 @@ class WorkerHost:
         *,
         init: Any = None,
         agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy:
         """Create a paglet on this host."""
-        return self.create_remote("", agent_cls, state, init=init, agent_id=agent_id)
+        return self.create_remote("", agent_cls, state, init=init, agent_id=agent_id, allowance=allowance)
 
     def create_remote(
         self,
@@ -187,8 +189,9 @@ class WorkerHost:
         *,
         init: Any = None,
         agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy:
-        """Create a paglet on the host at ``target``."""
+        """Create a paglet on the host at ``target``; it gets no more than this one has left."""
         state_value = agent_cls.state_class()() if state is None else state
         return self._proxy(
             self._call(
@@ -199,6 +202,8 @@ class WorkerHost:
                 state=encode_blob(state_value).tobytes(),
                 init=init,
                 agent_id=agent_id,
+                allowance=None if allowance is None else allowance.to_wire(),
+                own=type(self._paglet).ALLOWANCE.to_wire(),
             )
         )
 
@@ -242,6 +247,12 @@ class WorkerHost:
         number, state = self._snapshot()
         if state is not None:
             self._endpoint.call(f"checkpoint:{number}", state)
+
+    def allowance(self, agent_id: str) -> AllowanceBalance:
+        """Return what this paglet has left of its allowance."""
+        self._own(agent_id)
+        # While it is created the host does not know its class yet.
+        return AllowanceBalance.from_wire(self._call("allowance", own=type(self._paglet).ALLOWANCE.to_wire()))
 
     def remind(
         self,

@@ -146,6 +146,7 @@ class Worker:
             "resources": paglet.resources.status(),
             "departure_hooks": [name for name in DEPARTURE_HOOKS if _overrides(paglet, name)],
             "durability": agent_cls.DURABILITY.value,
+            "allowance": agent_cls.ALLOWANCE.to_wire() if agent_cls.ALLOWANCE.limits else None,
             "restart": agent_cls.RESTART.to_wire() if agent_cls.RESTART.restarts else None,
         }
         # What no hook has touched is what the host sent.
