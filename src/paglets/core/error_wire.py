@@ -36,6 +36,7 @@ _NAMED: tuple[type[Exception], ...] = (
     errors.MessageCancelledError,
     errors.NotFoundError,
     errors.NotHandledError,
+    errors.OutcomeUnknownError,
     errors.OverloadedError,
     errors.PagletCrashedError,
     errors.PagletInactiveError,
@@ -47,6 +48,7 @@ _NAMED: tuple[type[Exception], ...] = (
     errors.ServiceNotFoundError,
     errors.StorageQuotaError,
     errors.StorageUnavailableError,
+    errors.StreamInterruptedError,
     errors.TransferError,
     errors.UnsupportedMediaError,
 )
@@ -69,6 +71,9 @@ HTTP_ERRORS = ErrorTable(
     foreign="RemoteHostError",
 )
 """Between a host and whoever talks to it over HTTP or a link."""
+
+CALL_ERRORS = ErrorTable(MappingProxyType({**PROCESS_ERRORS.classes, **HTTP_ERRORS.classes}), foreign="HostError")
+"""What a host answers to a call of one of its paglets, which may have been about another host."""
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.AuthenticationError, 401),

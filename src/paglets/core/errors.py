@@ -51,6 +51,14 @@ class ConnectionLostError(RemoteHostError):
     """The connection to another host broke while its answer was due; it may have carried out the request."""
 
 
+class OutcomeUnknownError(RemoteHostError):
+    """The provider of a service was lost in the middle of a call: the operation may have been carried out, or not."""
+
+
+class StreamInterruptedError(RemoteHostError):
+    """A stream ended early, because its provider moved, slept, ended or was lost, or nobody asked for items in time."""
+
+
 class InvalidAgentError(PagletError):
     """The agent id is unknown on this host."""
 

@@ -19,7 +19,7 @@ from paglets.core.errors import (
     PagletError,
     RemoteTimeoutError,
 )
-from paglets.core.messages import DEACTIVATE, Message
+from paglets.core.messages import DEACTIVATE, STREAM_PULL, Message
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
@@ -145,6 +145,8 @@ class PostOffice:
         entry = self._kernel.agents.get(agent_id)
         if entry is None or posting.kind == DEACTIVATE:
             self._kernel.background(self._post_slowly(agent_id, posting, done))
+        elif posting.kind == STREAM_PULL:
+            self._kernel.messages.pull(entry, posting.packed, done, oneway=posting.oneway)
         elif (
             posting.terms.attempt == 1
             and not posting.terms.chain
