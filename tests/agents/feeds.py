@@ -77,6 +77,9 @@ class Feed(Paglet[FeedState]):
     def on_arrival(self, event: Any) -> None:
         self.advertise_contract(FEED, scope=ServiceScope(self.state.scope))
 
+    def on_activation(self, event: Any) -> None:
+        self.advertise_contract(FEED, scope=ServiceScope(self.state.scope))
+
     def _who(self, _: Any) -> Whoami:
         self.state.calls += 1
         return Whoami(self.context.name, self.agent_id, self.state.calls)

@@ -30,6 +30,12 @@ AWAY = {"active": False}
 HERE = {"active": True}
 
 
+def refused() -> PagletCrashedError:
+    error = PagletCrashedError("crashed before")
+    error.refused = True
+    return error
+
+
 class World:
     """Answer the steps of one call; what happens where is said before."""
 
@@ -99,6 +105,7 @@ def test_what_nobody_has_had_goes_to_another(idempotent: bool) -> None:
         (HostUnreachableError("x"), ["a", "b"]),
         (InvalidAgentError("x"), ["a", "look a", "b"]),
         (PagletInactiveError("x"), ["a", "look a", "b"]),
+        (refused(), ["a", "b"]),
     ):
         world = World(A, B)
         world.answers["a"] = failure

@@ -70,6 +70,9 @@ class PagletInactiveError(PagletError):
 class PagletCrashedError(PagletError):
     """The process of the paglet died or does not run."""
 
+    refused: bool = False
+    """Whether the process did not run when the message came, so that certainly nobody handled it."""
+
 
 class NotHandledError(PagletError):
     """The paglet declined the message."""

@@ -16,6 +16,7 @@ from paglets.core.errors import (
     InsufficientStorageError,
     InvalidAgentError,
     OverloadedError,
+    PagletCrashedError,
     PagletError,
     RemoteTimeoutError,
 )
@@ -237,6 +238,9 @@ class PostOffice:
 
     def _refuse(self, entry: AgentEntry, posting: Posting, done: DeliveryDone, refusal: routing.Refuse) -> None:
         error = routing.refusal_error(entry.agent_id, self._kernel.config.name, refusal)
+        if isinstance(error, PagletCrashedError):
+            # An earlier attempt may be what the process died of.
+            error.refused = posting.terms.attempt == 1
         self._kernel.emit("message-failed", entry, message_id=posting.message_id, error=str(error))
         done(None, error)
 

@@ -112,6 +112,8 @@ class Providers:
         found = {self.key(record): record for record in records if self._contract.matches_record(record)}
         with self._lock:
             self._updated_at = self._clock()
+            if not found and self._sticky:
+                return  # what is known is all there is to try
             if loads is not None:
                 self._loads = loads
             current = None if self._current is None else self._records.get(self._current)
