@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paglets.core.agent import NOT_HANDLED, Paglet, PagletState, handler
+from paglets.core.errors import PagletError
 from paglets.core.messages import Message
 from paglets.core.runtime_values import Durability, ServiceScope
 from paglets.services.contracts import ServiceContract, ServiceOperation, StreamOperation
@@ -46,7 +47,9 @@ class Work:
     kill: bool = False
     """End the process in the middle of it, the first time."""
     marker: str = ""
-    """A file that says that there was a first time."""
+    """A file that says that there was a first time, or a pipe."""
+    wait: bool = False
+    """Wait for the other end of the pipe."""
 
 
 WHO = ServiceOperation("who", reply_type=Whoami)
@@ -86,6 +89,8 @@ class Feed(Paglet[FeedState]):
 
     def _work(self, work: Work) -> Whoami:
         marker = Path(work.marker)
+        if work.wait:
+            marker.read_bytes()
         if work.kill and not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -187,6 +192,15 @@ class Reader(Paglet[PagletState]):
     def spread(self, calls: int, scope: str = "mesh") -> list[str]:
         pool = self.service(FEED, scope=ServiceScope(scope))
         return [pool.call(WHO).agent_id for _ in range(calls)]
+
+    @handler
+    def risk(self, again: bool, marker: str) -> str:
+        """Call an operation that kills its provider."""
+        handle = self.require_contract(FEED, scope=ServiceScope.MESH)
+        try:
+            return handle.call(AGAIN if again else ONCE, Work(kill=True, marker=marker)).agent_id
+        except PagletError as exc:
+            return type(exc).__name__
 
     @handler
     def read_for(self, name: str, gate: str, trace: str) -> int:
