@@ -25,6 +25,8 @@ class Count:
     gate: str = ""
     """A pipe at which the generator waits before the item `gate_at`."""
     gate_at: int = -1
+    go: str = ""
+    """A host to move to before the item `gate_at`."""
     trace: str = ""
     """A file that gets a line for every item made, and one at the end."""
 
@@ -103,11 +105,17 @@ class Feed(Paglet[FeedState]):
         _trace(count, f"item {number}")
         return Number(number, b"x" * count.size)
 
+    def _pass(self, count: Count) -> None:
+        if count.go:
+            self.dispatch(count.go)
+        else:
+            _wait(count.gate)
+
     def _turns(self, count: Count) -> Iterator[Number]:
         try:
             for number in range(count.to):
                 if number == count.gate_at:
-                    _wait(count.gate)
+                    self._pass(count)
                 yield self._item(count, number)
         finally:
             self.state.ended += 1
@@ -117,7 +125,9 @@ class Feed(Paglet[FeedState]):
         try:
             for number in range(count.to):
                 if number == count.gate_at:
-                    await asyncio.to_thread(_wait, count.gate)
+                    if count.go:
+                        self.dispatch(count.go)
+                    await asyncio.to_thread(self._pass, count)
                 yield self._item(count, number)
         finally:
             with self.locked_state() as state:

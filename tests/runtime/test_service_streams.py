@@ -296,6 +296,22 @@ def test_a_provider_that_leaves_ends_its_streams_first(
         assert numbers(handle.stream(stream, Count(3))) == [0, 1, 2]
 
 
+@BOTH
+def test_a_generator_that_moves_its_own_paglet(two: tuple[Host, Host], stream: StreamOperation[Count, Number]) -> None:
+    alpha, beta = two
+    feed = alpha.create(Feed)
+    handle = handle_on(alpha)
+    got = []
+    with pytest.raises(StreamInterruptedError):
+        for item in handle.stream(stream, Count(20, gate_at=3, go=beta.address), window=1):
+            got.append(item.number)
+    # The turn that moves it goes on to its end, like any handler that does, and nothing comes after it.
+    assert got == list(range(len(got)))
+    assert len(got) <= 4
+    assert handle.call(WHO).host == "beta"
+    assert feed.call(Feed.counts)[0] == 3
+
+
 def test_a_clone_leaves_the_streams_alone(two: tuple[Host, Host]) -> None:
     alpha, beta = two
     feed = alpha.create(Feed)
