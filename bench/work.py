@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from bench import artifacts, durable, files, floors, relay
+from bench import artifacts, durable, files, floors, relay, services
 from bench.agents import Caller, Echo, EchoState, Spinner
 from bench.measure import Row, milliseconds, timed
 from bench.peers import local_host, peer_host
@@ -194,4 +194,5 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "files": files.files,
     "load": under_load,
     "relay": relay.relay,
+    "services": services.services,
 }

@@ -55,7 +55,7 @@ class RetryPolicy:
 
     attempts: int = 3
     """Providers that are asked at most."""
-    patience: float = 2.0
+    patience: float = 1.0
     """Seconds for which a provider whose host cannot be reached is waited for."""
     avoid_seconds: float = 10.0
     """Seconds for which a provider that failed is asked after all others; doubles with every further time, up to a
