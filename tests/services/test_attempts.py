@@ -125,6 +125,18 @@ def test_what_a_handler_raised_is_the_answer(error: type[PagletError]) -> None:
     assert world.providers.current == A
 
 
+def test_an_error_that_nobody_can_explain_leaves_it_open() -> None:
+    world = World(A, B)
+    world.answers["a"] = InvalidAgentError("of whom?")
+    world.info["a"] = HostUnreachableError("gone")
+    with pytest.raises(OutcomeUnknownError):
+        world.call()
+    world = World(A, B)
+    world.answers["a"] = InvalidAgentError("of whom?")
+    world.info["a"] = InvalidAgentError("unknown")
+    assert world.call() == (B, "reply of b")
+
+
 @pytest.mark.parametrize("error", [ForbiddenError, HostError])
 def test_other_errors_are_the_answer(error: type[PagletError]) -> None:
     world = World(A, B)

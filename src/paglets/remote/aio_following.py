@@ -221,14 +221,15 @@ class AsyncFollowing(AsyncInquiries):
             learn_move(self.routes, agent_id, host_url, place, answer)
         return answer
 
-    async def agent_info(self, host_url: str, agent_id: str) -> dict[str, Any]:
+    async def agent_info(self, host_url: str, agent_id: str, *, timeout: float | None = None) -> dict[str, Any]:
         """Return the summary of a paglet; see `HostClient.agent_info`."""
 
         async def ask(place: str, seconds: float, connecting: float | None) -> dict[str, Any]:
             url = requests.agent_url(place, agent_id)
             return requests.dict_of(await self._call("GET", url, None, {}, seconds, connecting=connecting), url)
 
-        place, answer = await self._ask_anywhere(host_url, agent_id, self.timeout, ask, repeatable=False)
+        seconds = self.timeout if timeout is None else timeout
+        place, answer = await self._ask_anywhere(host_url, agent_id, seconds, ask, repeatable=False)
         self.routes.learn(agent_id, host_url, place)
         return answer
 

@@ -229,16 +229,18 @@ class Following(Inquiries):
         body = requests.encode_json(payload)
         return requests.dict_of(self._call("POST", url, body, _JSON, seconds, connecting=connecting), url)
 
-    def agent_info(self, host_url: str, agent_id: str) -> dict[str, Any]:
+    def agent_info(self, host_url: str, agent_id: str, *, timeout: float | None = None) -> dict[str, Any]:
         """Return the summary of a paglet.
 
+        :param timeout: seconds, the client's by default.
         :raises InvalidAgentError: no host that could be asked knows it.
         """
 
         def ask(place: str, seconds: float, connecting: float | None) -> dict[str, Any]:
             return self._info_at(place, agent_id, seconds, connecting)
 
-        place, answer = self._ask_anywhere(host_url, agent_id, self.timeout, ask, repeatable=False)
+        seconds = self.timeout if timeout is None else timeout
+        place, answer = self._ask_anywhere(host_url, agent_id, seconds, ask, repeatable=False)
         self.routes.learn(agent_id, host_url, place)
         return answer
 

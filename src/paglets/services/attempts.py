@@ -147,10 +147,12 @@ class Attempts:
                 return
             case InvalidAgentError() | PagletInactiveError():
                 # A handler may have raised it, about another paglet.
-                if (yield from self._runs(record)):
+                runs = yield from self._runs(record)
+                if runs:
                     raise failure
-                self._providers.failed(record)
-                return
+                if runs is False:
+                    self._providers.failed(record)
+                    return
             case RemoteTimeoutError():
                 if self._end - self._clock() <= _LAST_SECONDS:
                     self._providers.failed(record)
@@ -169,8 +171,11 @@ class Attempts:
         error.__cause__ = failure
         raise error
 
-    def _runs(self, record: ServiceRecord) -> Generator[Step, Any, bool]:
+    def _runs(self, record: ServiceRecord) -> Generator[Step, Any, bool | None]:
+        """Find out whether a provider runs; None where that cannot be found out."""
         said = yield Look(record)
+        if isinstance(said, PagletError):
+            return False if isinstance(said, InvalidAgentError) else None
         return isinstance(said, dict) and said.get("active") is True
 
     def _look_up(self) -> Generator[Step, Any, ServiceRecord | None]:

@@ -7,7 +7,7 @@ import contextvars
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Final, Protocol, TypeVar, cast
 
 from paglets.core.errors import PagletError
 from paglets.core.messages import ONEWAY, Message
@@ -24,6 +24,9 @@ from paglets.services.records import ServiceRecord
 __all__ = ["Answer", "Caller", "DirectCaller", "Finder", "RoutedCaller", "in_thread"]
 
 T = TypeVar("T")
+
+LOOK_SECONDS: Final = 2.0
+"""How long it may take to find out whether a provider runs."""
 
 Answer = tuple[PagletProxyRef, Any]
 """Who answered, and the answer."""
@@ -128,12 +131,12 @@ class _Channel:
         )
 
     def look(self, ref: PagletProxyRef) -> Any:
-        return self.client().agent_info(ref.host_url, ref.agent_id)
+        return self.client().agent_info(ref.host_url, ref.agent_id, timeout=LOOK_SECONDS)
 
     async def alook(self, ref: PagletProxyRef) -> Any:
         if not isinstance(self._source, AsyncFollowing):
             return await in_thread(lambda: self.look(ref))
-        return await self._source.agent_info(ref.host_url, ref.agent_id)
+        return await self._source.agent_info(ref.host_url, ref.agent_id, timeout=LOOK_SECONDS)
 
 
 class DirectCaller(Caller):
