@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from dataclasses import asdict
@@ -20,6 +21,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main() -> int:
     """Measure, print a table, write a result file."""
+    os.environ["PAGLETS_DISCOVERY"] = "off"  # hosts that happen to run here are none of its business
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measure paglets against the floor of this machine. Quit other work first; figures are medians.",

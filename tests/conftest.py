@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from paglets.remote.discovery import DISCOVERY_ENV
 from tests.support import Gate, HostFactory
+
+# Tests that run side by side must not find each other's hosts; those of discovery itself switch it on for themselves.
+os.environ[DISCOVERY_ENV] = "off"
 
 
 @pytest.fixture

@@ -17,21 +17,21 @@ import sys
 import threading
 import traceback
 from typing import Any, NoReturn
-from unittest.mock import MagicMock
 
 import uvloop  # noqa: F401 - imported ahead for the hosts
 
 import paglets.runtime.http.server  # noqa: F401 - imported ahead for the hosts
 from paglets.runtime import faults, platform
+from paglets.runtime.assembly import product_version
 from paglets.runtime.host import Host
-from paglets.runtime.http.app import application
+from paglets.runtime.http.page import documented_routes
 
 _NEWS = 1
 
 
 def main() -> None:
     """Serve orders until nobody holds the other end of standard input."""
-    application(MagicMock(), MagicMock(), version="0")  # the first one of a process takes long, whatever it serves
+    documented_routes(product_version())  # once for all hosts
     if threading.active_count() != 1:
         raise RuntimeError("a process with threads must not fork hosts")
     lifeline = platform.Lifeline()

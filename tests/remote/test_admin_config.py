@@ -147,7 +147,7 @@ def test_a_missing_key_is_named_as_the_reason(monkeypatch: pytest.MonkeyPatch) -
 # --- what finds hosts -------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_discovered_and_nothing_scanned() -> None:
+def test_nothing_is_discovered_where_that_is_switched_off() -> None:
     assert admin.discover_mesh_entry_servers(timeout=60) == []
     assert admin.discover_lan_entry_servers(ports=[1], timeout=60, workers=1) == []
     assert (admin.DEFAULT_LAN_DISCOVERY_TIMEOUT_SECONDS, admin.DEFAULT_LAN_DISCOVERY_WORKERS) == (0.25, 64)

@@ -113,6 +113,8 @@ def test_a_message_wakes_its_receiver_and_is_answered(hosts: HostFactory) -> Non
             eventually(lambda proxy=proxy: proxy.is_active(), "the paglet to wake")
         else:
             assert sender.send(Message("add")) == 1
+        # The message comes before `run`, so its answer may as well.
+        eventually(lambda proxy=proxy: len(state_of(host, proxy).log) == 5, "all turns of its life")
         assert state_of(host, proxy).log == ["creation", "run", "deactivating", "activation", "run"]
 
 

@@ -7,7 +7,22 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import artifacts, audit, dead, demo, drain, events, examples, host, journey, keys, lifecycle, ps, send
+from paglets.cli import (
+    artifacts,
+    audit,
+    dead,
+    demo,
+    drain,
+    events,
+    examples,
+    host,
+    hosts,
+    journey,
+    keys,
+    lifecycle,
+    ps,
+    send,
+)
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 
@@ -21,6 +36,8 @@ Examples:
   paglets host --name alpha      run a host until Ctrl-C
 
   paglets host --help            everything a host can be told
+
+  paglets hosts                  the hosts of the mesh, and how they do
 
   paglets ps                     the paglets of all hosts
 
@@ -42,6 +59,7 @@ app = typer.Typer(
 )
 app.command("host", epilog=host.EPILOG, rich_help_panel=_HOSTS)(host.host)
 app.add_typer(keys.app, rich_help_panel=_HOSTS)
+app.command("hosts", epilog=hosts.EPILOG, rich_help_panel=_HOSTS)(hosts.hosts)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
 app.command("drain", epilog=drain.EPILOG, rich_help_panel=_HOSTS)(drain.drain)
 app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)

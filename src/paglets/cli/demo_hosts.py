@@ -66,7 +66,7 @@ class DemoHost:
         self._log = directory / f"{name}.log"
         self._lines: SimpleQueue[str] = SimpleQueue()
         command = [sys.executable, "-P", "-m", "paglets", "host", "--name", name, "--port", "0", "--json"]
-        command += ["--stop-on-eof", "--log-level", "error", "--mesh-version", "demo"]
+        command += ["--stop-on-eof", "--log-level", "error", "--mesh-version", "demo", "--no-mesh-multicast"]
         command += ["--persistence-dir", str(directory / name), "--allow", _AGENTS, "--preload", f"{_AGENTS}.agent"]
         # The user's own launch file is left alone: what is to run here is known.
         command += ["--launch-config", str(directory / "launch.toml"), "--no-sync-launch-config"]

@@ -166,7 +166,7 @@ def host(
         bool,
         typer.Option(
             "--mesh-multicast/--no-mesh-multicast",
-            help="Accepted for later: this version does not announce itself, use --peer.",
+            help="Announce this host on the local network, signed with its key; off with --connect-to.",
             rich_help_panel=_MESH,
         ),
     ] = True,
@@ -174,7 +174,7 @@ def host(
         bool,
         typer.Option(
             "--mesh-lan-discovery/--no-mesh-lan-discovery",
-            help="Accepted for later: this version looks for nobody, use --peer.",
+            help="Make contact with hosts that announce themselves there and have the same key. Nothing is scanned.",
             rich_help_panel=_MESH,
         ),
     ] = True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -21,6 +20,7 @@ from paglets.cli.options import (
     clock_text,
     reported,
 )
+from paglets.cli.watching import check_watchable, watched
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,8 +41,6 @@ Examples:
 Ids are shortened to what tells them apart; every command takes them so.
 """
 
-REFRESH_SECONDS: Final = 2.0
-
 
 def ps(
     context: typer.Context,
@@ -61,16 +59,14 @@ def ps(
     with reported(command):
         if everyone and inactive:
             raise ValueError("--all and --inactive exclude each other")
-        if watch and json:
-            raise ValueError("--watch draws a table, --json does not; ask again in a loop instead")
-        if watch and not console.is_terminal:
-            raise ValueError("--watch needs a terminal")
+        if watch:
+            check_watchable(json=json)
         # Imported this late, so that help and mistakes need not wait for the clients to load.
         from paglets.cli.fleet import fleet_of
 
         with fleet_of(Where(entry, host, timeout, api_key_env)) as fleet:
             if watch:
-                _watch(fleet, everyone=everyone, inactive=inactive, wide=wide)
+                watched(lambda: _watched(fleet, everyone=everyone, inactive=inactive, wide=wide))
                 return
             found, answers = _look(fleet, everyone=everyone, inactive=inactive)
             if json:
@@ -95,6 +91,11 @@ def _look(fleet: Fleet, *, everyone: bool, inactive: bool) -> tuple[list[Found],
     found, answers = fleet.paglets()
     states = {"asleep"} if inactive else {"active", "crashed"} | ({"asleep"} if everyone else set())
     return [each for each in found if state_text(each.summary) in states], answers
+
+
+def _watched(fleet: Fleet, *, everyone: bool, inactive: bool, wide: bool) -> tuple[Table, list[str]]:
+    found, answers = _look(fleet, everyone=everyone, inactive=inactive)
+    return _table(found, wide=wide), answers.failures
 
 
 def _payload(fleet: Fleet, found: Sequence[Found], answers: Answers) -> dict[str, Any]:
@@ -139,20 +140,3 @@ def _remark(summary: dict[str, Any]) -> str:
         return one_line(str(summary["error"]))
     since = summary.get("deactivated_at")
     return f"since {clock_text(since)}" if since else ""
-
-
-def _watch(fleet: Fleet, *, everyone: bool, inactive: bool, wide: bool) -> None:
-    from rich.console import Group
-    from rich.live import Live
-    from rich.text import Text
-
-    waiter = threading.Event()
-    try:
-        with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
-            while True:
-                found, answers = _look(fleet, everyone=everyone, inactive=inactive)
-                notes = [Text(one_line(failure), style="red") for failure in answers.failures]
-                live.update(Group(_table(found, wide=wide), *notes), refresh=True)
-                waiter.wait(REFRESH_SECONDS)
-    except KeyboardInterrupt:
-        return  # the way to end it

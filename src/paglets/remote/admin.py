@@ -27,6 +27,7 @@ from paglets.remote.entry_hosts import (
     discover_lan_entry_servers,
     discover_mesh_entry_servers,
     first_reachable,
+    looking_with,
     normalize_discovery_path,
     normalize_server_url,
 )
@@ -112,7 +113,8 @@ def select_reachable_entry_server(*, entry_name: str | None, client: HostClient,
     """
     if entry_name and "://" in entry_name:
         return first_reachable((entry_name,), name=None, client=client, timeout=timeout)
-    return first_reachable(_entry_candidates(), name=entry_name or None, client=client, timeout=timeout)
+    with looking_with(client.api_key):
+        return first_reachable(_entry_candidates(), name=entry_name or None, client=client, timeout=timeout)
 
 
 def _entry_candidates() -> Iterator[str]:

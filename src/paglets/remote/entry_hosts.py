@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from paglets.core.errors import AuthenticationError, PagletError
 from paglets.core.wire_fields import WireFields
 from paglets.protocol.membership import normalize_host_url
 from paglets.remote.client import HostClient
+from paglets.remote.discovery import announced_hosts
 from paglets.remote.lan import lan_address
 
 DEFAULT_LAN_DISCOVERY_TIMEOUT_SECONDS: Final = 0.25
 DEFAULT_LAN_DISCOVERY_WORKERS: Final = 64
+
+_API_KEY_ENV: Final = "PAGLETS_API_KEY"
+_LOOKING_WITH: ContextVar[str | None] = ContextVar("paglets_looking_with", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +79,20 @@ def detect_lan_host() -> str:
     return lan_address()
 
 
-def discover_mesh_entry_servers(*, timeout: float = 0.75) -> list[ServerRef]:
-    """Return the hosts that announce themselves in the local network.
+def discover_mesh_entry_servers(*, timeout: float = 0.75, api_key: str | None = None) -> list[ServerRef]:
+    """Return the hosts that announce themselves in the local network, sorted by name and URL.
 
-    This version has no discovery, neither sends nor listens, and returns an empty list at once.
+    A network that does not take multicast has none.
 
     :param timeout: how many seconds to listen.
+    :param api_key: only hosts that have this key count, so that it is not shown to others; by default that of
+        `looking_with`, or the one in the environment variable `PAGLETS_API_KEY`.
     """
-    return []
+    key = api_key or _LOOKING_WITH.get() or os.environ.get(_API_KEY_ENV) or None
+    try:
+        return [ServerRef(each.name, each.url) for each in announced_hosts(timeout=timeout, key=key)]
+    except OSError:
+        return []
 
 
 def discover_lan_entry_servers(
@@ -87,15 +101,29 @@ def discover_lan_entry_servers(
     timeout: float = DEFAULT_LAN_DISCOVERY_TIMEOUT_SECONDS,
     workers: int = DEFAULT_LAN_DISCOVERY_WORKERS,
 ) -> list[ServerRef]:
-    """Return the hosts that are found in the local network without announcing themselves.
+    """Return the hosts that announce themselves in the local network and listen on one of some ports.
 
-    This version has no discovery, and nothing ever scans a network: an empty list is returned at once.
+    Nothing ever scans a network.
 
-    :param ports: where hosts may listen.
-    :param timeout: how many seconds one address may take.
-    :param workers: how many addresses to ask at once.
+    :param ports: None for any.
+    :param timeout: how many seconds to listen.
+    :param workers: kept for programs that give it; there is nobody to be asked.
     """
-    return []
+    return [
+        server
+        for server in discover_mesh_entry_servers(timeout=timeout)
+        if ports is None or urlsplit(server.url).port in ports
+    ]
+
+
+@contextmanager
+def looking_with(api_key: str | None) -> Iterator[None]:
+    """Have discovery inside accept only hosts that have the key, because it will be shown to them."""
+    token = _LOOKING_WITH.set(api_key)
+    try:
+        yield
+    finally:
+        _LOOKING_WITH.reset(token)
 
 
 def first_reachable(candidates: Iterable[str], *, name: str | None, client: HostClient, timeout: float) -> ServerRef:

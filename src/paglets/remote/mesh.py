@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from paglets.core.errors import HostError, PagletError
 from paglets.protocol.membership import Admission, HostRef, Membership, normalize_host_url, normalize_tags
+from paglets.remote.announcement import Announcement
 from paglets.remote.beacon import MESH_BEACON_KIND, decode_mesh_beacon, encode_mesh_beacon
 from paglets.remote.code_version import resolve_code_version
+from paglets.remote.discovery import LanDiscovery, announced_hosts, discovery_allowed
 from paglets.remote.gossip import GossipLoop, for_each_at_once
 from paglets.remote.mesh_host import MeshHost
 
@@ -44,6 +46,8 @@ PEERS_PER_ROUND: Final = 8
 """How many peers one background round contacts; news reach the others through these within a few rounds."""
 CONTACT_THREADS: Final = 4
 """How many peers are contacted at once, so that a slow one does not delay the round."""
+LISTEN_SECONDS: Final = 1.5
+"""How long `discover_lan_once` listens."""
 FIRST_ROUND_SECONDS: Final = 1.0
 """How long the start of a host with given peers waits for them at most."""
 
@@ -68,10 +72,15 @@ class MeshRegistry:
         lan_discovery_interval: float = MESH_LAN_DISCOVERY_INTERVAL_SECONDS,
         gossip_interval: float = 1.0,
         offline_after: float = 10.0,
+        discovery_key: Callable[[], str | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Know the given peers as seeds; nothing is sent before `start`, `join` or `gossip_once`.
 
+        :param multicast: announce this host on the local network.
+        :param lan_discovery: take hosts as seeds that announce themselves there; needs `multicast`.
+        :param lan_discovery_interval: kept for programs that give it; hosts announce themselves, nobody looks around.
+        :param discovery_key: gives what announcements are signed with; None where this host shows others no key.
         :param code_version: replaces the detected one; hosts of other versions are not admitted.
         :param gossip_interval: seconds between two background rounds, at least 0.05.
         :param offline_after: seconds without news after which a peer counts as offline, at least 0.1.
@@ -92,10 +101,13 @@ class MeshRegistry:
         )
         self._changed = threading.Condition()
         self._seeds: set[str] = set()
+        self._announced_seeds: set[str] = set()
         self._aliases: dict[str, str] = {}
         self._own_url = host_runtime.address.rstrip("/")
         self._former_urls: deque[str] = deque(maxlen=16)
         self._loop: GossipLoop | None = None
+        self._discovery_key = discovery_key
+        self._discovery: LanDiscovery | None = None
         for peer in peers or ():
             self.add_seed(peer)
 
@@ -127,6 +139,15 @@ class MeshRegistry:
             self._loop = loop = GossipLoop(self._thread_name, self._make_round, lambda: self.gossip_interval)
             has_seeds = bool(self._seeds)
             loop.start()
+            if self.multicast and discovery_allowed():
+                self._discovery = LanDiscovery(
+                    self._announcement,
+                    key=self._discovery_key(),
+                    found=self._announced,
+                    lost=self._withdrawn,
+                    listen=self.lan_discovery,
+                )
+                self._discovery.start()
         if has_seeds:
             loop.wait_for_first_round(FIRST_ROUND_SECONDS)
 
@@ -134,6 +155,9 @@ class MeshRegistry:
         """End the background gossip; a request on its way is not waited for longer than two seconds."""
         with self._changed:
             loop, self._loop = self._loop, None
+            discovery, self._discovery = self._discovery, None
+        if discovery is not None:
+            discovery.stop()
         if loop is not None:
             loop.stop()
 
@@ -280,9 +304,11 @@ class MeshRegistry:
             if previous != own.url:
                 self._former_urls.append(previous)
                 self._membership.remove(previous)
-            loop = self._loop
+            loop, discovery = self._loop, self._discovery
         if loop is not None:
             loop.hurry()
+        if discovery is not None:
+            discovery.refresh()
         return own
 
     # talking
@@ -302,10 +328,45 @@ class MeshRegistry:
         self._contact_all(self._targets(), timeout=REQUEST_TIMEOUT_SECONDS)
 
     def discover_lan_once(self, *, force: bool = False) -> list[HostRef]:
-        """Return the hosts newly found on the local network; none, as nothing here searches it."""
-        return []
+        """Listen on the local network, contact who announces itself, and return the hosts that were not known before.
+
+        :param force: do it although discovery is switched off here.
+        """
+        if not (force or (self.multicast and self.lan_discovery)):
+            return []
+        own = self._announcement()
+        known = {ref.url for ref in self.hosts()}
+        try:
+            heard = announced_hosts(timeout=LISTEN_SECONDS, key=self._discovery_key())
+        except OSError:
+            logger.warning("hosts on the local network cannot be found", exc_info=True)
+            return []
+        for each in heard:
+            if each.code_version == own.code_version and each.concerns(own.url) and each.url not in known:
+                self.add_seed(each.url)
+        self._contact_all(self._targets(), timeout=REQUEST_TIMEOUT_SECONDS)
+        return [ref for ref in self.hosts(online_only=True, include_self=False) if ref.url not in known]
 
     # inside
+
+    def _announcement(self) -> Announcement:
+        return Announcement(self._host.name, self._host.address.rstrip("/"), self.code_version)
+
+    def _announced(self, url: str) -> None:
+        self.add_seed(url)
+        with self._changed:
+            self._announced_seeds.add(url)
+            loop = self._loop
+        if loop is not None:
+            loop.hurry()
+
+    def _withdrawn(self, url: str) -> None:
+        # What is known of the host stays; only its address is no place to ask for others any more.
+        with self._changed:
+            if url in self._announced_seeds:
+                self._announced_seeds.discard(url)
+                self._seeds.discard(url)
+                self._aliases.pop(url, None)
 
     def _targets(self) -> list[str]:
         own = self.refresh_self()

@@ -285,10 +285,11 @@ class Host:
             enabled=mesh,
             peers=peers,
             code_version=mesh_version,
-            multicast=mesh_multicast,
+            multicast=mesh_multicast and connect_to is None,  # who cannot be called has nothing to announce
             lan_discovery=mesh_lan_discovery,
             gossip_interval=mesh_gossip_interval,
             offline_after=mesh_offline_after,
+            discovery_key=lambda: self.client.api_key,
         )
         if self.connect_to is not None:
             self.mesh.add_seed(self.connect_to)

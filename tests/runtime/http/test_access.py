@@ -25,10 +25,8 @@ from tests.runtime.http.wire import Served, ask
 
 
 @pytest.fixture
-def application(host: Host) -> Litestar:
-    assembly = host._running()
-    made: Litestar = assembly.call(lambda: documented_routes(assembly.node, version="0"))
-    return made
+def application() -> Litestar:
+    return documented_routes("0")
 
 
 def served(application: Litestar) -> set[tuple[str, str]]:

@@ -6,7 +6,6 @@ import base64
 import os
 import socket
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -132,11 +131,11 @@ def test_pings_of_the_websocket_are_answered(linked: socket.socket) -> None:
 
 
 def test_an_end_that_pings_and_takes_nothing_is_dropped(hub: Host, linked: socket.socket) -> None:
-    linked.settimeout(0.2)
+    # As fast as the hub reads, until it has had enough: on a busy machine it may take its time over each portion.
+    linked.settimeout(60)
     flood = frame(PING, bytes(125)) * 2000
-    with pytest.raises(OSError, match=r"reset|Broken pipe|timed out"):
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
+    with pytest.raises(OSError, match=r"reset|Broken pipe"):
+        while True:
             linked.sendall(flood)
     error = eventually(lambda: [e.error for e in hub.list_events(limit=1000) if e.kind == "relay-disconnected"], "end")
     assert error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from paglets.core.errors import PagletError
 from paglets.runtime.http.errors import ClientGoneError
@@ -24,7 +23,7 @@ from paglets.runtime.http.guards import (
 from paglets.runtime.http.hot import HotRoutes
 from paglets.runtime.http.intake import Intake, replay
 from paglets.runtime.http.movements import MovementEndpoint
-from paglets.runtime.http.page import documented_routes
+from paglets.runtime.http.page import DocumentedRoutes
 from paglets.runtime.node import Node
 
 
@@ -86,7 +85,7 @@ def application(
     :param gate: who may ask; whoever shows the key of the policy by default.
     """
     intake = Intake()
-    routes: Any = documented_routes(node, version=version)
+    routes = DocumentedRoutes(node, version=version)
     movements = MovementEndpoint(node, intake, policy)
     guard = Guard(Dispatcher(intake, movements, HotRoutes(node), routes, policy), policy, gate)
     guard.relay = None if relay is None else relay(guard.let_in)

@@ -27,7 +27,7 @@ from paglets.runtime.artifact_desk import served
 from paglets.runtime.content_threads import ContentThreads
 from paglets.runtime.http import replies
 from paglets.runtime.http.answers import Answer, answer, as_paglet_error, encoded
-from paglets.runtime.http.documented import JsonRequest, documented, node_of
+from paglets.runtime.http.documented import ContentOperation, JsonRequest, documented, node_of, served_by
 from paglets.runtime.http.errors import ClientGoneError, described
 from paglets.runtime.http.guards import HAS_BODY, Receive, Scope, check_coding, send_json
 from paglets.runtime.http.passage import Take
@@ -100,6 +100,7 @@ class FinishedUploads:
     "/artifacts",
     status_code=200,
     summary="Store an artifact",
+    operation_class=ContentOperation,
     responses=documented(replies.ArtifactReply),
 )
 async def store_artifact(
@@ -122,7 +123,7 @@ async def store_artifact(
     What is stored is verified before it can be seen. Where the connection of an upload with a key breaks, what has
     arrived is kept for a while.
     """
-    node, finished, scope = node_of(request), request.app.state.finished, cast(Scope, request.scope)
+    node, finished, scope = node_of(request), served_by(request).finished, cast(Scope, request.scope)
 
     async def store() -> dict[str, Any]:
         known = await finished.ended(upload, node.artifacts) if upload else None
@@ -217,10 +218,10 @@ async def taken(request: JsonRequest, work: Coroutine[Any, Any, dict[str, Any]])
 async def upload_offset(request: JsonRequest, key: UploadKey) -> Answer:
     """Return where the upload with this key goes on."""
     node = node_of(request)
-    known = request.app.state.finished.get(key, node.artifacts)
+    known = served_by(request).finished.get(key, node.artifacts)
     if known is not None:
         return answer({"offset": known.size_bytes})
-    if (size := request.app.state.finished.size(key)) is not None:
+    if (size := served_by(request).finished.size(key)) is not None:
         return answer({"offset": size})
     return answer({"offset": await node.content.look(node.artifacts.upload_offset, key)})
 

@@ -15,7 +15,7 @@ from paglets.runtime import faults
 from paglets.runtime.http import replies
 from paglets.runtime.http.answers import Answer, answer
 from paglets.runtime.http.artifacts import announced_size, fill, taken
-from paglets.runtime.http.documented import JsonRequest, documented, node_of
+from paglets.runtime.http.documented import ContentOperation, JsonRequest, documented, node_of
 from paglets.runtime.http.guards import Scope
 
 MOST_BLOBS = 4096
@@ -65,7 +65,13 @@ def _missing(blobs: BlobStore, holder: str, wanted: list[str], seconds: float) -
     return [[sha256, blobs.received(sha256)] for sha256 in blobs.hold(holder, wanted, seconds=seconds)]
 
 
-@put("/blobs/{sha256:str}", status_code=200, summary="Bring a blob", responses=documented(replies.OkReply))
+@put(
+    "/blobs/{sha256:str}",
+    status_code=200,
+    summary="Bring a blob",
+    operation_class=ContentOperation,
+    responses=documented(replies.OkReply),
+)
 async def bring(
     request: JsonRequest,
     sha256: Annotated[str, PathParameter(description="Its checksum, 64 hex digits.", max_length=1024)],

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from html import escape
-from typing import Any
+from typing import Any, Final
 
 from litestar import Litestar, Request
 from litestar.config.response_cache import ResponseCacheConfig
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin
-from litestar.openapi.spec import Components, OpenAPIMediaType, OpenAPIType, RequestBody, Schema, SecurityScheme
+from litestar.openapi.spec import Components, SecurityScheme
 
-from paglets.remote.transport import MOVEMENT_CONTENT_TYPE
 from paglets.runtime.http.answers import check_listed, on_error
 from paglets.runtime.http.artifacts import FinishedUploads
-from paglets.runtime.http.documented import JsonRequest
+from paglets.runtime.http.documented import SERVED, JsonRequest, Served
 from paglets.runtime.http.followers import Followers
+from paglets.runtime.http.guards import Receive, Scope, Send
 from paglets.runtime.http.routes import ROUTES
 from paglets.runtime.node import Node
+
+_SCHEMA_PATH: Final = "/schema"
 
 
 class PlainPage(OpenAPIRenderPlugin):
@@ -45,9 +48,13 @@ class PlainPage(OpenAPIRenderPlugin):
         ).encode()
 
 
-def documented_routes(node: Node, *, version: str) -> Litestar:
-    """Return the routes with their OpenAPI page at ``/schema``."""
-    app = Litestar(
+@lru_cache(maxsize=4)
+def documented_routes(version: str) -> Litestar:
+    """Return the routes with their OpenAPI page at ``/schema``.
+
+    Every request to them must bring a `Served` in its scope.
+    """
+    return Litestar(
         route_handlers=ROUTES,
         request_class=JsonRequest,
         guards=[check_listed],
@@ -56,7 +63,7 @@ def documented_routes(node: Node, *, version: str) -> Litestar:
             title="paglets host",
             version=version,
             description="One host of a paglets mesh.",
-            path="/schema",
+            path=_SCHEMA_PATH,
             use_handler_docstrings=True,
             components=Components(
                 security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer", description="The API key.")}
@@ -69,31 +76,20 @@ def documented_routes(node: Node, *, version: str) -> Litestar:
         pdb_on_exception=False,
         debug=False,
     )
-    app.state.node = node
-    app.state.finished = FinishedUploads()
-    app.state.followers = Followers(node.kernel.events)
-    _describe_movements(app)
-    _describe_content(app)
-    return app
 
 
-def _describe_movements(app: Litestar) -> None:
-    """Add the other type of body that ``POST /agents`` takes."""
-    operation = (app.openapi_schema.paths or {})["/agents"].post
-    if operation is not None and isinstance(operation.request_body, RequestBody):
-        operation.request_body.content[MOVEMENT_CONTENT_TYPE] = OpenAPIMediaType(
-            Schema(
-                type=OpenAPIType.STRING,
-                content_media_type="application/octet-stream",
-                description="A header of plain values, then a state blob and files; see paglets.remote.movement.",
-            )
-        )
+class DocumentedRoutes:
+    """Serve the documented routes for one host."""
 
+    def __init__(self, node: Node, *, version: str) -> None:
+        self._app = documented_routes(version)
+        self._served = Served(node, FinishedUploads(), Followers(node.kernel.events))
 
-def _describe_content(app: Litestar) -> None:
-    """Add the bodies that no handler declares, because they are read as they come."""
-    paths = app.openapi_schema.paths or {}
-    for operation in (paths["/artifacts"].post, paths["/blobs/{sha256}"].put):
-        if operation is not None:
-            anything = Schema(content_media_type="application/octet-stream", type=OpenAPIType.STRING)
-            operation.request_body = RequestBody({"application/octet-stream": OpenAPIMediaType(anything)})
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        scope[SERVED] = self._served
+        if scope["path"].startswith(_SCHEMA_PATH):
+            # It takes a while, once, and nobody else is to wait for it.
+            await self._served.node.kernel.on_disk(lambda: self._app.openapi_schema)
+        app: Any = self._app
+        await app(scope, receive, send)

@@ -16,8 +16,16 @@ from paglets.core.runtime_values import ArrivalMode, ServiceScope, enum_from_wir
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.http import artifacts, blobs, bodies, draining, hot, letters, replies, tracks
 from paglets.runtime.http.answers import Answer, answer, encoded
-from paglets.runtime.http.documented import AgentId, JsonRequest, caller_of, documented, node_of
-from paglets.runtime.http.followers import MAX_WAIT_SECONDS, Followers
+from paglets.runtime.http.documented import (
+    AgentId,
+    JsonRequest,
+    MovementOperation,
+    caller_of,
+    documented,
+    node_of,
+    served_by,
+)
+from paglets.runtime.http.followers import MAX_WAIT_SECONDS
 from paglets.runtime.http.movements import import_envelope
 
 MAX_EVENTS = 1000
@@ -68,8 +76,7 @@ async def events(
     ] = 0,
 ) -> Answer:
     """Return events, oldest first; with ``wait`` as soon as there is one."""
-    followers: Followers = request.app.state.followers
-    found = await followers.events(since, limit=limit, wait=wait, gone=partial(hung_up, request))
+    found = await served_by(request).followers.events(since, limit=limit, wait=wait, gone=partial(hung_up, request))
     return answer({"events": [event.to_wire() for event in found]})
 
 
@@ -105,6 +112,7 @@ async def agents(
     "/agents",
     status_code=200,
     summary="Create a paglet, or import one from an envelope",
+    operation_class=MovementOperation,
     responses=documented(replies.MovementReply),
 )
 async def create(request: JsonRequest, data: JSONBody[bodies.CreateBody]) -> Answer:
