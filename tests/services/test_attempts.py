@@ -30,8 +30,8 @@ AWAY = {"active": False}
 HERE = {"active": True}
 
 
-def refused() -> PagletCrashedError:
-    error = PagletCrashedError("crashed before")
+def refused(cls: type[PagletCrashedError | OverloadedError] = PagletCrashedError) -> PagletError:
+    error = cls("not accepted")
     error.refused = True
     return error
 
@@ -106,6 +106,7 @@ def test_what_nobody_has_had_goes_to_another(idempotent: bool) -> None:
         (InvalidAgentError("x"), ["a", "look a", "b"]),
         (PagletInactiveError("x"), ["a", "look a", "b"]),
         (refused(), ["a", "b"]),
+        (refused(OverloadedError), ["a", "b"]),
     ):
         world = World(A, B)
         world.answers["a"] = failure
@@ -162,7 +163,7 @@ def test_what_may_have_been_done_is_repeated_only_if_declared(error: type[Paglet
     assert world.call(idempotent=True) == (B, "reply of b")
 
 
-def test_a_full_mailbox_is_avoided_but_is_an_answer() -> None:
+def test_an_overload_that_a_handler_tells_of_is_an_answer() -> None:
     world = World(A, B)
     world.answers["a"] = OverloadedError("full")
     with pytest.raises(OverloadedError):

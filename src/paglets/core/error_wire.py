@@ -80,6 +80,8 @@ CALL_ERRORS = ErrorTable(
 )
 """What a host answers to a call of one of its paglets, which may have been about another host."""
 
+_REFUSALS = (errors.OverloadedError, errors.PagletCrashedError)
+
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.AuthenticationError, 401),
     (errors.ForbiddenError, 403),
@@ -108,7 +110,7 @@ def error_to_wire(exc: BaseException, *, table: ErrorTable = PROCESS_ERRORS) -> 
     the class name.
     """
     wire = {"error_type": _wire_name(type(exc), table), "error": _text(exc) or type(exc).__name__}
-    if table.refusals and isinstance(exc, errors.PagletCrashedError) and exc.refused:
+    if table.refusals and isinstance(exc, _REFUSALS) and exc.refused:
         wire["refused"] = "true"
     return wire
 
@@ -126,7 +128,7 @@ def error_from_wire(payload: Any, *, unknown: type[PagletError], table: ErrorTab
     text = payload.get("error")
     cls = table.classes.get(name, unknown) if isinstance(name, str) else unknown
     error = cls(str(text or name or "unknown error"))
-    if table.refusals and isinstance(error, errors.PagletCrashedError):
+    if table.refusals and isinstance(error, _REFUSALS):
         error.refused = payload.get("refused") == "true"
     return error
 

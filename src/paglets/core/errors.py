@@ -101,6 +101,9 @@ class ConflictError(HostError):
 class OverloadedError(HostError):
     """A bounded queue is full; the request was not accepted and may be sent again later."""
 
+    refused: bool = False
+    """Whether it was the mailbox of the receiver that was full, so that certainly nobody handled the message."""
+
 
 class InsufficientStorageError(HostError):
     """The disk does not take what must be durable; nothing was changed, and nothing acknowledged is lost."""

@@ -248,6 +248,8 @@ class PostOffice:
         try:
             self._kernel.messages.deliver(entry, self._delivery(posting, done))
         except PagletError as exc:
+            if isinstance(exc, OverloadedError):
+                exc.refused = posting.terms.attempt == 1
             self._kernel.emit("message-failed", entry, message_id=posting.message_id, error=str(exc))
             done(None, exc)
 
