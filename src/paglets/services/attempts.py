@@ -4,8 +4,8 @@
 `Find` providers again), is sent what came of it, and returns who answered and the answer, or raises what the caller is
 told:
 
-- nobody has had the call (no connection; the provider is unknown, had crashed, has a full mailbox, or sleeps and may not
-  be woken): another provider;
+- nobody has had the call (no connection; the provider is unknown, had crashed, has a full mailbox, or sleeps and may
+  not be woken): another provider;
 - it may have been carried out (the provider or its host died meanwhile): another provider where the operation is
   declared idempotent, else `OutcomeUnknownError`. To the same paglet a call is repeated by the delivery alone, which
   does it under the same message id, so that it is not carried out twice, and goes on with that until the time is over;
