@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from bench import artifacts, durable, files, floors, relay, services
+from bench import artifacts, durable, files, floors, relay, service_calls, services, system
 from bench.agents import Caller, Echo, EchoState, Spinner
 from bench.measure import Row, milliseconds, timed
 from bench.peers import local_host, peer_host
@@ -195,4 +195,6 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "load": under_load,
     "relay": relay.relay,
     "services": services.services,
+    "calls": service_calls.calls,
+    "system": system.system,
 }

@@ -65,6 +65,19 @@ NAMES = {
     "paglets.runtime.mailbox": "MessageMailbox",
     "paglets.runtime.resources": "ResourceRegistry",
     "paglets.serialization.codec": "qualified_name resolve_qualified_name dataclass_to_wire dataclass_from_wire",
+    "paglets.system.mesh_info": "GET_LANDSCAPE GET_SNAPSHOT MESH_INFO SELECT_TARGETS SYNC_MESH_INFO LandscapeReply "
+    "LandscapeRequest MeshHostSnapshot MeshInfoAgent MeshInfoState MeshInfoSyncReply MeshInfoSyncRequest SnapshotReply "
+    "SnapshotRequest TargetCandidate TargetSelectionReply TargetSelectionRequest",
+    "paglets.system.mesh_info.agent": "DEFAULT_SAMPLE_INTERVAL_SECONDS DEFAULT_GOSSIP_INTERVAL_SECONDS "
+    "DEFAULT_SAMPLE_TTL_SECONDS DEFAULT_PEER_BATCH_SIZE DEFAULT_SYNC_BATCH_SIZE MESH_INFO_LOOP_ERROR_KEY "
+    "MESH_INFO_SYNC_TIMEOUT_SECONDS GET_SNAPSHOT GET_LANDSCAPE SYNC_MESH_INFO SELECT_TARGETS MESH_INFO",
+    "paglets.system.mesh_info.cli": "main",
+    "paglets.system.server_info": "GET_DISK GET_LOAD GET_SUMMARY LIST_PROCESSES SERVER_INFO DiskReply DiskRequest "
+    "DiskUsageInfo GpuInfo LoadReply LoadRequest ProcessInfo ProcessListReply ProcessListRequest ServerInfoAgent "
+    "ServerInfoState SummaryReply SystemInfoCollectorAgent SystemInfoCollectorState",
+    "paglets.system.server_info.agent": "collect_gpu_info SERVER_INFO SystemInfoCollectorAgent",
+    "paglets.system.server_info.cli": "main",
+    "paglets.system.user_info": "NOTIFY_USER USER_INFO UserInfoAgent UserInfoReply UserInfoRequest UserInfoState",
     "paglets.services.contracts": "ServiceContract ServiceOperation ServiceHandle ServiceRecord ServiceRegistry",
 }
 #: Packages that are the public module of their topic; the others export nothing.

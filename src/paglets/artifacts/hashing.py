@@ -10,6 +10,8 @@ from typing import Final, Self
 #: From this many bytes on a thread pays for itself.
 THREAD_BYTES: Final = 4 * 1024 * 1024
 _PIECES_AHEAD: Final = 4
+#: After how many more pieces the memory of one may be used again: those that wait, the one that is hashed, and itself.
+PIECES_HELD: Final = _PIECES_AHEAD + 2
 
 
 class Digest:
@@ -36,7 +38,7 @@ class Digest:
         self.close()
 
     def update(self, piece: bytes | memoryview) -> None:
-        """Take the next piece, which must not change any more; wait while several are ahead."""
+        """Take the next piece, which must not change until `PIECES_HELD` more were taken; wait while many are ahead."""
         if self._pieces is None and self._inline >= len(piece):
             self._inline -= len(piece)
             self._digest.update(piece)

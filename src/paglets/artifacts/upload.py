@@ -98,15 +98,16 @@ class ArtifactWriter:
         """Return how many bytes were received up to now, with those of earlier connections."""
         return self._writer.offset
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:
+    def write(self, data: bytes | bytearray | memoryview, *, held: bool = False) -> int:
         """Take the next bytes and return how many they were.
 
+        :param held: they stay as they are until `PIECES_HELD` more pieces were written; others are copied.
         :raises TransferError: there are more than announced or accepted, the quota or the disk takes no more, or the
             upload has ended. Unless another connection continues it, all that was received is removed.
         """
         try:
             self.reservation.cover(self.offset + memoryview(data).nbytes, ahead=self._ahead)
-            return self._writer.write(data)
+            return self._writer.write(data, held=held)
         except BaseException:
             self.abort()
             raise

@@ -96,9 +96,11 @@ class BlobWriter:
         else:
             self.abort()
 
-    def write(self, data: bytes | bytearray | memoryview) -> int:
+    def write(self, data: bytes | bytearray | memoryview, *, held: bool = False) -> int:
         """Take the next bytes and return how many they were.
 
+        :param held: they stay as they are until `PIECES_HELD` more pieces, of at most 1 MB each, were written; others
+            are copied.
         :raises TooLargeError: there would be more than the limit.
         :raises WrongContentError: there would be more than announced.
         :raises NoRoomError: the disk takes no more.
@@ -107,7 +109,7 @@ class BlobWriter:
         with self._guard:
             self._check_open()
             try:
-                self._write(memoryview(data).cast("B"), lasting=isinstance(data, bytes))
+                self._write(memoryview(data).cast("B"), lasting=held or isinstance(data, bytes))
             except OSError as error:
                 self._end("failed", remove=True)
                 raise io_error("Received content cannot be stored", self.path.parent, error) from error

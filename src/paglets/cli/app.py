@@ -20,8 +20,11 @@ from paglets.cli import (
     journey,
     keys,
     lifecycle,
+    mesh,
     ps,
     send,
+    services,
+    system,
 )
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
@@ -62,8 +65,11 @@ app.add_typer(keys.app, rich_help_panel=_HOSTS)
 app.command("hosts", epilog=hosts.EPILOG, rich_help_panel=_HOSTS)(hosts.hosts)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
 app.command("drain", epilog=drain.EPILOG, rich_help_panel=_HOSTS)(drain.drain)
+app.add_typer(mesh.app, rich_help_panel=_HOSTS)
+app.add_typer(system.app, rich_help_panel=_HOSTS)
 app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)
 app.command("send", epilog=send.EPILOG, rich_help_panel=_PAGLETS)(send.send)
+app.command("services", epilog=services.EPILOG, rich_help_panel=_PAGLETS)(services.services)
 app.command("move", epilog=lifecycle.MOVE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.move)
 app.command("sleep", epilog=lifecycle.SLEEP_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.sleep)
 app.command("wake", epilog=lifecycle.WAKE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.wake)

@@ -393,7 +393,7 @@ class Paglet(Generic[StateT]):
         scope: ServiceScope = ServiceScope.LOCAL,
         ttl: float = 60.0,
     ) -> ServiceLease:
-        """Keep a managed resident service awake for ``ttl`` seconds."""
+        """Have a managed resident service up and keep it so for ``ttl`` seconds, or until this paglet leaves."""
         return self.context.lease_contract(contract, operation=operation, scope=scope, ttl=ttl)
 
     # --- files --------------------------------------------------------------------------------------------------------

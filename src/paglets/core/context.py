@@ -190,13 +190,17 @@ class PagletContext:
     def send(self, target_agent_id: str, message: Message, *, host_url: str | None = None) -> Any:
         """Send a message to a local paglet, or to one on the host at ``host_url``, and return its reply.
 
+        A managed service counts as local before its paglet has been started.
+
         :raises HostError: no paglet with this id is here.
         """
         if message.sender is None:
             message.sender = self.address
         proxy = self.get_proxy(target_agent_id, host_url)
         if proxy is None:
-            raise HostError(f"No paglet {target_agent_id} on {self.name}")
+            if not any(record.proxy.agent_id == target_agent_id for record in self._host.lookup_services()):
+                raise HostError(f"No paglet {target_agent_id} on {self.name}")
+            proxy = self._host.proxy_for(self.address, target_agent_id)
         return proxy.send(message)
 
     def multicast(
@@ -330,14 +334,19 @@ class PagletContext:
         scope: ServiceScope = ServiceScope.LOCAL,
         ttl: float = 60.0,
     ) -> ServiceLease:
-        """Keep a managed resident service from going idle for ``ttl`` seconds.
+        """Have a managed resident service up and keep it so for ``ttl`` seconds.
 
+        Of a paglet the lease is one of its resources: it is given back when the paglet sleeps, leaves or ends.
+
+        :raises HostError: ``ttl`` is not above 0, or more than a week.
         :raises ServiceNotFoundError: nobody provides the contract as a managed service.
         """
         handle = self.require_contract(contract, operation=operation, scope=scope)
         lease = self._host.lease_service_handle(handle, ttl=ttl)
         if self._agent_id is not None:
-            self.resources().register(f"service-lease:{lease.lease_id}", lease.release, suppress=True)
+            resources, name = self.resources(), f"service-lease:{lease.lease_id}"
+            resources.register(name, lease.release, suppress=True)
+            lease.when_released(lambda: resources.remove(name))
         return lease
 
     # --- resources, storage, files -----------------------------------------------------------------------------------

@@ -231,8 +231,11 @@ class ContentSink:
         self._stream.truncate()
         self.size = 0
 
-    def write(self, piece: bytes) -> None:
-        """Write the next piece; raise `TransferError` as soon as there are more bytes than announced."""
+    def write(self, piece: bytes | memoryview) -> None:
+        """Write the next piece, which must stay as `Digest.update` says.
+
+        :raises TransferError: there are more bytes than announced.
+        """
         if self.size + len(piece) > self._ref.size_bytes:
             raise TransferError(
                 f"artifact {self._ref.artifact_id}: received more than its {self._ref.size_bytes} bytes"

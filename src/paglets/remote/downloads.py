@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from paglets.artifacts import ArtifactRef
+from paglets.artifacts.hashing import PIECES_HELD
 from paglets.core.errors import RemoteHostError, TransferError
 from paglets.persistence.atomic import make_directories, replacing
 from paglets.remote import artifact_requests
@@ -69,7 +70,7 @@ class Downloads(ContentCalls):
             self.close(response, terms)
 
     def _receive(self, response: Response, url: str, sink: ContentSink, total: int, terms: Terms) -> None:
-        pieces = response.pieces(PIECE_BYTES)
+        pieces = response.lent_pieces(PIECE_BYTES, PIECES_HELD)
         while True:
             try:
                 piece = next(pieces, None)

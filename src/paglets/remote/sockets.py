@@ -187,6 +187,15 @@ class Connection:
         self._socket.settimeout(deadline.remaining())
         return self._socket.recv(limit)
 
+    def receive_into(self, room: memoryview, deadline: Deadline) -> int:
+        """Read at most as many bytes as there is room for; 0 means that the peer ended the stream."""
+        if self._early is not None:
+            early = self.receive(len(room), deadline)
+            room[: len(early)] = early
+            return len(early)
+        self._socket.settimeout(deadline.remaining())
+        return self._socket.recv_into(room)
+
     def send_file(self, stream: BinaryIO, offset: int, count: int, deadline: Deadline) -> int:
         """Write part of a file; return how many bytes the socket took, 0 when the file has no more.
 

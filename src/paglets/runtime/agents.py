@@ -157,6 +157,8 @@ class AgentEntry:
     held: list[HeldPosting] | None = None
     """While a transfer is undecided: what came meanwhile, to be posted again. None at all other times."""
     held_bytes: int = 0
+    used_at: float = 0.0
+    """Loop time at which its newest message was answered."""
     restarting: bool = False
     """Whether a crashed paglet is about to be started again, so that its messages wait."""
     phase: Phase = Phase.STARTING
@@ -199,6 +201,13 @@ class AgentEntry:
     def active(self) -> bool:
         """Whether the paglet runs and has finished starting."""
         return self.phase is Phase.ACTIVE
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a message is being handled or waits, or an operation is in progress."""
+        return bool(
+            self.current is not None or len(self.mailbox) or self.uncommitted or self.accepting or self.lock.locked()
+        )
 
     def live_place(self) -> Place:
         """Return the process of an active paglet.

@@ -28,6 +28,8 @@ from paglets.runtime.place import Place, packed
 from paglets.runtime.post import Posting
 from paglets.runtime.views import mailbox_counts
 from paglets.serialization.values import pack, unpack
+from paglets.services.contracts import ServiceRecord
+from paglets.services.leases import given_back
 
 Arguments = dict[str, Any]
 Call = Callable[[AgentEntry, Arguments], Awaitable[Any]]
@@ -84,7 +86,8 @@ class CallDesk:
     def _is_near(self, arguments: Arguments) -> bool:
         """Tell whether a message is for a paglet that is here; one that is not is followed by the client."""
         agent_id = arguments["agent_id"]
-        here = agent_id in self._kernel.agents or agent_id in self._node.dormitory
+        node = self._node
+        here = agent_id in self._kernel.agents or agent_id in node.dormitory or node.residents.manages(agent_id)
         return here and same_url(arguments["host_url"], self._kernel.address())
 
     async def _answer(self, entry: AgentEntry, place: Place, frame: Frame, method: str, arguments: Arguments) -> None:
@@ -187,6 +190,11 @@ class CallDesk:
         """Make a JSON request with this host's client."""
         del entry
         words = self._node.ports.words
+        lease = given_back(arguments["url"]) if arguments["method"] == "POST" else None
+        if lease is not None:
+            if same_url(lease.host_url, self._kernel.address()):
+                return {"released": self._node.leases.release(lease.lease_id)}
+            self._node.leases.forget(lease.lease_id)
         if arguments["method"] == "GET":
             return await words.get_json(arguments["url"], timeout=arguments["timeout"])
         return await words.post_json(arguments["url"], arguments["payload"], timeout=arguments["timeout"])
@@ -382,6 +390,11 @@ class CallDesk:
     async def call_unadvertise_service(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Withdraw the paglet's record."""
         return [record.to_wire() for record in self._node.services.unadvertise(arguments["name"], entry.agent_id)]
+
+    async def call_lease_service(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Have a managed service up."""
+        record = ServiceRecord.from_wire(arguments["record"])
+        return await self._node.leases.take(record, arguments["ttl"], holder=entry.agent_id)
 
     async def call_lookup_services(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Return service records."""

@@ -66,9 +66,10 @@ from paglets.runtime.post import Posting
 from paglets.runtime.pump import ReplyWaiter
 from paglets.runtime.relay.hub import RelaySettings
 from paglets.runtime.remote_resources import RemoteResources
+from paglets.runtime.service_desk import MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS
 from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
 from paglets.runtime.views import mailbox_counts
-from paglets.runtime.worker.host import multicast_copy, not_managed
+from paglets.runtime.worker.host import multicast_copy
 from paglets.security.addresses import BoundKey
 from paglets.security.policy import Policy
 from paglets.security.tls import TlsOptions, host_client_context
@@ -77,8 +78,9 @@ from paglets.serialization.codec import dataclass_from_wire
 from paglets.serialization.names import qualified_name
 from paglets.serialization.values import unpack
 from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord, ServiceRegistry
+from paglets.services.leases import host_of
 from paglets.services.pool import HostFinder, RetryPolicy, ServicePool, pool_of, routed_handle
-from paglets.services.resident import ServiceLease
+from paglets.services.resident import DEFAULT_SERVICE_LEASE_TTL_SECONDS, ServiceLease
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -87,7 +89,6 @@ AUTO_UPDATE_REQUEST_INTERVAL_SECONDS = 10.0
 AUTO_UPDATE_REQUEST_TIMEOUT_SECONDS = 10.0
 AUTO_UPDATE_RESTART_DELAY_SECONDS = 0.2
 NETWORK_BIND_WATCH_INTERVAL_SECONDS = 5.0
-MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS = 1.0
 RELAY_OFFLINE_AFTER_SECONDS = 30.0
 RELAY_QUEUE_LIMIT = 1024
 EVENT_FLUSH_SECONDS = 0.2
@@ -938,14 +939,37 @@ class Host:
         finder = HostFinder(self, contract.name, scope)
         return pool_of(contract, self.client, finder, own=self.address, policy=policy)
 
-    def lease_service_handle(self, handle: ServiceHandle, *, ttl: float = 60.0) -> ServiceLease:
-        """Keep a managed resident service awake.
+    def lease_service_handle(
+        self, handle: ServiceHandle, *, ttl: float = DEFAULT_SERVICE_LEASE_TTL_SECONDS
+    ) -> ServiceLease:
+        """Have a managed resident service up, here or on another host, and keep it so for ``ttl`` seconds.
 
-        :raises ServiceNotFoundError: the provider is not one that a host manages.
+        :raises HostError: ``ttl`` is not above 0, or more than a week.
+        :raises ServiceNotFoundError: the provider is not one that its host manages.
+        :raises PagletError: the service did not start, or its host cannot be asked.
         """
-        if not ttl > 0:
-            raise HostError("ttl must be positive")
-        raise not_managed(handle)
+        node = self._node
+        wire = self._wait(lambda: node.leases.take(handle.record, ttl))
+        return ServiceLease(handle, wire["lease_id"], host_of(handle.record), wire["expires_at"], self.client)
+
+    def acquire_resident_service_lease(self, agent_id: str, service_name: str, *, ttl: float) -> dict[str, Any]:
+        """Have a managed resident service of this host up for ``ttl`` seconds; return ``lease_id`` and ``expires_at``.
+
+        :raises HostError: ``ttl`` is not above 0, or more than a week.
+        :raises ServiceNotFoundError: there is no managed service of that name and id.
+        """
+        node = self._node
+        return self._wait(lambda: node.leases.give(agent_id, service_name, ttl))
+
+    def release_resident_service_lease(self, lease_id: str) -> dict[str, bool]:
+        """Give a lease back; ``released`` tells whether there was one."""
+        node = self._node
+        return {"released": self._running().call(lambda: node.leases.release(lease_id))}
+
+    def resident_services(self) -> list[dict[str, Any]]:
+        """Return how the managed resident services of this host are, in the order of their declaration."""
+        node = self._node
+        return self._running().call(node.residents.overview)
 
 
 def creation(agent_cls: type[Paglet[Any]], state: PagletState | None) -> tuple[str, str, Attachment]:

@@ -151,10 +151,14 @@ class Kernel:
         # Every process that has not ended, also those whose paglet has gone or never lived.
         self._places: set[Place] = set()
         self.on_departed: list[Callable[[AgentEntry], None]] = []
+        self.on_active: list[Callable[[AgentEntry], None]] = []
+        """Are told when a paglet is active, before its first message."""
         # Set by the parts that take these over, before the first paglet starts.
         self.call_handler: Callable[[AgentEntry, Place, Frame], None]
         self.self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
         self.is_stored: Callable[[str], bool] = lambda _: False
+        self.check_id: Callable[[str, str], None] = lambda *_: None
+        """Raises `ConflictError` where a paglet of some id and class may not live here."""
         self.post: Callable[[Sequence[OutboxRow]], None]
         self.revive: Callable[[AgentEntry, str], Coroutine[Any, Any, None]]
         self.collect: Callable[[str], Coroutine[Any, Any, None]]
@@ -222,12 +226,14 @@ class Kernel:
         agent_id: str | None = None,
         trusted: bool = False,
         by: Caller | None = None,
+        reserved: Callable[[AgentEntry], None] | None = None,
     ) -> dict[str, str]:
         """Create a paglet and return the wire form of its proxy, wherever its ``run`` has taken it within the settling
         time.
 
         :param trusted: the class was named by the program that owns this host, so the allow-list is not asked.
         :param by: who asked for it over the network.
+        :param reserved: is given its entry before its process is started.
         :raises ConflictError: the id is taken.
         :raises ForbiddenError: the class is not on the allow-list.
         :raises OverloadedError: the host, or whoever asked, has as many paglets as allowed.
@@ -243,6 +249,8 @@ class Kernel:
         entry = self.reserve(agent_id, class_name, state_class_name, epoch=first_epoch())
         entry.home = self.address()
         entry.timers = {}
+        if reserved is not None:
+            reserved(entry)
         try:
             if by is not None:
                 self.holdings.add(by, agent_id)
@@ -310,6 +318,8 @@ class Kernel:
             raise HostError(f"host {self.config.name} is draining: it takes no paglets until that is undone")
         if len(self.agents) >= self.config.max_paglets:
             raise OverloadedError(f"host {self.config.name} holds {len(self.agents)} paglets, as many as it may")
+        if not from_store:
+            self.check_id(agent_id, class_name)
         if not from_store and self.is_stored(agent_id):
             raise ConflictError(f"an inactive paglet {agent_id} is stored on {self.config.name}")
         return self.agents.new(agent_id, class_name, state_class_name, epoch=epoch, loop=self.loop)
@@ -389,6 +399,8 @@ class Kernel:
     def activate(self, entry: AgentEntry) -> None:
         """Let an entry be seen as active; its messages wait until :meth:`begin`."""
         entry.phase = Phase.ACTIVE
+        for tell in self.on_active:
+            tell(entry)
         timers, entry.timers = entry.timers, None
         if timers:  # of a thread that went on after the first hook
             self.background(self.timers.put_late(entry.agent_id, timers))

@@ -30,7 +30,7 @@ from paglets.core.runtime_values import EnvelopeKind
 from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.envelope import PagletEnvelope
 from paglets.persistence.rows import RecordSummary, Status
-from paglets.protocol.delivery.routing import Forward
+from paglets.protocol.delivery.routing import Departed, Elsewhere, Forward
 from paglets.protocol.transfer.model import RefusalReason, TransferKind, TransferPlan
 from paglets.remote.aio import AsyncHostClient
 from paglets.remote.client import HostClient
@@ -53,6 +53,8 @@ from paglets.runtime.local_link import LocalTransferLink
 from paglets.runtime.outbox import Outbox
 from paglets.runtime.post import Posting, PostOffice
 from paglets.runtime.recorder import JournalRecorder
+from paglets.runtime.resident_services import ResidentServices
+from paglets.runtime.residents.leases import LeaseDesk
 from paglets.runtime.service_desk import ServiceDesk
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.timekeeper import Timekeeper
@@ -67,6 +69,8 @@ from paglets.serialization.blob import blob_from_wire
 from paglets.services.contracts import ServiceRegistry
 
 MOVE_THREADS = 4
+#: How long it is waited for the paglets that are brought back, at the start of a host and after a drain.
+RESUME_SECONDS = 10.0
 #: So long what a target has said of itself will do for the next move there; many moves in a row ask once.
 HEALTH_SECONDS = 1.0
 MAX_HEALTHS = 1024
@@ -102,9 +106,12 @@ class Node:
         self.dormitory = Dormitory(kernel, self.files, self.timers)
         self.views = Views(kernel, self.dormitory)
         self.services = ServiceDesk(kernel, ports.services, ports.mesh, ports.words)
+        self.residents = ResidentServices(kernel, self.dormitory, self.services, self)
+        self.leases = LeaseDesk(kernel, self.residents, ports.words)
         self.post = PostOffice(kernel, self.dormitory)
         self.whereabouts = Whereabouts(kernel, self.dormitory, ports.words)
         self.post.forwarder = self.whereabouts
+        self.post.residents = self.residents
         self.outbox = Outbox(kernel, self.post)
         kernel.post = self.outbox.send
         self.checkpoints = Checkpointer(kernel)
@@ -140,7 +147,12 @@ class Node:
             check_target=self._check_target,
         )
         self.drain = Drain(
-            kernel, self, targets=self._other_hosts, resolve=ports.mesh.resolve_url, wake=self._see_to_waiting
+            kernel,
+            self,
+            targets=self._other_hosts,
+            resolve=ports.mesh.resolve_url,
+            wake=self._see_to_waiting,
+            belongs_here=self.residents.manages,
         )
         self._healths: dict[str, tuple[float, dict[str, Any]]] = {}
         self.post.undecided = self.arrivals.undecided
@@ -204,10 +216,21 @@ class Node:
 
     async def _see_to_waiting(self) -> None:
         """Do what sleepers' messages and timers ask for, after a time in which nobody was woken."""
+        await self.residents.start_wanted(RESUME_SECONDS)
         await self.dormitory.wake_put_off()
         for agent_id in await self.kernel.on_disk(self.kernel.vault.receivers):
             if agent_id in self.dormitory:
                 self.dormitory.look_at_mail(agent_id)
+
+    async def lives_elsewhere(self, agent_id: str) -> bool:
+        """Tell whether a paglet that is not here lives on another host, as far as is known.
+
+        Where it is undecided whether it is about to be here, that is waited for.
+        """
+        arrival = self.arrivals.undecided(agent_id)
+        if arrival is not None:
+            await arrival.wait()
+        return isinstance(await self.whereabouts.knowledge(agent_id), Departed | Elsewhere)
 
     def _orphaned(self, agent_id: str) -> None:
         """See to a message that was stored for a paglet that sleeps or has left by now."""
@@ -252,6 +275,7 @@ class Node:
     async def close(self) -> None:
         """Call off what is under way, end every process and close files."""
         self.departures.cancel_all("the host is shutting down")
+        self.residents.close()
         self.files.close()
         await self.kernel.close()
         self._movers.shutdown(wait=False, cancel_futures=True)
@@ -268,13 +292,21 @@ class Node:
         agent_id: str | None = None,
         trusted: bool = False,
         by: Caller | None = None,
+        reserved: Callable[[AgentEntry], None] | None = None,
     ) -> dict[str, str]:
         """Create a paglet; its state is a blob, plain values, or None for the class's defaults."""
         blob = state if isinstance(state, Attachment) else Attachment.of(blob_from_wire(state or {}).segments)
         agent_id = validate_agent_id(agent_id) if agent_id else new_agent_id()
         try:
             return await self.kernel.create(
-                class_name, state_class_name, blob, init=init, agent_id=agent_id, trusted=trusted, by=by
+                class_name,
+                state_class_name,
+                blob,
+                init=init,
+                agent_id=agent_id,
+                trusted=trusted,
+                by=by,
+                reserved=reserved,
             )
         except Exception:
             if agent_id not in self.kernel.agents and agent_id not in self.dormitory:

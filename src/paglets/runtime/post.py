@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from paglets.core.errors import (
     ConnectionLostError,
+    HostError,
     HostUnreachableError,
     InsufficientStorageError,
     InvalidAgentError,
@@ -105,6 +106,19 @@ class Posting:
         return Parcel(self.message(), self.oneway, self.activate_if_inactive, self.no_delay)
 
 
+class Residents(Protocol):
+    """Keep services available that nobody has started yet."""
+
+    def manages(self, agent_id: str) -> bool:
+        """Tell whether this is the id of a managed service."""
+
+    async def bring(self, agent_id: str) -> bool:
+        """See to it that a managed service takes messages; return whether it does, here.
+
+        :raises PagletError: it did not start.
+        """
+
+
 class Forwarder(Protocol):
     """Know what left this host, and send messages after it."""
 
@@ -128,6 +142,7 @@ class PostOffice:
         self._awaiting = 0
         # Set by the node.
         self.forwarder: Forwarder
+        self.residents: Residents
         self.undecided: Callable[[str], asyncio.Event | None]
 
     async def send(self, agent_id: str, posting: Posting) -> Attachment | None:
@@ -166,6 +181,9 @@ class PostOffice:
         To a `MESSAGE` paglet a message id says which message it is. To any other the same message may be sent twice and
         be meant so, as long as nobody says that it is a repetition; once somebody has, the first attempt may come late.
         """
+        if entry.crashed and not entry.restarting and posting.activate_if_inactive and self._brings(entry.agent_id):
+            self._kernel.background(self._post_to_revived(entry.agent_id, posting, done))
+            return
         lost = entry.window_lost_at
         message_id = posting.message_id
         if posting.terms.attempt > 1:
@@ -198,6 +216,19 @@ class PostOffice:
                 self._refuse(entry, posting, done, decision)
             case _:
                 done(None, InvalidAgentError(f"no paglet {entry.agent_id} on {self._kernel.config.name}"))
+
+    def _brings(self, agent_id: str) -> bool:
+        return self.residents.manages(agent_id) and not self._kernel.closing
+
+    async def _post_to_revived(self, agent_id: str, posting: Posting, done: DeliveryDone) -> None:
+        """Deliver a message to a managed service whose process has died for good."""
+        began = self._kernel.loop.time()
+        try:
+            await self.residents.bring(agent_id)
+        except Exception as exc:
+            done(None, exc)
+            return
+        self.post(agent_id, self._aged(posting, began), done)
 
     def _hold(self, entry: AgentEntry, posting: Posting, done: DeliveryDone) -> None:
         try:
@@ -314,15 +345,22 @@ class PostOffice:
                 if arrival is not None:
                     await self._await_arrival(agent_id, arrival, self._aged(posting, began))
                     continue
+                if posting.activate_if_inactive and await self.residents.bring(agent_id):
+                    continue
                 knowledge = await self.forwarder.knowledge(agent_id)
                 if self._has_come(agent_id):
                     continue
                 return (await self._forward(agent_id, self._aged(posting, began), knowledge),)
             # What was active when the host died comes back whatever its policy says.
             recovering = self._dormitory.recovering(agent_id)
-            wakes = recovering or (
-                posting.activate_if_inactive and summary.policy.activate_on_message and not kernel.draining
-            )
+            managed = posting.activate_if_inactive and self.residents.manages(agent_id)
+            if managed and kernel.draining and not posting.oneway:
+                # What it is asked for is wanted now; elsewhere it may be had.
+                raise HostError(
+                    f"host {kernel.config.name} is draining: service {agent_id} sleeps until that is undone"
+                )
+            by_policy = posting.activate_if_inactive and summary.policy.activate_on_message
+            wakes = recovering or ((managed or by_policy) and not kernel.draining)
             if not wakes or posting.wakes >= (1 if posting.oneway else MOST_AWAKENINGS):
                 break  # it waits for the next time
             if kernel.closing:

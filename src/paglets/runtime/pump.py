@@ -174,6 +174,7 @@ class MessagePump:
     def _answered(self, entry: AgentEntry, place: Place, delivery: Delivery, frame: Frame | None) -> None:
         if entry.current is delivery:
             entry.current = None
+        entry.used_at = self._loop.time()
         if place.answered is not None:
             place.answered.set_result(None)
             place.answered = None

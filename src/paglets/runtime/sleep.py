@@ -82,6 +82,8 @@ class Dormitory:
         """Messages that woke sleepers, to be posted again as soon as these take messages."""
         # Set by the post office: delivers a message that waited in a mailbox when its paglet was stored.
         self.redeliver: Callable[[str, Delivery], None]
+        self.wakes_on_startup: Callable[[str], bool] = lambda _: True
+        """Tells whether a paglet that is active when the host stops is to be active when it starts."""
         kernel.is_stored = self.__contains__
         kernel.revive = self._revive
 
@@ -615,9 +617,8 @@ class Dormitory:
         entry.restarting = False
 
     async def _put_to_sleep(self, entry: AgentEntry) -> None:
-        request = DeactivationRequest(
-            reason="shutdown", source="host", policy=DeactivationPolicy(activate_on_startup=True)
-        )
+        policy = DeactivationPolicy(activate_on_startup=self.wakes_on_startup(entry.agent_id))
+        request = DeactivationRequest(reason="shutdown", source="host", policy=policy)
         try:
             async with asyncio.timeout(SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS):
                 await self.deactivate(entry, request, timeout=SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS / 2)

@@ -21,6 +21,7 @@ ACCESS: Final[dict[str, dict[str, Role]]] = {
     "/hosts": {"GET": _OBSERVE},
     "/events": {"GET": _OBSERVE},
     "/services": {"GET": _OBSERVE},
+    "/services/resident": {"GET": _OBSERVE},
     "/dead-letters": {"GET": _OBSERVE},
     "/agents/{}": {"GET": _OBSERVE},
     "/agents/{}/journey": {"GET": _OBSERVE},

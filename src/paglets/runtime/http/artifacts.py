@@ -178,7 +178,7 @@ async def fill(request: JsonRequest, writer: Any, threads: ContentThreads, most:
     scope, receive = cast(Scope, request.scope), cast(Receive, request.receive)
     try:
         if coding_of(scope) == b"identity":
-            await receive_content(scope, receive, writer.write, threads)
+            await receive_content(scope, receive, partial(writer.write, held=True), threads)
         else:
             frame = await threads.look(Decompressor, most)
             await receive_content(scope, receive, partial(restore, frame, writer.write), threads)
@@ -191,7 +191,7 @@ async def fill(request: JsonRequest, writer: Any, threads: ContentThreads, most:
         raise
 
 
-def restore(frame: Decompressor, take: Take, piece: bytes) -> None:
+def restore(frame: Decompressor, take: Take, piece: bytes | memoryview) -> None:
     """Have taken what a piece of a compressed body stands for."""
     for plain in frame.feed(piece):
         take(plain)

@@ -125,6 +125,14 @@ class ServiceNameBody(msgspec.Struct, kw_only=True):
     name: Name
 
 
+class LeaseBody(msgspec.Struct, kw_only=True):
+    """A lease on a managed service."""
+
+    agent_id: Name
+    service_name: Name
+    ttl: float = 60.0
+
+
 class DrainBody(msgspec.Struct, kw_only=True):
     """Where the paglets of a host are to go."""
 

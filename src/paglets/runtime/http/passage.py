@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, Final, TypeVar
 
+from paglets.artifacts.hashing import PIECES_HELD
 from paglets.core.errors import HostError
 from paglets.runtime.http.errors import ClientGoneError, SlowClientError
 
@@ -35,7 +36,8 @@ _READ_BYTES: Final = 256 * 1024
 _WAKE_BYTES: Final = 64 * 1024
 _SEND_BYTES: Final = 16 * 1024 * 1024
 
-Take = Callable[[bytes], object]
+Take = Callable[[bytes | memoryview], object]
+"""Takes a piece, whose memory may be another piece's after `PIECES_HELD` more."""
 
 
 class Passage:
@@ -153,9 +155,15 @@ def _receive(sock: socket.socket, count: int, take: Take) -> tuple[int, bool]:
     end = time.monotonic() + SLICE_SECONDS
     poll = select.poll()
     poll.register(sock, select.POLLIN)
+    # Fresh memory for each piece would be a page fault for every 4 KB. None is kept while the peer is waited for.
+    rooms: list[memoryview] = []
+    pieces = 0
     while received < count and time.monotonic() < end:
+        if pieces == len(rooms) < PIECES_HELD:
+            rooms.append(memoryview(bytearray(min(_READ_BYTES, count - received))))
+        room = rooms[pieces % PIECES_HELD]
         try:
-            piece = sock.recv(min(_READ_BYTES, count - received))
+            got = sock.recv_into(room, min(len(room), count - received))
         except BlockingIOError:
             waits += 1
             if received < (waits - 1) * _WORTH_WAITING_BYTES or not poll.poll(_PATIENCE_MS):
@@ -163,10 +171,11 @@ def _receive(sock: socket.socket, count: int, take: Take) -> tuple[int, bool]:
             continue
         except ConnectionError:
             return received, True
-        if not piece:
+        if not got:
             return received, True
-        received += len(piece)
-        take(piece)
+        received += got
+        pieces += 1
+        take(room[:got])
     return received, False
 
 

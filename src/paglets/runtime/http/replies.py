@@ -190,6 +190,41 @@ class ServicesReply(msgspec.Struct, kw_only=True):
     services: list[ServiceEntry]
 
 
+class LeaseReply(msgspec.Struct, kw_only=True):
+    """A lease on a managed service, which ends at `expires_at`, in Unix seconds."""
+
+    lease_id: str
+    expires_at: float
+
+
+class ReleasedReply(msgspec.Struct, kw_only=True):
+    """Whether there was such a lease."""
+
+    released: bool
+
+
+class ResidentEntry(msgspec.Struct, kw_only=True):
+    """A managed service, and how it is; times are seconds."""
+
+    service_name: str
+    agent_id: str
+    class_name: str
+    lifecycle: str
+    scope: str
+    idle_timeout: float
+    state: str
+    leases: int
+    idle_seconds: float | None
+    retry_in: float | None
+    error: str | None
+
+
+class ResidentsReply(msgspec.Struct, kw_only=True):
+    """The managed services of a host."""
+
+    services: list[ResidentEntry]
+
+
 class UpdateReply(msgspec.Struct, kw_only=True):
     """What became of a request to update."""
 

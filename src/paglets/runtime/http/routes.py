@@ -14,7 +14,7 @@ from paglets.core.errors import HostError
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import ArrivalMode, ServiceScope, enum_from_wire
 from paglets.remote.transfer import TransferTicket
-from paglets.runtime.http import artifacts, blobs, bodies, draining, hot, letters, replies, tracks
+from paglets.runtime.http import artifacts, blobs, bodies, draining, hot, leases, letters, replies, tracks
 from paglets.runtime.http.answers import Answer, answer, encoded
 from paglets.runtime.http.documented import (
     AgentId,
@@ -373,6 +373,7 @@ ROUTES: list[HTTPRouteHandler] = [
     abort,
     settled,
     location,
+    *leases.ROUTES,
     *tracks.ROUTES,
     *letters.ROUTES,
     *artifacts.ROUTES,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from paglets.artifacts import PagletFileRef, registered_name, registered_path
 from paglets.artifacts.streams import existing_path
 from paglets.core.context import ACTIVE
-from paglets.core.errors import InvalidAgentError, LifecycleError, ServiceNotFoundError
+from paglets.core.errors import InvalidAgentError, LifecycleError
 from paglets.core.messages import Message, ReplySet
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import Durability, ServiceScope
@@ -25,6 +25,7 @@ from paglets.runtime.worker.exchange import Exchange
 from paglets.serialization.blob import encode_blob
 from paglets.serialization.names import qualified_name
 from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord
+from paglets.services.leases import host_of
 from paglets.services.pool import HostFinder, RetryPolicy, ServicePool, pool_of, routed_handle
 from paglets.services.resident import ServiceLease
 
@@ -422,16 +423,14 @@ class WorkerHost:
         return pool_of(contract, self.client, finder, own=self.address, policy=policy)
 
     def lease_service_handle(self, handle: ServiceHandle, *, ttl: float = 60.0) -> ServiceLease:
-        """Keep a managed resident service awake.
+        """Have a managed resident service up, here or on another host, and keep it so for ``ttl`` seconds.
 
-        :raises ServiceNotFoundError: the provider is not one that this host manages.
+        :raises HostError: ``ttl`` is not above 0, or more than a week.
+        :raises ServiceNotFoundError: the provider is not one that its host manages.
+        :raises PagletError: the service did not start, or its host cannot be asked.
         """
-        raise not_managed(handle)
-
-
-def not_managed(handle: ServiceHandle) -> ServiceNotFoundError:
-    """Return the error for a lease on a service that no host manages."""
-    return ServiceNotFoundError(f"service {handle.record.name!r} is not a managed resident service")
+        wire = self._call("lease_service", record=handle.record.to_wire(), ttl=ttl)
+        return ServiceLease(handle, wire["lease_id"], host_of(handle.record), wire["expires_at"], self.client)
 
 
 def multicast_copy(kind: str | Message, args: dict[str, Any] | None) -> Message:
