@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from paglets.core.agent import NOT_HANDLED, Paglet, PagletState, handler
-from paglets.core.errors import PagletError
+from paglets.core.errors import OutcomeUnknownError
 from paglets.core.messages import Message
 from paglets.core.runtime_values import Durability, ServiceScope
 from paglets.services.contracts import ServiceContract, ServiceOperation, StreamOperation
@@ -209,8 +209,8 @@ class Reader(Paglet[PagletState]):
         handle = self.require_contract(FEED, scope=ServiceScope.MESH)
         try:
             return handle.call(AGAIN if again else ONCE, Work(kill=True, marker=marker)).agent_id
-        except PagletError as exc:
-            return type(exc).__name__
+        except OutcomeUnknownError:
+            return "nobody knows"
 
     @handler
     def read_for(self, name: str, gate: str, trace: str) -> int:

@@ -183,7 +183,7 @@ def test_a_paglet_is_told_the_same(two: tuple[Host, Host], tmp_path: Path) -> No
     reader = beta.create(Reader)
     alpha.create(Feed)
     caught = reader.call(Reader.risk, False, str(tmp_path / "once"))
-    assert caught == "OutcomeUnknownError"
+    assert caught == "nobody knows"
     survivor = alpha.create(Feed)
     beta.create(Feed)  # the nearest, and the first to be found
     assert reader.call(Reader.risk, True, str(tmp_path / "again")) == survivor.agent_id

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from paglets.core.error_wire import HTTP_ERRORS, error_to_wire
 from paglets.core.errors import (
     ConnectionLostError,
     ForbiddenError,
@@ -153,7 +154,9 @@ def test_what_may_have_been_done_is_repeated_only_if_declared(error: type[Paglet
     world.answers["a"] = error("gone")
     with pytest.raises(OutcomeUnknownError, match="may have been carried out") as caught:
         world.call()
+    assert isinstance(caught.value, error)
     assert isinstance(caught.value.__cause__, error)
+    assert error_to_wire(caught.value, table=HTTP_ERRORS)["error_type"] == "OutcomeUnknownError"
     assert "b" not in world.seen
     # The next call goes to somebody else.
     assert world.call() == (B, "reply of b")

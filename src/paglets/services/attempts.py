@@ -49,6 +49,26 @@ _RECOVERABLE: Final = (
 _LAST_SECONDS: Final = 0.05
 
 
+# An ``except`` clause for what the delivery raised goes on to mean that.
+class _CrashedMeanwhileError(OutcomeUnknownError, PagletCrashedError):
+    """The process of the provider died."""
+
+
+class _LostMeanwhileError(OutcomeUnknownError, ConnectionLostError):
+    """The host of the provider was lost."""
+
+
+class _SilentMeanwhileError(OutcomeUnknownError, RemoteTimeoutError):
+    """The host of the provider says nothing any more."""
+
+
+_MEANWHILE: Final = (
+    (PagletCrashedError, _CrashedMeanwhileError),
+    (ConnectionLostError, _LostMeanwhileError),
+    (RemoteTimeoutError, _SilentMeanwhileError),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How long and how often providers are tried for one call."""
@@ -164,7 +184,8 @@ class Attempts:
             return
         if isinstance(failure, OverloadedError):
             raise failure
-        error = OutcomeUnknownError(
+        cls = next((cls for cause, cls in _MEANWHILE if isinstance(failure, cause)), OutcomeUnknownError)
+        error = cls(
             f"the call may have been carried out: the provider of {record.name!r} was lost meanwhile ({failure}); "
             "operations that may be carried out twice can be declared idempotent"
         )
