@@ -34,6 +34,8 @@ Examples:
 
   paglets ps --all --host beta    those of one host, sleeping ones included
 
+  paglets ps --services           with the services that hosts run for themselves
+
   paglets ps --watch              renewed every 2 s until Ctrl-C
 
   paglets ps --all --json | jq -r '.paglets[] | select(.crashed) | .agent_id'
@@ -41,11 +43,17 @@ Examples:
 Ids are shortened to what tells them apart; every command takes them so.
 """
 
+#: Of whose classes the services are that hosts run for themselves.
+_SERVICES: Final = "paglets.system."
+
 
 def ps(
     context: typer.Context,
     everyone: Annotated[bool, typer.Option("--all", "-a", help="Sleeping paglets as well.")] = False,
     inactive: Annotated[bool, typer.Option("--inactive", help="Only sleeping paglets.")] = False,
+    services: Annotated[
+        bool, typer.Option("--services", "-s", help="The services that hosts run for themselves as well.")
+    ] = False,
     wide: Annotated[bool, typer.Option("--wide", "-w", help="Whole ids and class names, and more columns.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Renew the table until Ctrl-C; needs a terminal.")] = False,
     json: JsonOption = False,
@@ -61,14 +69,15 @@ def ps(
             raise ValueError("--all and --inactive exclude each other")
         if watch:
             check_watchable(json=json)
+        states = {"asleep"} if inactive else {"active", "crashed"} | ({"asleep"} if everyone else set())
         # Imported this late, so that help and mistakes need not wait for the clients to load.
         from paglets.cli.fleet import fleet_of
 
         with fleet_of(Where(entry, host, timeout, api_key_env)) as fleet:
             if watch:
-                watched(lambda: _watched(fleet, everyone=everyone, inactive=inactive, wide=wide))
+                watched(lambda: _watched(fleet, states, services=services, wide=wide))
                 return
-            found, answers = _look(fleet, everyone=everyone, inactive=inactive)
+            found, answers = _look(fleet, states, services=services)
             if json:
                 print_json(_payload(fleet, found, answers))
             else:
@@ -85,16 +94,20 @@ def ps(
             raise typer.Exit(FAILURE_EXIT)
 
 
-def _look(fleet: Fleet, *, everyone: bool, inactive: bool) -> tuple[list[Found], Answers]:
+def _look(fleet: Fleet, states: set[str], *, services: bool) -> tuple[list[Found], Answers]:
     from paglets.cli.fleet import state_text
 
     found, answers = fleet.paglets()
-    states = {"asleep"} if inactive else {"active", "crashed"} | ({"asleep"} if everyone else set())
-    return [each for each in found if state_text(each.summary) in states], answers
+    return [
+        each
+        for each in found
+        if state_text(each.summary) in states
+        and (services or not str(each.summary.get("class_name", "")).startswith(_SERVICES))
+    ], answers
 
 
-def _watched(fleet: Fleet, *, everyone: bool, inactive: bool, wide: bool) -> tuple[Table, list[str]]:
-    found, answers = _look(fleet, everyone=everyone, inactive=inactive)
+def _watched(fleet: Fleet, states: set[str], *, services: bool, wide: bool) -> tuple[Table, list[str]]:
+    found, answers = _look(fleet, states, services=services)
     return _table(found, wide=wide), answers.failures
 
 
