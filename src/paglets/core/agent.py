@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from paglets.remote.references import PagletProxyRef
     from paglets.remote.transfer import TransferTicket
     from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceOperation, ServiceRecord
+    from paglets.services.pool import RetryPolicy, ServicePool
     from paglets.services.resident import ServiceLease
 
 __all__ = [
@@ -381,6 +382,16 @@ class Paglet(Generic[StateT]):
     ) -> ServiceHandle:
         """Return a handle of a provider; ServiceNotFoundError if there is none."""
         return self.context.require_contract(contract, operation=operation, scope=scope)
+
+    def service(
+        self,
+        contract: ServiceContract,
+        *,
+        scope: ServiceScope = ServiceScope.LOCAL,
+        policy: RetryPolicy | None = None,
+    ) -> ServicePool:
+        """Return what spreads calls over all providers of a contract; see :meth:`PagletContext.service`."""
+        return self.context.service(contract, scope=scope, policy=policy)
 
     def lease_contract(
         self,

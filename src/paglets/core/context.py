@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from paglets.remote.references import PagletProxyRef
     from paglets.remote.transfer import TransferTicket
     from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceOperation, ServiceRecord
+    from paglets.services.pool import RetryPolicy, ServicePool
     from paglets.services.resident import ServiceLease
 
 ACTIVE = 0x1
@@ -289,14 +290,20 @@ class PagletContext:
         operation: ServiceOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
     ) -> list[ServiceHandle]:
-        """Return handles of the providers that match the contract wholly.
+        """Return handles of the providers that match the contract wholly, in the order in which they were found.
+
+        A handle stays with its provider while that is there; afterwards it finds it again, or another one.
 
         :raises ServiceContractError: ``operation`` is not part of the contract.
         """
         if operation is not None and contract.require_operation(operation) is None:
             raise ServiceContractError(f"operation {operation.name!r} is not part of contract {contract.name!r}")
         records = self._host.lookup_services(contract.name, scope=scope)
-        return [self._host.service_handle(contract, record) for record in records if contract.matches_record(record)]
+        return [
+            self._host.service_handle(contract, record, scope=scope)
+            for record in records
+            if contract.matches_record(record)
+        ]
 
     def require_contract(
         self,
@@ -313,6 +320,22 @@ class PagletContext:
         if handle is None:
             raise ServiceNotFoundError(f"no provider of contract {contract.name!r} version {contract.version} found")
         return handle
+
+    def service(
+        self,
+        contract: ServiceContract,
+        *,
+        scope: ServiceScope = ServiceScope.LOCAL,
+        policy: RetryPolicy | None = None,
+    ) -> ServicePool:
+        """Return what calls all providers of a contract: each call the nearest, and of those the less busy.
+
+        Nothing is looked up before the first call, which raises `ServiceNotFoundError` if nobody provides the contract.
+
+        :param scope: where providers are looked for.
+        :param policy: how often and how long providers are tried for one call.
+        """
+        return self._host.service_pool(contract, scope=scope, policy=policy)
 
     def lease_contract(
         self,

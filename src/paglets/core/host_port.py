@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from paglets.remote.proxy import PagletProxy
     from paglets.remote.transfer import TransferTicket
     from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord
+    from paglets.services.pool import RetryPolicy, ServicePool
     from paglets.services.resident import ServiceLease
 
 
@@ -193,7 +194,17 @@ class HostPort(Protocol):
         self, name: str | None = None, *, capability: str | None = None, scope: ServiceScope = ...
     ) -> list[ServiceRecord]: ...
 
-    def service_handle(self, contract: ServiceContract, record: ServiceRecord) -> ServiceHandle:
-        """Return a handle that calls the record's provider through this host's client."""
+    def service_handle(
+        self, contract: ServiceContract, record: ServiceRecord, *, scope: ServiceScope | None = None
+    ) -> ServiceHandle:
+        """Return a handle that calls the record's provider through this host's client.
+
+        With a scope it looks there for another provider when that one is lost.
+        """
+
+    def service_pool(
+        self, contract: ServiceContract, *, scope: ServiceScope = ..., policy: RetryPolicy | None = None
+    ) -> ServicePool:
+        """Return what spreads calls over all providers of a contract."""
 
     def lease_service_handle(self, handle: ServiceHandle, *, ttl: float = ...) -> ServiceLease: ...

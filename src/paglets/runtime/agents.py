@@ -154,6 +154,8 @@ class AgentEntry:
     """Base URL of the host it was created on, which always learns where it is."""
     window: DedupWindow = field(default_factory=lambda: DedupWindow(MOST_REMEMBERED, MOST_REMEMBERED_BYTES))
     """What became of the newest messages, for those that are sent again."""
+    pulls: int = 0
+    """Pulls at its streams that its process has not answered yet."""
     repeated: dict[str, None] = field(default_factory=dict)
     """Ids of messages that somebody sent again, the newest last."""
     window_lost_at: float | None = None

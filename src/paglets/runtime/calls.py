@@ -13,10 +13,11 @@ from urllib.parse import unquote, urlsplit
 
 from paglets.core.allowance import Allowance
 from paglets.core.context import same_url
-from paglets.core.error_wire import error_to_wire
+from paglets.core.error_wire import CALL_ERRORS, error_to_wire
 from paglets.core.errors import ForbiddenError, HostError, OverloadedError, RemoteTimeoutError
 from paglets.core.runtime_values import ServiceScope, enum_from_wire
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
+from paglets.remote.pursuit import Patience
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.agents import AgentEntry, Phase, SelfCall
 from paglets.runtime.attachment import EMPTY, Attachment
@@ -159,12 +160,14 @@ class CallDesk:
         """Deliver a message to a paglet on another host."""
         del entry
         posting = _posting(arguments)
+        patience = arguments.get("patience")
         answer = await self._node.ports.words.deliver_parcel(
             arguments["host_url"],
             arguments["agent_id"],
             posting.parcel(),
             posting.terms,
             timeout=arguments["timeout"],
+            patience=None if patience is None else Patience(*patience),
         )
         return answer["result"]
 
@@ -466,7 +469,7 @@ class _LocalDelivery:
 
 
 def _fail(place: Place, frame: Frame, error: Exception) -> None:
-    place.channel.fail(frame, pack(error_to_wire(error)))
+    place.channel.fail(frame, pack(error_to_wire(error, table=CALL_ERRORS)))
 
 
 async def create_elsewhere(

@@ -81,6 +81,7 @@ from paglets.serialization.names import qualified_name
 from paglets.serialization.values import unpack
 from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord, ServiceRegistry
 from paglets.services.leases import host_of
+from paglets.services.pool import HostFinder, RetryPolicy, ServicePool, pool_of, routed_handle
 from paglets.services.resident import DEFAULT_SERVICE_LEASE_TTL_SECONDS, ServiceLease
 
 S = TypeVar("S")
@@ -960,9 +961,24 @@ class Host:
         node = self._node
         return self._wait(lambda: node.services.lookup_services(name, capability=capability, scope=scope))
 
-    def service_handle(self, contract: ServiceContract, record: ServiceRecord) -> ServiceHandle:
-        """Return a handle that calls a record's provider."""
-        return ServiceHandle(contract, record, self.client)
+    def service_handle(
+        self, contract: ServiceContract, record: ServiceRecord, *, scope: ServiceScope | None = None
+    ) -> ServiceHandle:
+        """Return a handle that calls a record's provider.
+
+        :param scope: where the handle looks for the provider again, or for another one, when it is lost; None for
+            nowhere.
+        """
+        if scope is None:
+            return ServiceHandle(contract, record, self.client)
+        return routed_handle(contract, record, self.client, HostFinder(self, contract.name, scope), own=self.address)
+
+    def service_pool(
+        self, contract: ServiceContract, *, scope: ServiceScope = ServiceScope.LOCAL, policy: RetryPolicy | None = None
+    ) -> ServicePool:
+        """Return what spreads calls over all providers of a contract; nothing is looked up yet."""
+        finder = HostFinder(self, contract.name, scope)
+        return pool_of(contract, self.client, finder, own=self.address, policy=policy)
 
     def lease_service_handle(
         self, handle: ServiceHandle, *, ttl: float = DEFAULT_SERVICE_LEASE_TTL_SECONDS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -14,6 +14,10 @@ class ErrorReply(msgspec.Struct, kw_only=True):
 
     error_type: Annotated[str, msgspec.Meta(description="Name of the error's class.")]
     error: Annotated[str, msgspec.Meta(description="What went wrong, for people.")]
+    refused: Annotated[
+        Literal["true"] | msgspec.UnsetType,
+        msgspec.Meta(description="There if it is certain that nobody handled the message."),
+    ] = msgspec.UNSET
 
 
 class HealthReply(msgspec.Struct, kw_only=True):

@@ -27,6 +27,7 @@ from paglets.serialization.blob import encode_blob
 from paglets.serialization.names import qualified_name
 from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord
 from paglets.services.leases import host_of
+from paglets.services.pool import HostFinder, RetryPolicy, ServicePool, pool_of, routed_handle
 from paglets.services.resident import ServiceLease
 
 if TYPE_CHECKING:
@@ -413,9 +414,24 @@ class WorkerHost:
         wires = self._call("lookup_services", name=name, capability=capability, scope=scope_text(scope))
         return [ServiceRecord.from_wire(wire) for wire in wires]
 
-    def service_handle(self, contract: ServiceContract, record: ServiceRecord) -> ServiceHandle:
-        """Return a handle that calls the record's provider through this host."""
-        return ServiceHandle(contract, record, self.client)
+    def service_handle(
+        self, contract: ServiceContract, record: ServiceRecord, *, scope: ServiceScope | None = None
+    ) -> ServiceHandle:
+        """Return a handle that calls a record's provider.
+
+        :param scope: where the handle looks for the provider again, or for another one, when it is lost; None for
+            nowhere.
+        """
+        if scope is None:
+            return ServiceHandle(contract, record, self.client)
+        return routed_handle(contract, record, self.client, HostFinder(self, contract.name, scope), own=self.address)
+
+    def service_pool(
+        self, contract: ServiceContract, *, scope: ServiceScope = ServiceScope.LOCAL, policy: RetryPolicy | None = None
+    ) -> ServicePool:
+        """Return what spreads calls over all providers of a contract; nothing is looked up yet."""
+        finder = HostFinder(self, contract.name, scope)
+        return pool_of(contract, self.client, finder, own=self.address, policy=policy)
 
     def lease_service_handle(self, handle: ServiceHandle, *, ttl: float = 60.0) -> ServiceLease:
         """Have a managed resident service up, here or on another host, and keep it so for ``ttl`` seconds.
