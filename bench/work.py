@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from bench import artifacts, durable, files, floors, membership, relay, services, system, testing
+from bench import artifacts, durable, files, floors, membership, relay, search, service_calls, services, system, testing
 from bench.agents import Caller, Echo, EchoState, Spinner
 from bench.measure import Row, milliseconds, timed
 from bench.peers import local_host, peer_host
@@ -195,7 +195,9 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "load": under_load,
     "relay": relay.relay,
     "membership": membership.membership,
+    "search": search.search,
     "services": services.services,
+    "calls": service_calls.calls,
     "system": system.system,
     "testing": testing.testing,
 }

@@ -38,6 +38,15 @@ NAMES = {
     "paglets.examples.file_grabber": "FileGrabMode FileGrabRequest FileGrabResult FileGrabberPaglet FileGrabberState "
     "TaskStatus format_bytes",
     "paglets.examples.file_grabber.cli": "main run_transfer DEFAULT_REQUEST_TIMEOUT_SECONDS",
+    "paglets.examples.search": "SEARCH_CLEANUP SEARCH_DRAIN SEARCH_START SEARCH_TYPES HostSearchSummary "
+    "MeshSearchAgent MeshSearchState SearchDrainRequest SearchEvent SearchRequest SearchStartRequest run_local_search",
+    "paglets.examples.search.agent": "MeshSearchState SearchStartRequest SearchSummaryReply SearchStartReply "
+    "SearchDrainRequest SearchDrainReply SearchChildEventsRequest SearchChildEventsReply SearchChildDoneRequest "
+    "MeshSearchAgent SEARCH_START SEARCH_DRAIN SEARCH_CHILD_EVENTS SEARCH_CHILD_DONE SEARCH_SUMMARY SEARCH_CLEANUP",
+    "paglets.examples.search.cli": "main parse_size",
+    "paglets.examples.search.local_search": "run_local_search",
+    "paglets.examples.search.models": "SearchRequest SearchEvent HostSearchSummary DEFAULT_SEARCH_TIMEOUT_SECONDS "
+    "DEFAULT_DRAIN_WAIT_SECONDS DEFAULT_BATCH_SIZE SEARCH_TYPES",
     "paglets.patterns": "ChildRoleState CursorDrainMixin FileMobilityMixin FileTransferArrival FileTransferEndpoint "
     "FileTransferMode FileTransferPlan FileTransferRequest FileTransferResult FileTransferSource FileTransferState "
     "MeshFanoutMixin MeshFanoutState NotificationMixin NotificationSeverity OperationClient OperationPaglet "

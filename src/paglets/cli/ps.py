@@ -131,6 +131,7 @@ def _payload(fleet: Fleet, found: Sequence[Found], answers: Answers) -> dict[str
 
 
 def _table(found: Sequence[Found], *, wide: bool) -> Table:
+    from paglets.cli.allowance import allowance_text
     from paglets.cli.fleet import class_text, short_ids, state_text
 
     short = short_ids([each.agent_id for each in found])
@@ -146,10 +147,17 @@ def _table(found: Sequence[Found], *, wide: bool) -> Table:
             _remark(summary),
         ]
         if wide:
-            row += [summary.get("epoch", "-"), summary.get("pid") or "-", summary["host_url"]]
+            row += [
+                allowance_text(summary.get("allowance")),
+                summary.get("epoch", "-"),
+                summary.get("pid") or "-",
+                summary["host_url"],
+            ]
         rows.append(row)
     columns = ["id", "class", "state", "host", "waiting", "remark"]
-    return table("Paglets", columns + (["epoch", "pid", "address"] if wide else []), rows, right={"waiting", "pid"})
+    return table(
+        "Paglets", columns + (["allowance", "epoch", "pid", "address"] if wide else []), rows, right={"waiting", "pid"}
+    )
 
 
 def _mailbox(summary: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ from paglets.config.launch_resolve import resolve_resident_service, resolve_star
 from paglets.config.launch_table import Findings, Problem, unknown_key
 from paglets.config.toml_places import Keys, Place, nearest_place, places_in
 from paglets.core.errors import HostError
-from paglets.security.policy import POLICY_KEYS, Policy
+from paglets.security.policy import ALLOWANCE_POLICY_KEYS, POLICY_KEYS, Policy
 
 #: Fields that have another name in the file.
 _NAMES: Final = {"class_name": "class", "service_name": "service"}
@@ -183,6 +183,10 @@ def _policy(check: LaunchCheck, policy: Policy) -> Iterator[EffectiveValue]:
         if key in values:
             written = said.get(key) if isinstance(said, dict) else None
             yield _value(check, (POLICY_TABLE, key), values[key] if written is None else written)
+    most = policy.allowance
+    bounds = (most.max_hops, most.max_clones, most.lifetime, most.max_state_bytes)
+    for key, bound in zip(ALLOWANCE_POLICY_KEYS, bounds, strict=True):
+        yield _value(check, (POLICY_TABLE, "allowance", key), bound)
     for name, own in policy.keys.items():
         allow = None if own.classes is None else list(own.classes.allow or ())
         yield _value(check, (POLICY_TABLE, "keys", name, "allow"), allow)

@@ -14,6 +14,7 @@ from paglets.core.runtime_values import ServiceScope
 if TYPE_CHECKING:
     from paglets.artifacts import ArtifactRef, PagletFileRef
     from paglets.core.agent import Paglet, PagletState
+    from paglets.core.allowance import Allowance, AllowanceBalance
     from paglets.core.host_port import HostPort
     from paglets.core.resources import ResourceRegistry
     from paglets.persistence.storage import ManagedStorage
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from paglets.remote.references import PagletProxyRef
     from paglets.remote.transfer import TransferTicket
     from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceOperation, ServiceRecord
+    from paglets.services.pool import RetryPolicy, ServicePool
     from paglets.services.resident import ServiceLease
 
 ACTIVE = 0x1
@@ -103,14 +105,17 @@ class PagletContext:
         *,
         init: Any = None,
         host_url: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy:
         """Create a paglet on this host, or on the one at ``host_url``.
 
+        :param allowance: what it may use up; by default what its class says. What a paglet creates gets no more than
+            its creator has left, and is charged to that like a clone.
         :raises PagletError: the class or state is unusable, a hook failed, or the other host refused.
         """
         if host_url is None or self._is_local(host_url):
-            return self._host.create(agent_cls, state, init=init)
-        return self._host.create_remote(host_url, agent_cls, state, init=init)
+            return self._host.create(agent_cls, state, init=init, allowance=allowance)
+        return self._host.create_remote(host_url, agent_cls, state, init=init, allowance=allowance)
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -145,6 +150,13 @@ class PagletContext:
         :raises InsufficientStorageError: the disk is full; the last checkpoint stays.
         """
         self._host.checkpoint(self._own(agent_id))
+
+    def allowance(self, agent_id: str | None = None) -> AllowanceBalance:
+        """Return what a paglet has used of its allowance, and what is left.
+
+        :raises InvalidAgentError: it is unknown here, or asked by one paglet for another.
+        """
+        return self._host.allowance(self._own(agent_id))
 
     def remind(
         self,
@@ -278,14 +290,20 @@ class PagletContext:
         operation: ServiceOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
     ) -> list[ServiceHandle]:
-        """Return handles of the providers that match the contract wholly.
+        """Return handles of the providers that match the contract wholly, in the order in which they were found.
+
+        A handle stays with its provider while that is there; afterwards it finds it again, or another one.
 
         :raises ServiceContractError: ``operation`` is not part of the contract.
         """
         if operation is not None and contract.require_operation(operation) is None:
             raise ServiceContractError(f"operation {operation.name!r} is not part of contract {contract.name!r}")
         records = self._host.lookup_services(contract.name, scope=scope)
-        return [self._host.service_handle(contract, record) for record in records if contract.matches_record(record)]
+        return [
+            self._host.service_handle(contract, record, scope=scope)
+            for record in records
+            if contract.matches_record(record)
+        ]
 
     def require_contract(
         self,
@@ -302,6 +320,22 @@ class PagletContext:
         if handle is None:
             raise ServiceNotFoundError(f"no provider of contract {contract.name!r} version {contract.version} found")
         return handle
+
+    def service(
+        self,
+        contract: ServiceContract,
+        *,
+        scope: ServiceScope = ServiceScope.LOCAL,
+        policy: RetryPolicy | None = None,
+    ) -> ServicePool:
+        """Return what calls all providers of a contract: each call the nearest, and of those the less busy.
+
+        Nothing is looked up before the first call, which raises `ServiceNotFoundError` if nobody provides the contract.
+
+        :param scope: where providers are looked for.
+        :param policy: how often and how long providers are tried for one call.
+        """
+        return self._host.service_pool(contract, scope=scope, policy=policy)
 
     def lease_contract(
         self,

@@ -164,6 +164,9 @@ class Drain:
             progress.stayed.append({"agent_id": agent_id, "reason": f"it has crashed: {entry.error or 'unknown'}"})
             return
         why: list[str] = []
+        if entry.balance.no_hop() is not None:
+            # It is not the one that asks: it sleeps like any that nobody takes.
+            targets, why = (), ["it may not move to another host any more"]
         for target in () if self._belongs_here(agent_id) else targets:
             try:
                 location = await self._mover.dispatch(agent_id, TransferTicket(target, timeout=timeout))

@@ -25,6 +25,7 @@ from paglets.artifacts.store import ArtifactStore
 from paglets.artifacts.streams import existing_path
 from paglets.config.startup import LaunchConfig, LaunchConfigSyncResult
 from paglets.core.agent import Paglet, PagletState
+from paglets.core.allowance import Allowance, AllowanceBalance, AllowanceGrant
 from paglets.core.context import ACTIVE, INACTIVE
 from paglets.core.context_events import ContextEvent, ContextEventLog, ContextListener
 from paglets.core.errors import HostError
@@ -81,6 +82,7 @@ from paglets.serialization.names import qualified_name
 from paglets.serialization.values import unpack
 from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord, ServiceRegistry
 from paglets.services.leases import host_of
+from paglets.services.pool import HostFinder, RetryPolicy, ServicePool, pool_of, routed_handle
 from paglets.services.resident import DEFAULT_SERVICE_LEASE_TTL_SECONDS, ServiceLease
 
 S = TypeVar("S")
@@ -624,16 +626,29 @@ class Host:
         *,
         init: Any = None,
         agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy:
         """Create a paglet here.
 
+        :param allowance: what it may use up; by default what its class says.
+        :raises AllowanceExceededError: its state is larger than that.
         :raises ConflictError: the id is taken.
         :raises PagletError: the class or state is unusable, or a hook or an early ``run`` failed; nothing is left then.
         """
         agent_name, state_name, blob = creation(agent_cls, state)
         node = self._node
         return self._proxy(
-            self._wait(lambda: node.create(agent_name, state_name, blob, init=init, agent_id=agent_id, trusted=True))
+            self._wait(
+                lambda: node.create(
+                    agent_name,
+                    state_name,
+                    blob,
+                    init=init,
+                    agent_id=agent_id,
+                    trusted=True,
+                    allowance=allowance,
+                )
+            )
         )
 
     def create_remote(
@@ -644,16 +659,22 @@ class Host:
         *,
         init: Any = None,
         agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy:
-        """Create a paglet on the host at ``target``, a URL or the name of a mesh host."""
+        """Create a paglet on the host at ``target``, a URL or the name of a mesh host.
+
+        :param allowance: what it may use up, as far as that host lets it; by default what its class says.
+        """
         agent_name, state_name, blob = creation(agent_cls, state)
-        payload = {
+        payload: dict[str, Any] = {
             "agent_class_name": agent_name,
             "state_class_name": state_name,
             "state_blob": blob.bytes(),
             "init": init,
             "agent_id": agent_id,
         }
+        if allowance is not None:
+            payload["allowance"] = allowance.to_wire()
         reply = self.client.post_pickle(f"{self.mesh.resolve_url(target)}/agents", payload)
         return self._proxy(reply["proxy"])
 
@@ -725,6 +746,23 @@ class Host:
         """
         node = self._node
         self._wait(lambda: node.checkpoint(agent_id))
+
+    def allowance(self, agent_id: str) -> AllowanceBalance:
+        """Return what a paglet here has used of its allowance, and what is left.
+
+        :raises InvalidAgentError: it is unknown here.
+        """
+        node = self._node
+        return self._running().call(lambda: node.allowances.balance(agent_id))
+
+    def grant_allowance(self, agent_id: str, grant: AllowanceGrant) -> AllowanceBalance:
+        """Change what a paglet here has left, on disk when this returns, and return that.
+
+        :raises InvalidAgentError: it is unknown here.
+        :raises ConflictError: it is being created, or arrives.
+        """
+        node = self._node
+        return self._wait(lambda: node.allowances.grant(agent_id, grant))
 
     def remind(
         self,
@@ -945,9 +983,24 @@ class Host:
         node = self._node
         return self._wait(lambda: node.services.lookup_services(name, capability=capability, scope=scope))
 
-    def service_handle(self, contract: ServiceContract, record: ServiceRecord) -> ServiceHandle:
-        """Return a handle that calls a record's provider."""
-        return ServiceHandle(contract, record, self.client)
+    def service_handle(
+        self, contract: ServiceContract, record: ServiceRecord, *, scope: ServiceScope | None = None
+    ) -> ServiceHandle:
+        """Return a handle that calls a record's provider.
+
+        :param scope: where the handle looks for the provider again, or for another one, when it is lost; None for
+            nowhere.
+        """
+        if scope is None:
+            return ServiceHandle(contract, record, self.client)
+        return routed_handle(contract, record, self.client, HostFinder(self, contract.name, scope), own=self.address)
+
+    def service_pool(
+        self, contract: ServiceContract, *, scope: ServiceScope = ServiceScope.LOCAL, policy: RetryPolicy | None = None
+    ) -> ServicePool:
+        """Return what spreads calls over all providers of a contract; nothing is looked up yet."""
+        finder = HostFinder(self, contract.name, scope)
+        return pool_of(contract, self.client, finder, own=self.address, policy=policy)
 
     def lease_service_handle(
         self, handle: ServiceHandle, *, ttl: float = DEFAULT_SERVICE_LEASE_TTL_SECONDS

@@ -7,6 +7,7 @@ here.
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import Any
 
 from paglets.artifacts import PagletFileRef
 from paglets.artifacts.store import ArtifactStore
+from paglets.core.allowance import NO_LIMITS, Allowance, AllowanceBalance
 from paglets.core.context import same_url
 from paglets.core.errors import (
     ConflictError,
@@ -37,7 +39,8 @@ from paglets.remote.client import HostClient
 from paglets.remote.mesh import MeshRegistry
 from paglets.remote.movement import BufferPart
 from paglets.remote.transfer import TransferTicket
-from paglets.runtime.agents import AgentEntry, Delivery, SelfCall
+from paglets.runtime.agents import AgentEntry, Delivery, Opening, SelfCall
+from paglets.runtime.allowances import AllowanceDesk
 from paglets.runtime.arrival import ArrivalDesk
 from paglets.runtime.artifact_desk import ArtifactDesk
 from paglets.runtime.attachment import Attachment
@@ -104,6 +107,7 @@ class Node:
         self.artifact_desk = ArtifactDesk(ports.artifacts, self.content, ports.words)
         self.timers = Timekeeper(kernel)
         self.dormitory = Dormitory(kernel, self.files, self.timers)
+        self.allowances = AllowanceDesk(kernel, self.dormitory, self.timers)
         self.views = Views(kernel, self.dormitory)
         self.services = ServiceDesk(kernel, ports.services, ports.mesh, ports.words)
         self.residents = ResidentServices(kernel, self.dormitory, self.services, self)
@@ -168,6 +172,9 @@ class Node:
         kernel = self.kernel
         await kernel.vault.settle_in()
         summaries = await kernel.on_disk(kernel.vault.summaries)
+        for summary in summaries:
+            if summary.holder:
+                kernel.holdings.count(summary.holder, summary.agent_id)
         crashed = [summary.agent_id for summary in summaries if summary.status is Status.CRASHED]
         wanted = self.dormitory.load(summaries, await kernel.on_disk(kernel.vault.crash_errors, crashed))
         await self._load_timers(summaries)
@@ -292,9 +299,15 @@ class Node:
         agent_id: str | None = None,
         trusted: bool = False,
         by: Caller | None = None,
+        allowance: Allowance | None = None,
+        cap: Allowance = NO_LIMITS,
         reserved: Callable[[AgentEntry], None] | None = None,
     ) -> dict[str, str]:
-        """Create a paglet; its state is a blob, plain values, or None for the class's defaults."""
+        """Create a paglet; its state is a blob, plain values, or None for the class's defaults.
+
+        :param allowance: what it may use up, by default what its class says.
+        :param cap: the most that it gets.
+        """
         blob = state if isinstance(state, Attachment) else Attachment.of(blob_from_wire(state or {}).segments)
         agent_id = validate_agent_id(agent_id) if agent_id else new_agent_id()
         try:
@@ -306,6 +319,7 @@ class Node:
                 agent_id=agent_id,
                 trusted=trusted,
                 by=by,
+                opening=Opening(allowance, cap),
                 reserved=reserved,
             )
         except Exception:
@@ -317,6 +331,7 @@ class Node:
         """Take a paglet from an envelope that carries its state in plain values, prepared and committed in one step.
 
         :param by: who brought it over the network.
+        :raises AllowanceExceededError: it has no time left, or a state that is larger than allowed.
         :raises ConflictError: its id is taken here.
         :raises ForbiddenError: its class or its source is not allowed here.
         :raises OverloadedError: whoever brought it has as many paglets here as allowed.
@@ -328,6 +343,9 @@ class Node:
             for class_name in filter(None, (envelope.agent_class_name, envelope.state_class_name)):
                 self.kernel.check_class(class_name, by=by)
             self.kernel.holdings.add(by, envelope.agent_id)
+        carried = AllowanceBalance.from_wire(envelope.metadata.get("allowance"))
+        if by is not None:
+            carried = carried.capped(self.kernel.config.policy.allowance, time.time())
         plan = TransferPlan(
             transfer_id=uuid.uuid4().hex,
             kind=TransferKind(
@@ -338,6 +356,7 @@ class Node:
             source=self.kernel.address(),  # whoever asks after a crash what became of it hears that it came to nothing
             target=self.kernel.address(),
             origin_id=envelope.clone_of or "",
+            carried=carried,
         )
         header = {
             "envelope": replace(envelope, state={}, metadata={}).to_wire(),

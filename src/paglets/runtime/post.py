@@ -17,10 +17,11 @@ from paglets.core.errors import (
     InsufficientStorageError,
     InvalidAgentError,
     OverloadedError,
+    PagletCrashedError,
     PagletError,
     RemoteTimeoutError,
 )
-from paglets.core.messages import DEACTIVATE, Message
+from paglets.core.messages import DEACTIVATE, STREAM_PULL, Message
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
@@ -160,6 +161,8 @@ class PostOffice:
         entry = self._kernel.agents.get(agent_id)
         if entry is None or posting.kind == DEACTIVATE:
             self._kernel.background(self._post_slowly(agent_id, posting, done))
+        elif posting.kind == STREAM_PULL:
+            self._kernel.messages.pull(entry, posting.packed, done, oneway=posting.oneway)
         elif (
             posting.terms.attempt == 1
             and not posting.terms.chain
@@ -266,6 +269,9 @@ class PostOffice:
 
     def _refuse(self, entry: AgentEntry, posting: Posting, done: DeliveryDone, refusal: routing.Refuse) -> None:
         error = routing.refusal_error(entry.agent_id, self._kernel.config.name, refusal)
+        if isinstance(error, PagletCrashedError):
+            # An earlier attempt may be what the process died of.
+            error.refused = posting.terms.attempt == 1
         self._kernel.emit("message-failed", entry, message_id=posting.message_id, error=str(error))
         done(None, error)
 
@@ -273,6 +279,8 @@ class PostOffice:
         try:
             self._kernel.messages.deliver(entry, self._delivery(posting, done))
         except PagletError as exc:
+            if isinstance(exc, OverloadedError):
+                exc.refused = posting.terms.attempt == 1
             self._kernel.emit("message-failed", entry, message_id=posting.message_id, error=str(exc))
             done(None, exc)
 
@@ -355,6 +363,11 @@ class PostOffice:
             wakes = recovering or ((managed or by_policy) and not kernel.draining)
             if not wakes or posting.wakes >= (1 if posting.oneway else MOST_AWAKENINGS):
                 break  # it waits for the next time
+            excess = self._dormitory.held(agent_id)
+            if excess is not None:
+                if posting.oneway and not posting.no_delay:
+                    break  # until it is granted more
+                raise excess.error(agent_id)
             if kernel.closing:
                 raise kernel.closing_error()
             self._wake_for(agent_id, self._aged(posting, began), done)

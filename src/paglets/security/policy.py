@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from paglets.core.allowance import LONGEST_LIFETIME, NO_LIMITS, Allowance
 from paglets.core.errors import ForbiddenError, PayloadTooLargeError
 from paglets.security.addresses import fits
 from paglets.security.caller import Caller
@@ -25,10 +26,14 @@ POLICY_KEYS: Final = (
     "max_state_size",
     "max_file_size",
     "max_hops",
+    "allowance",
     "keys",
 )
+ALLOWANCE_POLICY_KEYS: Final = ("max_hops", "max_clones", "lifetime", "max_state_size")
 KEY_POLICY_KEYS: Final = ("allow", "max_paglets")
 _SIZE = re.compile(r"(\d{1,18})\s*([bkmgt]?)b?", re.IGNORECASE)
+_TIME = re.compile(r"(\d{1,12})\s*([smhd]?)", re.IGNORECASE)
+_SPANS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _POWERS: Final = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -61,6 +66,8 @@ class Policy:
     """Moves of a paglet before it arrives here."""
     keys: Mapping[str, KeyPolicy] = field(default_factory=dict)
     """By the name of the key."""
+    allowance: Allowance = NO_LIMITS
+    """The most that a paglet has left which others create or bring here, whatever it says itself."""
 
     def allowing(self, allow: tuple[str, ...] | None) -> Policy:
         """Return this policy with further patterns of classes that are allowed.
@@ -179,6 +186,10 @@ def read_policy(table: Any, wrong: Callable[[tuple[str, ...], str], None]) -> Po
     if not isinstance(keys, dict) or not all(isinstance(each, dict) for each in keys.values()):
         wrong(("keys",), "'keys' must be tables: [policy.keys.NAME]")
         keys = {}
+    allowance = table.get("allowance", {})
+    if not isinstance(allowance, dict):
+        wrong(("allowance",), "'allowance' must be a table: [policy.allowance]")
+        allowance = {}
     return Policy(
         reader.classes() or ClassPolicy(),
         reader.texts("hosts") or (),
@@ -188,11 +199,18 @@ def read_policy(table: Any, wrong: Callable[[tuple[str, ...], str], None]) -> Po
         reader.size("max_file_size"),
         reader.count("max_hops"),
         {name: _key_policy(_Reader(own, ("keys", name), wrong, KEY_POLICY_KEYS)) for name, own in keys.items()},
+        _allowance(_Reader(allowance, ("allowance",), wrong, ALLOWANCE_POLICY_KEYS)),
     )
 
 
 def _key_policy(reader: _Reader) -> KeyPolicy:
     return KeyPolicy(reader.classes(), reader.count("max_paglets"))
+
+
+def _allowance(reader: _Reader) -> Allowance:
+    return Allowance(
+        reader.count("max_hops"), reader.count("max_clones"), reader.seconds("lifetime"), reader.size("max_state_size")
+    )
 
 
 class _Reader:
@@ -249,3 +267,14 @@ class _Reader:
             self._wrong(key, f"{key!r} must be a size like 64M, 1G or a number of bytes, not {value!r}")
             return None
         return self.count(key)
+
+    def seconds(self, key: str) -> float | None:
+        value: Any = self._table.get(key)
+        if isinstance(value, str) and (match := _TIME.fullmatch(value.strip())) is not None:
+            value = int(match[1]) * _SPANS[match[2].lower()]
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_LIFETIME:
+            return float(value)
+        self._wrong(key, f"{key!r} must be a time like 90s, 10m, 2h, 7d or a number of seconds, not {value!r}")
+        return None
