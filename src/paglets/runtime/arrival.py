@@ -45,6 +45,7 @@ from paglets.protocol.transfer.model import (
 )
 from paglets.remote.movement import Sink
 from paglets.runtime import faults
+from paglets.runtime.activation import Activator
 from paglets.runtime.agents import AgentEntry, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.files import FileDesk
@@ -128,6 +129,7 @@ class ArrivalDesk:
         self,
         kernel: Kernel,
         dormitory: Dormitory,
+        activator: Activator,
         files: FileDesk,
         unloader: UnloadingDesk,
         log: TransferLog,
@@ -138,6 +140,7 @@ class ArrivalDesk:
     ) -> None:
         self._kernel = kernel
         self._dormitory = dormitory
+        self._activator = activator
         self._files = files
         self._unloader = unloader
         self._log = log
@@ -644,7 +647,7 @@ class ArrivalDesk:
             entry.window.restore(cargo.luggage.window)
             lost = cargo.luggage.window_lost
             entry.window_lost_at = None if lost is None else kernel.loop.time() - lost
-            self._dormitory.take_in(entry, cargo.luggage.mailbox, stored=entry.durability is Durability.MESSAGE)
+            self._activator.take_in(entry, cargo.luggage.mailbox, stored=entry.durability is Durability.MESSAGE)
         if plan.kind is TransferKind.LOCAL:
             if entry.place is not None:
                 entry.place.detached = True
@@ -675,7 +678,7 @@ class ArrivalDesk:
     async def _activate_from_row(self, arrival: Arrival, calls: list[SelfCall]) -> None:
         """Bring a paglet back whose process died with an earlier life of this host."""
         self._lay_down(arrival)
-        location = self._dormitory.activate(arrival.plan.agent_id, reason="recovery", calls=calls)
+        location = self._activator.activate(arrival.plan.agent_id, reason="recovery", calls=calls)
         arrival.settled = self._kernel.loop.create_task(_wherever(location))
         self._kernel.keep(arrival.settled)
 

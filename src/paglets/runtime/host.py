@@ -45,6 +45,7 @@ from paglets.remote.proxy import PagletProxy
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.assembly import JOURNAL_NAME, Assembly
 from paglets.runtime.attachment import Attachment
+from paglets.runtime.deactivation import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
 from paglets.runtime.kernel import CHECKPOINT_INTERVAL_SECONDS, check_importable
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.local_client import LocalHostClient
@@ -69,7 +70,6 @@ from paglets.runtime.pump import ReplyWaiter
 from paglets.runtime.relay.hub import RelaySettings
 from paglets.runtime.remote_resources import RemoteResources
 from paglets.runtime.service_desk import MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS
-from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
 from paglets.runtime.surroundings import Surroundings
 from paglets.runtime.views import mailbox_counts
 from paglets.runtime.worker.host import multicast_copy

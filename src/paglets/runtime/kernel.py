@@ -1,9 +1,9 @@
 """The kernel of a host: the table of its paglets, and what can be done with them. It runs on the host's event loop and
 nowhere else.
 
-Longer stories are in modules of their own, which hold a reference to the kernel: moving (:mod:`paglets.runtime.mover`),
-sleeping (:mod:`paglets.runtime.sleep`), files (:mod:`paglets.runtime.files`), services, and the calls that paglets
-make.
+Longer stories are in modules of their own, which hold a reference to the kernel: moving
+(:mod:`paglets.runtime.departure`, :mod:`paglets.runtime.arrival`), sleeping (:mod:`paglets.runtime.sleep`), files
+(:mod:`paglets.runtime.files`), services, and the calls that paglets make.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ from paglets.remote.client import HostClient
 from paglets.remote.mesh import MeshRegistry
 from paglets.remote.movement import BufferPart
 from paglets.remote.transfer import TransferTicket
+from paglets.runtime.activation import Activator
 from paglets.runtime.agents import AgentEntry, Delivery, Opening, SelfCall
 from paglets.runtime.allowances import AllowanceDesk
 from paglets.runtime.arrival import ArrivalDesk
@@ -47,6 +48,7 @@ from paglets.runtime.attachment import Attachment
 from paglets.runtime.carriage import Carriage
 from paglets.runtime.checkpoints import Checkpointer
 from paglets.runtime.content_threads import ContentThreads
+from paglets.runtime.deactivation import Deactivator
 from paglets.runtime.dead_letters import DeadLetterDesk
 from paglets.runtime.departure import DepartureDesk
 from paglets.runtime.drain import Drain
@@ -66,6 +68,7 @@ from paglets.runtime.transfer_wire import HttpTransferLink, TransferLink, plan_t
 from paglets.runtime.unloading import UnloadingDesk
 from paglets.runtime.vault import queued_message
 from paglets.runtime.views import Views
+from paglets.runtime.wakeups import Wakeups
 from paglets.runtime.whereabouts import Whereabouts
 from paglets.security.caller import Caller
 from paglets.serialization.blob import blob_from_wire
@@ -107,12 +110,15 @@ class Node:
         self.artifact_desk = ArtifactDesk(ports.artifacts, self.content, ports.words)
         self.timers = Timekeeper(kernel)
         self.dormitory = Dormitory(kernel, self.files, self.timers)
-        self.allowances = AllowanceDesk(kernel, self.dormitory, self.timers)
+        self.activator = Activator(kernel, self.dormitory)
+        self.wakeups = Wakeups(kernel, self.dormitory, self.activator, self.timers)
+        self.deactivator = Deactivator(kernel, self.dormitory, self.wakeups)
+        self.allowances = AllowanceDesk(kernel, self.dormitory, self.deactivator, self.wakeups, self.timers)
         self.views = Views(kernel, self.dormitory)
         self.services = ServiceDesk(kernel, ports.services, ports.mesh, ports.words)
-        self.residents = ResidentServices(kernel, self.dormitory, self.services, self)
+        self.residents = ResidentServices(kernel, self.dormitory, self.activator, self.deactivator, self.services, self)
         self.leases = LeaseDesk(kernel, self.residents, ports.words)
-        self.post = PostOffice(kernel, self.dormitory)
+        self.post = PostOffice(kernel, self.dormitory, self.activator, self.deactivator, self.wakeups)
         self.whereabouts = Whereabouts(kernel, self.dormitory, ports.words)
         self.post.forwarder = self.whereabouts
         self.post.residents = self.residents
@@ -121,7 +127,7 @@ class Node:
         self.checkpoints = Checkpointer(kernel)
         JournalRecorder(kernel, post=self.outbox.send, orphaned=self._orphaned)
         kernel.messages.buried = self._bury
-        self.timers.wake = self.dormitory.wake_on_time
+        self.timers.wake = self.wakeups.wake_on_time
         self.timers.collect = self._collect_and_wake
         kernel.timers = self.timers
         kernel.collect = self.post.collect
@@ -132,6 +138,7 @@ class Node:
         self.arrivals = ArrivalDesk(
             kernel,
             self.dormitory,
+            self.activator,
             self.files,
             UnloadingDesk(kernel, self.carriage, self.files),
             log,
@@ -209,10 +216,10 @@ class Node:
         kernel = self.kernel
         await self.outbox.start()
         await self.whereabouts.tell_everything()
-        await self.dormitory.wake_for_startup(wanted)
+        await self.wakeups.wake_for_startup(wanted)
         for agent_id in await kernel.on_disk(kernel.vault.receivers):
             if agent_id in self.dormitory:
-                kernel.background(self.dormitory.wake_if_timer_rang(agent_id))
+                kernel.background(self.wakeups.wake_if_timer_rang(agent_id))
             elif agent_id not in kernel.agents:
                 kernel.background(self.post.collect(agent_id))
 
@@ -224,10 +231,10 @@ class Node:
     async def _see_to_waiting(self) -> None:
         """Do what sleepers' messages and timers ask for, after a time in which nobody was woken."""
         await self.residents.start_wanted(RESUME_SECONDS)
-        await self.dormitory.wake_put_off()
+        await self.wakeups.wake_put_off()
         for agent_id in await self.kernel.on_disk(self.kernel.vault.receivers):
             if agent_id in self.dormitory:
-                self.dormitory.look_at_mail(agent_id)
+                self.wakeups.look_at_mail(agent_id)
 
     async def lives_elsewhere(self, agent_id: str) -> bool:
         """Tell whether a paglet that is not here lives on another host, as far as is known.
@@ -242,7 +249,7 @@ class Node:
     def _orphaned(self, agent_id: str) -> None:
         """See to a message that was stored for a paglet that sleeps or has left by now."""
         if agent_id in self.dormitory and agent_id not in self.kernel.agents:
-            self.dormitory.look_at_mail(agent_id)
+            self.wakeups.look_at_mail(agent_id)
         else:
             self.kernel.background(self.post.collect(agent_id))
 
@@ -444,11 +451,11 @@ class Node:
     ) -> dict[str, str]:
         """Store a paglet on disk."""
         entry = self.kernel.agents.require(agent_id)
-        return await self.dormitory.deactivate(entry, request, parent=parent, in_handler=in_handler)
+        return await self.deactivator.deactivate(entry, request, parent=parent, in_handler=in_handler)
 
     async def activate(self, agent_id: str) -> dict[str, str]:
         """Bring an inactive paglet back."""
-        return await self.dormitory.activate(agent_id)
+        return await self.activator.activate(agent_id)
 
     async def dispose(self, agent_id: str, *, parent: int = 0, in_handler: bool = False) -> None:
         """End a paglet for good, active, crashed or inactive."""
@@ -535,7 +542,7 @@ class Node:
                 )
             case "deactivate":
                 request = DeactivationRequest.from_wire(arguments.get("request"))
-                return await self.dormitory.deactivate(
+                return await self.deactivator.deactivate(
                     entry, request, parent=parent, in_handler=in_handler, by_itself=True
                 )
             case "dispose":

@@ -30,12 +30,15 @@ from paglets.persistence.tables import queued
 from paglets.protocol.delivery import routing
 from paglets.protocol.delivery.window import Outcome
 from paglets.remote.requests import Parcel
+from paglets.runtime.activation import Activator
 from paglets.runtime.agents import HELD_MESSAGES, AgentEntry, Delivery, DeliveryDone, HeldPosting, Phase
 from paglets.runtime.attachment import Attachment
+from paglets.runtime.deactivation import Deactivator
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.place import packed
 from paglets.runtime.pump import delivery_future, outcome_as_answer, withdrawn
-from paglets.runtime.sleep import MOST_AWAKENINGS, Dormitory, not_awake
+from paglets.runtime.sleep import Dormitory, not_awake
+from paglets.runtime.wakeups import MOST_AWAKENINGS, Wakeups
 from paglets.serialization.values import pack, unpack
 
 
@@ -135,10 +138,15 @@ class Forwarder(Protocol):
 class PostOffice:
     """Find the receiver of a message and hand it over."""
 
-    def __init__(self, kernel: Kernel, dormitory: Dormitory) -> None:
+    def __init__(
+        self, kernel: Kernel, dormitory: Dormitory, activator: Activator, deactivator: Deactivator, wakeups: Wakeups
+    ) -> None:
         self._kernel = kernel
         self._dormitory = dormitory
-        dormitory.redeliver = self.redeliver
+        self._activator = activator
+        self._deactivator = deactivator
+        self._wakeups = wakeups
+        deactivator.redeliver = self.redeliver
         self._awaiting = 0
         # Set by the node.
         self.forwarder: Forwarder
@@ -238,7 +246,7 @@ class PostOffice:
 
     def _wake_for(self, agent_id: str, posting: Posting, done: DeliveryDone) -> None:
         again = replace(posting, wakes=posting.wakes + 1)
-        self._dormitory.wake_for(agent_id, self._to_be_posted_again(agent_id, again, done))
+        self._activator.wake_for(agent_id, self._to_be_posted_again(agent_id, again, done))
 
     def _to_be_posted_again(self, agent_id: str, posting: Posting, done: DeliveryDone) -> HeldPosting:
         since = self._kernel.loop.time()
@@ -327,7 +335,7 @@ class PostOffice:
     async def _deactivate(self, agent_id: str, posting: Posting) -> dict[str, Any]:
         wire = posting.message().args.get("request")
         request = DeactivationRequest.from_wire(wire) if isinstance(wire, dict) else None
-        location = await self._dormitory.deactivate(self._kernel.agents.require(agent_id), request)
+        location = await self._deactivator.deactivate(self._kernel.agents.require(agent_id), request)
         return {"deactivated": True, "proxy": location}
 
     async def _wake_queue_or_forward(
@@ -434,13 +442,13 @@ class PostOffice:
         entry = self._kernel.agents.get(agent_id)
         if entry is not None:
             if entry.phase is Phase.ACTIVE:
-                await self._dormitory.collect_mail(entry)
+                await self._activator.collect_mail(entry)
             else:
                 entry.mail_waits = True  # until it has started
         elif agent_id not in self._dormitory:
             await self._send_after(agent_id)
         elif wake:
-            await self._dormitory.wake_on_time(agent_id)
+            await self._wakeups.wake_on_time(agent_id)
 
     async def _send_after(self, agent_id: str) -> None:
         """Forward what is stored for a paglet that has left; what cannot be is a dead letter."""
