@@ -24,10 +24,11 @@ from paglets.protocol.mailbox import Queued
 from paglets.runtime import faults
 from paglets.runtime.agents import HELD_MESSAGES, AgentEntry, Delivery, HeldPosting, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
-from paglets.runtime.kernel import Kernel, StartOrder
+from paglets.runtime.kernel import Kernel
 from paglets.runtime.place import packed
 from paglets.runtime.pump import UNQUEUED_RANK
 from paglets.runtime.sleep import Dormitory
+from paglets.runtime.starting import StartOrder
 from paglets.runtime.vault import Awakened, files_of
 
 
@@ -132,7 +133,7 @@ class Activator:
                 if not entry.crashed:
                     return kernel.proxy_wire(agent_id)  # it goes on already
                 handled = await self._start_crashed(entry, reason, calls)
-        location = await kernel.begin(entry, settle=settle)
+        location = await kernel.starter.begin(entry, settle=settle)
         if handled and settle:
             everything: list[asyncio.Future[Any]] = [asyncio.gather(*handled), entry.gone]
             await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
@@ -198,7 +199,7 @@ class Activator:
             agent_id, reason=reason, request=record.request.to_wire(), policy=record.policy.to_wire()
         )
         try:
-            await kernel.start(entry, StartOrder(found.state, "on_activation", event))
+            await kernel.starter.start(entry, StartOrder(found.state, "on_activation", event))
             if faults.ARMED:
                 faults.reached("wake.started")
             await self._note_awake(entry, record, found, reason, kernel.loop.time() - began)
@@ -220,7 +221,7 @@ class Activator:
         handled = self.take_in(entry, found.waiting)
         self._dormitory.rise(agent_id)
         entry.deferred[:0] = calls
-        kernel.activate(entry)
+        kernel.starter.activate(entry)
         # Who woke it comes before who found it waking.
         entry.release_held(before=self._callers.pop(agent_id, ()))
         if entry.checkpoint_failed:
@@ -236,7 +237,7 @@ class Activator:
     ) -> None:
         touched = entry.last_state if entry.last_state is not found.state else None
         if touched is not None:
-            self._kernel.check_size(entry, touched)
+            self._kernel.starter.check_size(entry, touched)
         ledger = self._kernel.ledger
         if reason == "activate":
             row = ledger.woke(entry.agent_id, entry.class_name, entry.epoch, cause=reason, seconds=seconds)
@@ -256,7 +257,7 @@ class Activator:
         """Leave a paglet that did not start where it was: asleep, or crashed."""
         kernel = self._kernel
         if status is Status.INACTIVE and not entry.restarting:
-            kernel.abandon(entry, error if isinstance(error, PagletError) else None)
+            kernel.ending.abandon(entry, error if isinstance(error, PagletError) else None)
             entry.fail_held(error)
             return
         if entry.place is not None:

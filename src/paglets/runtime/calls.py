@@ -230,7 +230,7 @@ class CallDesk:
         url = self._node.ports.mesh.resolve_url(target) if target else here
         wire = arguments.get("allowance")
         allowance = None if wire is None else Allowance.from_wire(wire)
-        self._kernel.open_balance(entry, arguments.get("own"))
+        self._kernel.starter.open_balance(entry, arguments.get("own"))
         async with self._node.allowances.funding(entry, here if same_url(url, here) else url) as cap:
             if not same_url(url, here):
                 return await create_elsewhere(
@@ -257,7 +257,7 @@ class CallDesk:
 
     async def call_allowance(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Return what the paglet has left of its allowance."""
-        return self._kernel.open_balance(entry, arguments.get("own")).to_wire()
+        return self._kernel.starter.open_balance(entry, arguments.get("own")).to_wire()
 
     # --- what is here -------------------------------------------------------------------------------------------------
 

@@ -84,7 +84,7 @@ class Deactivator:
             for delivery in stored:
                 delivery.stored = True
             idled = by_itself and not in_handler and not entry.mailbox.handled
-            waiting = kernel.leave(entry, location, farewell=bool(parent))
+            waiting = kernel.ending.leave(entry, location, farewell=bool(parent))
             self._dormitory.fell_asleep(entry, policy)
         kernel.post(rows)
         kernel.emit("deactivate", entry, data={"reason": request.reason})
@@ -141,7 +141,7 @@ class Deactivator:
             for delivery in waiting:
                 delivery.stored = True
             place.failure = error
-            rest = kernel.leave(entry, kernel.proxy_wire(entry.agent_id), farewell=False)
+            rest = kernel.ending.leave(entry, kernel.proxy_wire(entry.agent_id), farewell=False)
             place.kill()
             self._dormitory.fell_asleep(entry, policy)
         kernel.journal.release(entry.agent_id)

@@ -48,12 +48,13 @@ from paglets.runtime.attachment import Attachment
 from paglets.runtime.carriage import Carriage
 from paglets.runtime.checkpoints import Checkpointer
 from paglets.runtime.content_threads import ContentThreads
+from paglets.runtime.creation import Creator, first_epoch
 from paglets.runtime.deactivation import Deactivator
 from paglets.runtime.dead_letters import DeadLetterDesk
 from paglets.runtime.departure import DepartureDesk
 from paglets.runtime.drain import Drain
 from paglets.runtime.files import FileDesk
-from paglets.runtime.kernel import Kernel, first_epoch
+from paglets.runtime.kernel import Kernel
 from paglets.runtime.local_link import LocalTransferLink
 from paglets.runtime.outbox import Outbox
 from paglets.runtime.post import Posting, PostOffice
@@ -110,6 +111,7 @@ class Node:
         self.artifact_desk = ArtifactDesk(ports.artifacts, self.content, ports.words)
         self.timers = Timekeeper(kernel)
         self.dormitory = Dormitory(kernel, self.files, self.timers)
+        self.creator = Creator(kernel)
         self.activator = Activator(kernel, self.dormitory)
         self.wakeups = Wakeups(kernel, self.dormitory, self.activator, self.timers)
         self.deactivator = Deactivator(kernel, self.dormitory, self.wakeups)
@@ -318,7 +320,7 @@ class Node:
         blob = state if isinstance(state, Attachment) else Attachment.of(blob_from_wire(state or {}).segments)
         agent_id = validate_agent_id(agent_id) if agent_id else new_agent_id()
         try:
-            return await self.kernel.create(
+            return await self.creator.create(
                 class_name,
                 state_class_name,
                 blob,
@@ -464,7 +466,7 @@ class Node:
             await self.dormitory.dispose(agent_id)
             self.whereabouts.tell(agent_id)
             return
-        await self.kernel.dispose(entry, parent=parent, in_handler=in_handler)
+        await self.kernel.ending.dispose(entry, parent=parent, in_handler=in_handler)
         self.timers.forget_all(agent_id)
         self.whereabouts.tell(agent_id, home=entry.home)
         await self._remove_work_dir(agent_id)

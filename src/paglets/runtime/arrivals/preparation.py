@@ -15,9 +15,10 @@ from paglets.runtime import faults
 from paglets.runtime.arrivals.record import Arrival, Undecided
 from paglets.runtime.files import FileDesk
 from paglets.runtime.frames import IF_TOUCHED
-from paglets.runtime.kernel import Kernel, StartOrder
+from paglets.runtime.kernel import Kernel
 from paglets.runtime.luggage import Luggage
 from paglets.runtime.receiving import Incoming
+from paglets.runtime.starting import StartOrder
 from paglets.runtime.transfer_log import Cargo, TransferLog
 from paglets.runtime.unloading import UnloadingDesk
 
@@ -59,7 +60,7 @@ class PreparationDesk:
                 if arrival.entry is not None:
                     arrival.entry.resources = answer["resources"]
                 if arrival.entry is not None:
-                    self._kernel.check_size(arrival.entry, state)
+                    self._kernel.starter.check_size(arrival.entry, state)
                 arrival.touched = state if state.nbytes else None
                 if arrival.touched is None and arrival.entry is not None:
                     self._remember_plain(arrival.entry.class_name)
@@ -95,7 +96,7 @@ class PreparationDesk:
             arrival.entry.holder = self._holder(plan, incoming)
         entry = arrival.entry
         self._undecided.add(arrival)
-        arrival.place = kernel.open_place(entry)
+        arrival.place = kernel.starter.open_place(entry)
         if plan.kind is not TransferKind.LOCAL:
             entry.place = arrival.place
             entry.held = []  # until it is decided whether the paglet is here
@@ -110,7 +111,7 @@ class PreparationDesk:
             # whose class is known to start here and has no hook that could refuse.
             arrival.storing = kernel.loop.create_task(self._store(arrival, PreparedRecord(plan, arrival.state.vote)))
             arrival.storing.add_done_callback(_heard)
-        await kernel.start_place(entry, arrival.place, StartOrder(incoming.state.attachment, ""))
+        await kernel.starter.start_place(entry, arrival.place, StartOrder(incoming.state.attachment, ""))
         if faults.ARMED:
             faults.reached("target.started")
 

@@ -102,7 +102,7 @@ class SettlementDesk:
             entry.place = place
             entry.epoch = plan.epoch
             entry.leaving.clear()
-        kernel.activate(entry)
+        kernel.starter.activate(entry)
         data: dict[str, Any] = {"kind": self._kind(plan)}
         if plan.kind is TransferKind.CLONE:
             data = {"source_agent_id": plan.origin_id}
@@ -117,7 +117,7 @@ class SettlementDesk:
         return EnvelopeKind.DISPATCH.value if plan.kind is TransferKind.LOCAL else plan.kind.value
 
     async def _settle(self, arrival: Arrival, entry: AgentEntry) -> dict[str, str] | None:
-        location = await self._kernel.begin(entry)
+        location = await self._kernel.starter.begin(entry)
         if entry.gone.done():
             return location
         return self._kernel.proxy_wire(entry.agent_id)
@@ -164,7 +164,9 @@ class SettlementDesk:
         if place is not None:
             place.kill()
         if entry is not None and plan.kind is not TransferKind.LOCAL and entry.phase is Phase.STARTING:
-            kernel.abandon(entry, InvalidAgentError(f"paglet {plan.agent_id} did not come to {kernel.config.name}"))
+            kernel.ending.abandon(
+                entry, InvalidAgentError(f"paglet {plan.agent_id} did not come to {kernel.config.name}")
+            )
             entry.release_held()
         if delete_files:
             if arrival.installed:
