@@ -178,6 +178,7 @@ class SettlementDesk:
             await asyncio.wait((arrival.storing,))
         if arrival.cargo is not None:
             arrival.cargo = None
+            kernel.background(self._log.discard_prepared(arrival.transfer_id))
 
     def _decide(self, arrival: Arrival) -> None:
         self._undecided.decide(arrival)
