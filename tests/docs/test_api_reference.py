@@ -1,0 +1,82 @@
+"""The reference has every public module, and names none that is not there."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs" / "reference").glob("*.md"))
+_ENTRY = re.compile(r"^::: (?P<module>[\w.]+)$(?P<options>(?:\n    .*)*)", re.MULTILINE)
+
+# What programs may import, whatever else moves: modules that are not there yet are passed over until they are.
+PUBLIC = """
+paglets.artifacts
+paglets.config.env paglets.config.startup
+paglets.core.agent paglets.core.context_events paglets.core.errors paglets.core.events paglets.core.itinerary
+paglets.core.messages paglets.core.policies paglets.core.runtime_values paglets.core.wire
+paglets.examples.analysis_jobs.agent paglets.examples.analysis_jobs.cli paglets.examples.compute.agent
+paglets.examples.compute.chudnovsky paglets.examples.compute.models paglets.examples.file_grabber.agent
+paglets.examples.file_grabber.cli paglets.examples.mesh_benchmark.agent paglets.examples.mesh_benchmark.analysis
+paglets.examples.mesh_benchmark.models paglets.examples.performance.agent paglets.examples.performance.kernels
+paglets.examples.performance.models paglets.examples.search.agent paglets.examples.search.local_search
+paglets.examples.search.models
+paglets.patterns paglets.patterns.coordination paglets.patterns.file_mobility paglets.patterns.notifications
+paglets.patterns.operations paglets.patterns.tasks
+paglets.persistence.persistency paglets.persistence.storage
+paglets.remote.admin paglets.remote.aio paglets.remote.client paglets.remote.mesh paglets.remote.proxy
+paglets.remote.references paglets.remote.transfer paglets.remote.transport
+paglets.runtime.envelope paglets.runtime.host paglets.runtime.http_api paglets.runtime.mailbox paglets.runtime.relay
+paglets.runtime.resources
+paglets.security.policy paglets.security.tls
+paglets.serialization.codec
+paglets.services.contracts paglets.services.resident
+paglets.system.artifacts_cli paglets.system.compute_slots paglets.system.compute_slots.agent
+paglets.system.compute_slots.groups paglets.system.compute_slots.job paglets.system.mesh_info.agent
+paglets.system.server_info.agent paglets.system.user_info.agent
+paglets.tooling.cli paglets.tooling.discovery paglets.tooling.git_update
+""".split()
+
+
+def is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def entries() -> dict[str, bool]:
+    """The modules of the reference, and whether what is below them is listed too."""
+    return {
+        match["module"]: "show_submodules: true" in match["options"]
+        for page in PAGES
+        for match in _ENTRY.finditer(page.read_text(encoding="utf-8"))
+    }
+
+
+@pytest.mark.parametrize("module", [module for module in PUBLIC if is_there(module)])
+def test_a_public_module_is_in_the_reference(module: str) -> None:
+    listed = entries()
+    parts = module.split(".")
+    above = [".".join(parts[:count]) for count in range(1, len(parts))]
+    assert module in listed or any(listed.get(package, False) for package in above), module
+
+
+def test_the_reference_names_modules_that_are_there() -> None:
+    listed = entries()
+    assert len(listed) > 30
+    assert [module for module in listed if not is_there(module)] == []
+
+
+def test_a_module_is_listed_once() -> None:
+    listed = [match["module"] for page in PAGES for match in _ENTRY.finditer(page.read_text(encoding="utf-8"))]
+    assert sorted(set(listed)) == sorted(listed)
+
+
+def test_every_page_of_the_reference_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in PAGES:
+        assert f"reference/{page.name}" in navigation, page.name
