@@ -21,7 +21,7 @@ from typing import Final
 _FENCE: Final = re.compile(r"(?P<indent> *)(?P<marks>`{3,})(?P<language>[\w+-]*)(?P<options>[^`]*)")
 _OPTIONS: Final = re.compile(r'(?: (?:title="(?P<title>[^"]+)"|hl_lines="[^"]*"|linenums="[^"]*"))*\s*')
 _UNTESTED: Final = re.compile(r"<!-- not tested: (?P<reason>.+) -->")
-_FILE_NAME: Final = re.compile(r"[\w-]+(\.[\w-]+)+")
+_FILE_NAME: Final = re.compile(r"[\w-]+(\.[\w-]+)+|Containerfile")
 _MACHINE: Final = re.compile(r"Machine (?P<name>\w+)")
 _RUNNABLE: Final = ("python", "sh")
 

@@ -13,32 +13,74 @@ PAGES = sorted((ROOT / "docs" / "reference").glob("*.md"))
 _ENTRY = re.compile(r"^::: (?P<module>[\w.]+)$(?P<options>(?:\n    .*)*)", re.MULTILINE)
 
 # What programs may import, whatever else moves: modules that are not there yet are passed over until they are.
-PUBLIC = """
-paglets.artifacts
-paglets.config.env paglets.config.startup
-paglets.core.agent paglets.core.context_events paglets.core.errors paglets.core.events paglets.core.itinerary
-paglets.core.messages paglets.core.policies paglets.core.runtime_values paglets.core.wire
-paglets.examples.analysis_jobs.agent paglets.examples.analysis_jobs.cli paglets.examples.compute.agent
-paglets.examples.compute.chudnovsky paglets.examples.compute.models paglets.examples.file_grabber.agent
-paglets.examples.file_grabber.cli paglets.examples.mesh_benchmark.agent paglets.examples.mesh_benchmark.analysis
-paglets.examples.mesh_benchmark.models paglets.examples.performance.agent paglets.examples.performance.kernels
-paglets.examples.performance.models paglets.examples.search.agent paglets.examples.search.local_search
-paglets.examples.search.models
-paglets.patterns paglets.patterns.coordination paglets.patterns.file_mobility paglets.patterns.notifications
-paglets.patterns.operations paglets.patterns.tasks
-paglets.persistence.persistency paglets.persistence.storage
-paglets.remote.admin paglets.remote.aio paglets.remote.client paglets.remote.mesh paglets.remote.proxy
-paglets.remote.references paglets.remote.transfer paglets.remote.transport
-paglets.runtime.envelope paglets.runtime.host paglets.runtime.http_api paglets.runtime.mailbox paglets.runtime.relay
-paglets.runtime.resources
-paglets.security.policy paglets.security.tls
-paglets.serialization.codec
-paglets.services.contracts paglets.services.resident
-paglets.system.artifacts_cli paglets.system.compute_slots paglets.system.compute_slots.agent
-paglets.system.compute_slots.groups paglets.system.compute_slots.job paglets.system.mesh_info.agent
-paglets.system.server_info.agent paglets.system.user_info.agent
-paglets.tooling.cli paglets.tooling.discovery paglets.tooling.git_update
-""".split()
+PUBLIC = [
+    "paglets.artifacts",
+    "paglets.config.env",
+    "paglets.config.startup",
+    "paglets.core.agent",
+    "paglets.core.context_events",
+    "paglets.core.errors",
+    "paglets.core.events",
+    "paglets.core.itinerary",
+    "paglets.core.messages",
+    "paglets.core.policies",
+    "paglets.core.runtime_values",
+    "paglets.core.wire",
+    "paglets.examples.analysis_jobs.agent",
+    "paglets.examples.analysis_jobs.cli",
+    "paglets.examples.compute.agent",
+    "paglets.examples.compute.chudnovsky",
+    "paglets.examples.compute.models",
+    "paglets.examples.file_grabber.agent",
+    "paglets.examples.file_grabber.cli",
+    "paglets.examples.mesh_benchmark.agent",
+    "paglets.examples.mesh_benchmark.analysis",
+    "paglets.examples.mesh_benchmark.models",
+    "paglets.examples.performance.agent",
+    "paglets.examples.performance.kernels",
+    "paglets.examples.performance.models",
+    "paglets.examples.search.agent",
+    "paglets.examples.search.local_search",
+    "paglets.examples.search.models",
+    "paglets.patterns",
+    "paglets.patterns.coordination",
+    "paglets.patterns.file_mobility",
+    "paglets.patterns.notifications",
+    "paglets.patterns.operations",
+    "paglets.patterns.tasks",
+    "paglets.persistence.persistency",
+    "paglets.persistence.storage",
+    "paglets.remote.admin",
+    "paglets.remote.aio",
+    "paglets.remote.client",
+    "paglets.remote.mesh",
+    "paglets.remote.proxy",
+    "paglets.remote.references",
+    "paglets.remote.transfer",
+    "paglets.remote.transport",
+    "paglets.runtime.envelope",
+    "paglets.runtime.host",
+    "paglets.runtime.http_api",
+    "paglets.runtime.mailbox",
+    "paglets.runtime.relay",
+    "paglets.runtime.resources",
+    "paglets.security.policy",
+    "paglets.security.tls",
+    "paglets.serialization.codec",
+    "paglets.services.contracts",
+    "paglets.services.resident",
+    "paglets.system.artifacts_cli",
+    "paglets.system.compute_slots",
+    "paglets.system.compute_slots.agent",
+    "paglets.system.compute_slots.groups",
+    "paglets.system.compute_slots.job",
+    "paglets.system.mesh_info.agent",
+    "paglets.system.server_info.agent",
+    "paglets.system.user_info.agent",
+    "paglets.tooling.cli",
+    "paglets.tooling.discovery",
+    "paglets.tooling.git_update",
+]
 
 
 def is_there(module: str) -> bool:
