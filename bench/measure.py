@@ -42,12 +42,19 @@ class Row:
         return {**asdict(self), "met": self.met}
 
 
-def timed(work: Callable[[], object], rounds: int, *, warm_up: int = 5) -> list[float]:
-    """Return the seconds of each of ``rounds`` runs, after some that do not count."""
+def timed(
+    work: Callable[[], object], rounds: int, *, warm_up: int = 5, before: Callable[[], object] = lambda: None
+) -> list[float]:
+    """Return the seconds of each of ``rounds`` runs, after some that do not count.
+
+    :param before: done before each, and not counted.
+    """
     for _ in range(warm_up):
+        before()
         work()
     seconds = []
     for _ in range(rounds):
+        before()
         start = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - start)

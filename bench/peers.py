@@ -32,10 +32,15 @@ class Peer:
 
 
 @contextmanager
-def local_host(*, preload: bool = True) -> Iterator[Host]:
-    """Give a host in this process."""
+def local_host(*, preload: bool = True, modules: tuple[str, ...] = ()) -> Iterator[Host]:
+    """Give a host in this process.
+
+    :param modules: preloaded beside `bench.agents`.
+    """
     with tempfile.TemporaryDirectory() as directory:
-        host = Host("bench", persistence_dir=directory, mesh=False, preload=["bench.agents"] if preload else [])
+        host = Host(
+            "bench", persistence_dir=directory, mesh=False, preload=["bench.agents", *modules] if preload else []
+        )
         host.start_background()
         try:
             yield host

@@ -38,6 +38,15 @@ NAMES = {
     "paglets.examples.file_grabber": "FileGrabMode FileGrabRequest FileGrabResult FileGrabberPaglet FileGrabberState "
     "TaskStatus format_bytes",
     "paglets.examples.file_grabber.cli": "main run_transfer DEFAULT_REQUEST_TIMEOUT_SECONDS",
+    "paglets.examples.search": "SEARCH_CLEANUP SEARCH_DRAIN SEARCH_START SEARCH_TYPES HostSearchSummary "
+    "MeshSearchAgent MeshSearchState SearchDrainRequest SearchEvent SearchRequest SearchStartRequest run_local_search",
+    "paglets.examples.search.agent": "MeshSearchState SearchStartRequest SearchSummaryReply SearchStartReply "
+    "SearchDrainRequest SearchDrainReply SearchChildEventsRequest SearchChildEventsReply SearchChildDoneRequest "
+    "MeshSearchAgent SEARCH_START SEARCH_DRAIN SEARCH_CHILD_EVENTS SEARCH_CHILD_DONE SEARCH_SUMMARY SEARCH_CLEANUP",
+    "paglets.examples.search.cli": "main parse_size",
+    "paglets.examples.search.local_search": "run_local_search",
+    "paglets.examples.search.models": "SearchRequest SearchEvent HostSearchSummary DEFAULT_SEARCH_TIMEOUT_SECONDS "
+    "DEFAULT_DRAIN_WAIT_SECONDS DEFAULT_BATCH_SIZE SEARCH_TYPES",
     "paglets.patterns": "ChildRoleState CursorDrainMixin FileMobilityMixin FileTransferArrival FileTransferEndpoint "
     "FileTransferMode FileTransferPlan FileTransferRequest FileTransferResult FileTransferSource FileTransferState "
     "MeshFanoutMixin MeshFanoutState NotificationMixin NotificationSeverity OperationClient OperationPaglet "
@@ -65,10 +74,25 @@ NAMES = {
     "paglets.runtime.mailbox": "MessageMailbox",
     "paglets.runtime.resources": "ResourceRegistry",
     "paglets.serialization.codec": "qualified_name resolve_qualified_name dataclass_to_wire dataclass_from_wire",
+    "paglets.testing": "PagletMesh MeshStuckError",
+    "paglets.tooling.discovery": "AgentClassRecord DiscoveryResult discover_agent_classes",
+    "paglets.system.mesh_info": "GET_LANDSCAPE GET_SNAPSHOT MESH_INFO SELECT_TARGETS SYNC_MESH_INFO LandscapeReply "
+    "LandscapeRequest MeshHostSnapshot MeshInfoAgent MeshInfoState MeshInfoSyncReply MeshInfoSyncRequest SnapshotReply "
+    "SnapshotRequest TargetCandidate TargetSelectionReply TargetSelectionRequest",
+    "paglets.system.mesh_info.agent": "DEFAULT_SAMPLE_INTERVAL_SECONDS DEFAULT_GOSSIP_INTERVAL_SECONDS "
+    "DEFAULT_SAMPLE_TTL_SECONDS DEFAULT_PEER_BATCH_SIZE DEFAULT_SYNC_BATCH_SIZE MESH_INFO_LOOP_ERROR_KEY "
+    "MESH_INFO_SYNC_TIMEOUT_SECONDS GET_SNAPSHOT GET_LANDSCAPE SYNC_MESH_INFO SELECT_TARGETS MESH_INFO",
+    "paglets.system.mesh_info.cli": "main",
+    "paglets.system.server_info": "GET_DISK GET_LOAD GET_SUMMARY LIST_PROCESSES SERVER_INFO DiskReply DiskRequest "
+    "DiskUsageInfo GpuInfo LoadReply LoadRequest ProcessInfo ProcessListReply ProcessListRequest ServerInfoAgent "
+    "ServerInfoState SummaryReply SystemInfoCollectorAgent SystemInfoCollectorState",
+    "paglets.system.server_info.agent": "collect_gpu_info SERVER_INFO SystemInfoCollectorAgent",
+    "paglets.system.server_info.cli": "main",
+    "paglets.system.user_info": "NOTIFY_USER USER_INFO UserInfoAgent UserInfoReply UserInfoRequest UserInfoState",
     "paglets.services.contracts": "ServiceContract ServiceOperation ServiceHandle ServiceRecord ServiceRegistry",
 }
 #: Packages that are the public module of their topic; the others export nothing.
-EXPORTING = ("paglets.artifacts", "paglets.patterns", "paglets.system.", "paglets.examples.")
+EXPORTING = ("paglets.artifacts", "paglets.patterns", "paglets.testing", "paglets.system.", "paglets.examples.")
 FRESH_SECONDS = 60
 
 

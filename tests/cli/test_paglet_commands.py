@@ -48,6 +48,16 @@ def test_ps_lists_the_paglets_of_all_hosts(pair: Pair, run: Run) -> None:
     ]
 
 
+def test_ps_shows_the_services_of_hosts_when_asked(pair: Pair, run: Run) -> None:
+    pair.create("alpha", "talker-one")
+    pair.create("beta", "watcher", "paglets.system.server_info.agent:ServerInfoAgent")
+    listed = {
+        options: [line.split()[0] for line in run("ps", *options)[1].splitlines() if "active" in line]
+        for options in ((), ("--services",))
+    }
+    assert listed == {(): ["talker-one"], ("--services",): ["talker-one", "watcher"]}
+
+
 def test_ps_shows_sleeping_paglets_when_asked(pair: Pair, run: Run) -> None:
     for agent_id in ("sleeper", "waker"):
         pair.create("alpha", agent_id)
@@ -102,8 +112,7 @@ def test_ps_wide_folds_nothing(pair: Pair, run: Run, monkeypatch: pytest.MonkeyP
     ("options", "words"),
     [
         (["--all", "--inactive"], "exclude each other"),
-        (["--watch"], "--watch needs a terminal"),
-        (["--watch", "--json"], "--json does not"),
+        (["--watch"], "--watch draws on a terminal"),
         (["--api-key-env", "PAGLETS_NO_SUCH"], "'PAGLETS_NO_SUCH' is not set"),
         (["--timeout", "0"], "--timeout"),
     ],

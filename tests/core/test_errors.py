@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from paglets.core import errors
-from paglets.core.error_wire import HTTP_ERRORS, PROCESS_ERRORS, error_from_wire, error_to_wire, http_status
+from paglets.core.error_wire import (
+    CALL_ERRORS,
+    HTTP_ERRORS,
+    PROCESS_ERRORS,
+    error_from_wire,
+    error_to_wire,
+    http_status,
+)
 from paglets.core.resources import ResourceCleanupError
 
 BASES = [
@@ -172,3 +179,20 @@ def test_a_payload_that_names_no_known_error_gives_the_unknown_class(payload: An
 )
 def test_http_status(exc: BaseException, status: int) -> None:
     assert http_status(exc) == status
+
+
+@pytest.mark.parametrize("cls", [errors.PagletCrashedError, errors.OverloadedError])
+def test_a_refusal_travels_to_whoever_sent_the_message_and_not_out_of_a_handler(
+    cls: type[errors.PagletCrashedError | errors.OverloadedError],
+) -> None:
+    refused = cls("not accepted")
+    refused.refused = True
+    for table in (HTTP_ERRORS, CALL_ERRORS):
+        restored = error_from_wire(error_to_wire(refused, table=table), unknown=errors.HostError, table=table)
+        assert isinstance(restored, cls)
+        assert restored.refused
+        assert error_to_wire(cls("x"), table=table) == {"error_type": cls.__name__, "error": "x"}
+    assert error_to_wire(refused) == {"error_type": cls.__name__, "error": "not accepted"}
+    told = error_from_wire(error_to_wire(refused, table=HTTP_ERRORS), unknown=errors.HostError)
+    assert isinstance(told, cls)
+    assert not told.refused

@@ -99,12 +99,30 @@ def entries() -> dict[str, bool]:
     }
 
 
-@pytest.mark.parametrize("module", [module for module in PUBLIC if is_there(module)])
-def test_a_public_module_is_in_the_reference(module: str) -> None:
+def is_listed(module: str) -> bool:
     listed = entries()
     parts = module.split(".")
     above = [".".join(parts[:count]) for count in range(1, len(parts))]
-    assert module in listed or any(listed.get(package, False) for package in above), module
+    return module in listed or any(listed.get(package, False) for package in above)
+
+
+@pytest.mark.parametrize("module", [module for module in PUBLIC if is_there(module)])
+def test_a_public_module_is_in_the_reference(module: str) -> None:
+    assert is_listed(module), module
+
+
+def imported_by_pages() -> list[str]:
+    """The modules of paglets that the code of the pages imports."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    found = re.findall(
+        r"^(?:from|import) (paglets[\w.]*)", "\n".join(page.read_text(encoding="utf-8") for page in pages), re.MULTILINE
+    )
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize("module", imported_by_pages())
+def test_what_the_pages_import_is_in_the_reference(module: str) -> None:
+    assert is_listed(module), module
 
 
 def test_the_reference_names_modules_that_are_there() -> None:
@@ -118,7 +136,12 @@ def test_a_module_is_listed_once() -> None:
     assert sorted(set(listed)) == sorted(listed)
 
 
-def test_every_page_of_the_reference_is_in_the_navigation() -> None:
-    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
-    for page in PAGES:
-        assert f"reference/{page.name}" in navigation, page.name
+def test_every_page_is_in_the_navigation_once_and_the_map_has_it() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    named = re.findall(r"([\w/-]+\.md)$", navigation, re.MULTILINE)
+    there = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
+    assert sorted(named) == sorted(there)
+    # The first page says what each page is for, those of a kind aside.
+    start = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    guides = [page for page in there if "/" not in page and page != "index.md"]
+    assert [page for page in guides if f"({page})" not in start] == []

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import psutil
 
+from paglets.core.errors import ConflictError, ConnectionLostError, HostUnreachableError, RemoteTimeoutError
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
 from tests.faults.proxy import Network
@@ -280,9 +281,26 @@ class Cluster:
             return list(starters.map(lambda host: host.start((faults or {}).get(names[id(host)], "")), hosts))
 
     def create(self, host: HostProcess, class_name: str = LEDGER, *, agent_id: str | None = None) -> str:
-        """Create a paglet by class name and return its id."""
-        body = {"agent_class_name": class_name, "agent_id": agent_id}
-        return str(self.client.post_json(f"{host.url}/agents", body)["proxy"]["agent_id"])
+        """Create a paglet by class name and return its id; a bad network may cost several attempts."""
+        chosen = agent_id or uuid4().hex
+        body = {"agent_class_name": class_name, "agent_id": chosen}
+        attempts = 0
+
+        def made() -> bool:
+            nonlocal attempts
+            attempts += 1
+            try:
+                self.client.post_json(f"{host.url}/agents", body)
+            except (ConnectionLostError, HostUnreachableError, RemoteTimeoutError):
+                return False
+            except ConflictError:
+                # An attempt of before whose answer was lost; nobody else knows the id.
+                if attempts == 1 or agent_id is not None:
+                    raise
+            return True
+
+        eventually(made, f"paglet {chosen} on {host.name}", START_SECONDS)
+        return chosen
 
     def proxy(self, host: HostProcess, agent_id: str) -> PagletProxy:
         """Return a stand-in for a paglet that is believed to be on a host."""

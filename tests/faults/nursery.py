@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import uvloop  # noqa: F401 - imported ahead for the hosts
 
 import paglets.runtime.http.server  # noqa: F401 - imported ahead for the hosts
+from paglets.config.startup import load_launch_config
 from paglets.runtime import faults, platform
 from paglets.runtime.assembly import product_version
 from paglets.runtime.host import Host
@@ -121,7 +122,10 @@ def run_host(order: dict[str, Any], stop_fd: int, news: int) -> NoReturn:
     """Be a host until the pipe ``stop_fd`` is closed at its other end."""
     os.environ.update(order["environment"])
     faults.arm(os.environ.get("PAGLETS_FAULT", ""))
-    host = Host(order["name"], **order["options"])
+    options = dict(order["options"])
+    if "launch_config" in options:
+        options["launch_config"] = load_launch_config(options["launch_config"])
+    host = Host(order["name"], **options)
     try:
         host.start_background()
     except Exception as exc:

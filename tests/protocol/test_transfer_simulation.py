@@ -27,7 +27,16 @@ def test_losing_tombstones_costs_no_correctness() -> None:
 
 
 @pytest.mark.parametrize(
-    "bug", ["ack-before-journal", "commit-before-prepared", "forget-tombstone", "forget-activated", "skip-erase"]
+    "bug",
+    [
+        "ack-before-journal",
+        "commit-before-prepared",
+        "forget-tombstone",
+        "forget-activated",
+        "skip-erase",
+        "free-clones",
+        "charge-with-prepare",
+    ],
 )
 def test_a_planted_bug_is_found(bug: Bug) -> None:
     found = search(0, 500, bug=bug)

@@ -12,8 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, cast
 
+from paglets.core.allowance import AllowanceBalance
 from paglets.protocol.transfer import (
     ActivatedRecord,
+    Charge,
     CommitRecord,
     CoordinatorPhase,
     CoordinatorState,
@@ -26,12 +28,14 @@ from paglets.protocol.transfer import (
     TransferKind,
     TransferPlan,
     actions,
+    charge,
     coordinator,
     events,
     judge_epoch,
     participant,
 )
 from tests.protocol.memory_journal import MemoryJournal
+from tests.protocol.spending import BALANCE, Spending, ViolationError
 
 P = ParticipantPhase
 Bug: TypeAlias = Literal[
@@ -42,13 +46,11 @@ Bug: TypeAlias = Literal[
     "ignore-vote",
     "forget-activated",
     "skip-erase",
+    "free-clones",
+    "charge-with-prepare",
 ]
 Side: TypeAlias = Literal["source", "target"]
 Chance: TypeAlias = Callable[[float], bool]
-
-
-class ViolationError(AssertionError):
-    """An invariant of the transfer does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Machine:
     inbox: deque[object] = field(default_factory=deque)
     timer: bool = False
     awaiting: Literal["", "prepare", "commit", "query"] = ""
+    before: AllowanceBalance | None = None
+    """What the paglet had left before the commit was written."""
 
     @property
     def busy(self) -> bool:
@@ -93,6 +97,8 @@ class SimHost:
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     owned: dict[str, int] = field(default_factory=dict)
     """On disk: paglet -> epoch."""
+    balances: dict[str, AllowanceBalance] = field(default_factory=dict)
+    """On disk, for each paglet that it owns."""
     up: bool = True
     machines: dict[tuple[Side, str], Machine] = field(default_factory=dict)
     running: dict[str, set[int]] = field(default_factory=dict)
@@ -134,6 +140,7 @@ class World:
         self.committed: set[str] = set()
         self.replied: dict[str, bool] = {}
         self.faults: list[str] = []
+        self.spending = Spending()
         self.count = 0
         for number in range(paglets):
             self.create(self.hosts["ABC"[number % hosts]])
@@ -161,6 +168,7 @@ class World:
         self.living.add(agent)
         host.owned[agent] = 0
         host.running[agent] = {0}
+        host.balances[agent] = BALANCE
 
     def start(self, host: SimHost, agent: str, target: str, kind: TransferKind, attempts: int, activate: bool) -> None:
         if target == host.name and kind is not TransferKind.CLONE:
@@ -168,6 +176,9 @@ class World:
         elif kind is TransferKind.LOCAL:
             kind = TransferKind.RETRACT
         clone = kind is TransferKind.CLONE
+        cost = charge(host.balances[agent], kind, source=host.name, target=target, now=0.0)
+        if not isinstance(cost, Charge):
+            return  # whatever it costs, it has not got it
         plan = TransferPlan(
             transfer_id=self.fresh("t"),
             kind=kind,
@@ -178,6 +189,8 @@ class World:
             origin_id=agent if clone else "",
             attempts=attempts,
             activate=activate,
+            carried=cost.carried,
+            kept=cost.kept,
         )
         host.moving[agent] = plan.transfer_id
         state, todo = coordinator.start(plan)
@@ -219,6 +232,7 @@ class World:
 
     def dispose(self, host: SimHost, agent: str) -> None:
         del host.owned[agent]
+        self.spending.ended(agent, host.balances.pop(agent))
         host.running.pop(agent, None)
         self.living.discard(agent)
         self.disposed.add(agent)
@@ -330,6 +344,8 @@ class World:
             return events.StepFailed("failed") if self._fails(0.02) else simple[type(action)]()
         match action:
             case actions.SendPrepare(attempt, recovering):
+                if self.bug == "charge-with-prepare" and plan.kept is not None:
+                    host.balances[plan.origin_id] = plan.kept
                 self._send(plan.target, "target", plan, Prepare(attempt, recovering))
                 machine.awaiting = "prepare"
                 if self.bug == "commit-before-prepared":
@@ -337,7 +353,7 @@ class World:
             case actions.JournalCommit(record):
                 failed = self._fails(0.05)
                 if not failed or self.chance(0.5):
-                    self._hand_over(host, record)
+                    machine.before = self._hand_over(host, record)
                 if failed:
                     return events.JournalFailed("disk")
                 self.committed.add(plan.transfer_id)
@@ -347,6 +363,9 @@ class World:
                     return events.JournalFailed("disk")
                 if self.bug != "skip-erase":
                     if any(r.plan == plan for r in journal.load().commits):
+                        self.spending.undone(plan)
+                        if machine.before is not None:
+                            host.balances[moved] = machine.before
                         if plan.leaves_source:
                             host.owned[plan.agent_id] = plan.departed_epoch
                         else:
@@ -390,12 +409,19 @@ class World:
         if host.moving.get(moved) == plan.transfer_id:
             del host.moving[moved]  # else the paglet is back already, and perhaps leaving once more
 
-    def _hand_over(self, host: SimHost, record: CommitRecord) -> None:
+    def _hand_over(self, host: SimHost, record: CommitRecord) -> AllowanceBalance:
+        """Write the record, and return what the paglet had left before."""
+        plan = record.plan
         host.journal.record_commit(record)
-        if record.plan.leaves_source:
-            del host.owned[record.plan.agent_id]
+        before = host.balances[plan.origin_id or plan.agent_id]
+        self.spending.committed(plan)
+        if plan.leaves_source:
+            del host.owned[plan.agent_id], host.balances[plan.agent_id]
         else:
-            self.living.add(record.plan.agent_id)
+            self.living.add(plan.agent_id)
+            if plan.kept is not None and self.bug != "free-clones":
+                host.balances[plan.origin_id] = plan.kept
+        return before
 
     def _target(self, host: SimHost, machine: Machine, action: object) -> object | None:
         plan, journal = machine.plan, host.journal
@@ -431,6 +457,7 @@ class World:
                 if not failed or self.chance(0.5):
                     journal.record_activated(record)
                     host.owned[plan.agent_id] = plan.epoch
+                    host.balances[plan.agent_id] = plan.carried
                 return events.JournalFailed("disk") if failed else events.JournalWritten()
             case actions.Activate() | actions.StoreInactive():
                 host.running.setdefault(plan.agent_id, set()).add(plan.epoch)
@@ -485,6 +512,24 @@ class World:
         for agent in self.living:
             if agent not in owners and not self._on_its_way(agent):
                 raise ViolationError(f"{agent} is lost")
+        self.spending.check({agent: self._balance(agent) for agent in self.living})
+
+    def _balance(self, agent: str) -> AllowanceBalance:
+        """Return what a paglet has left, wherever it is."""
+        for host in self.hosts.values():
+            if agent in host.owned:
+                return host.balances[agent]
+        (carried,) = {
+            commit.plan.carried
+            for host in self.hosts.values()
+            for commit in host.journal.load().commits
+            if commit.plan.agent_id == agent and commit.plan.epoch == self._newest(agent)
+        }
+        return carried
+
+    def _newest(self, agent: str) -> int:
+        commits = (commit.plan for host in self.hosts.values() for commit in host.journal.load().commits)
+        return max(plan.epoch for plan in commits if plan.agent_id == agent)
 
     def _on_its_way(self, agent: str) -> bool:
         for host in self.hosts.values():

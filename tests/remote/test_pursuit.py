@@ -21,8 +21,10 @@ from paglets.remote.pursuit import (
     Found,
     Locate,
     NotConnectedError,
+    Patience,
     Pause,
     Pursuit,
+    first_connecting,
     follow,
     follow_async,
 )
@@ -158,6 +160,38 @@ def test_a_paglet_that_was_found_before_is_waited_for_to_the_end() -> None:
     with pytest.raises(NotConnectedError):
         world.pursue(timeout=60)
     assert 59 < world.now - began <= 60
+
+
+def test_a_caller_who_knows_somebody_else_says_how_long_it_is_patient() -> None:
+    world = World({})
+    world.routes.learn("p", A, A)
+    with pytest.raises(errors.HostUnreachableError):
+        world.pursue(timeout=10.0, patience=Patience(unsent=1.0))
+    assert 0.9 < world.now < 1.2
+
+    world = World({A: after(1, lost, unreachable)})
+    with pytest.raises(errors.ConnectionLostError, match="lost the host of paglet p while an answer was due"):
+        world.pursue(timeout=10.0, patience=Patience(unsent=0.1, lost=1.0))
+    assert 0.9 < world.now < 1.2
+
+    world = World({A: after(1, lost, unreachable)})
+    with pytest.raises(errors.RemoteTimeoutError, match="may still"):
+        world.pursue(timeout=10.0, patience=Patience(unsent=1.0))
+    assert 9.9 < world.now < 10.2
+
+
+def test_a_paglet_that_is_gone_after_a_lost_answer_may_have_given_it() -> None:
+    world = World({A: after(1, lost, unknown)}, {A: unknown()})
+    with pytest.raises(errors.ConnectionLostError, match="was lost, and it is gone"):
+        world.pursue()
+
+
+def test_how_long_the_first_connection_may_take() -> None:
+    assert first_connecting(9.0, others=False, patience=None) is None
+    assert first_connecting(3.0, others=True, patience=None) == 1.0
+    assert first_connecting(9.0, others=False, patience=Patience(unsent=0.5)) == 0.5
+    assert first_connecting(3.0, others=True, patience=Patience(unsent=2.0)) == 1.0
+    assert first_connecting(9.0, others=False, patience=Patience(lost=1.0)) is None
 
 
 def test_a_request_that_need_not_last_asks_each_place_once() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from paglets.config.launch_file import launch_config_from, load_launch_config
 from paglets.config.launch_merge import merged_launch_text
+from paglets.core.allowance import Allowance
 from paglets.core.errors import (
     ForbiddenError,
     HostError,
@@ -46,6 +48,11 @@ max_state_size = "64M"
 max_file_size = 1000
 max_hops = 32
 
+[policy.allowance]
+max_hops = 10
+lifetime = "7d"
+max_state_size = "64M"
+
 [policy.keys.laptop]
 allow = ["myapp.reports:*"]
 max_paglets = 3
@@ -71,6 +78,7 @@ def test_the_whole_table(tmp_path: Path) -> None:
         1000,
         32,
         {"laptop": KeyPolicy(ClassPolicy(("myapp.reports:*",)), 3)},
+        Allowance(max_hops=10, lifetime=7 * 86400.0, max_state_bytes=64 * 1024**2),
     )
     assert parsed("", tmp_path) is None
     assert parsed("[policy]", tmp_path) == Policy()
@@ -88,6 +96,11 @@ def test_the_whole_table(tmp_path: Path) -> None:
         ("[policy]\nmax_paglets = true", "'max_paglets' must be a whole number"),
         ("[policy]\nmax_state_size = 'lots'", "'max_state_size' must be a size"),
         ("[policy]\nmax_state_size = 1.5", "'max_state_size' must be a whole number"),
+        ("[policy]\nallowance = 3", "must be a table"),
+        ("[policy.allowance]\nhops = 3", "allowance: unknown key 'hops'"),
+        ("[policy.allowance]\nlifetime = 'ever'", "'lifetime' must be a time"),
+        ("[policy.allowance]\nlifetime = -1", "'lifetime' must be a time"),
+        ("[policy.allowance]\nmax_clones = 1e3", "'max_clones' must be a whole number"),
         ("[policy]\nkeys = 3", "must be tables"),
         ("[policy.keys]\nlaptop = 3", "must be tables"),
         ("[policy.keys.laptop]\nrole = 'admin'", "keys.laptop: unknown key 'role'"),
@@ -96,7 +109,10 @@ def test_the_whole_table(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(HostError, match=words) as caught:
         parsed(text, tmp_path)
-    assert "launch.toml: [policy]" in str(caught.value)
+    assert re.search(r"launch\.toml, line \d+: \[policy\]", str(caught.value))
+
+
+WORDS = ["allow", "hosts", "keys", "max_hops", "max_state_size", "allowance", "lifetime", "x"]
 
 
 @settings(max_examples=100, deadline=None)
@@ -106,7 +122,9 @@ def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(["allow", "hosts", "keys", "max_hops", "max_state_size", "x"]), inner, max_size=4
+                st.sampled_from(["allow", "hosts", "keys", "max_hops", "max_state_size", "allowance", "lifetime", "x"]),
+                inner,
+                max_size=4,
             )
         ),
         max_leaves=12,
@@ -235,6 +253,25 @@ def test_a_key_has_so_many_paglets(hosts: HostFactory, tmp_path: Path) -> None:
     assert [create("p3"), create("p4")] == [200, 429]
     envelope = {**prepare("p5")["envelope"], "state": {}}
     assert ask(host.address, "POST", "/agents", {"envelope": envelope}, bearer(few)).status == 429
+
+
+def test_a_host_that_starts_again_goes_on_counting(hosts: HostFactory, tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    few = add_key(path, "few", Role.OPERATE, max_paglets=3)
+    host = hosts("counting-on", keys=path)
+
+    def create(agent_id: str) -> int:
+        return ask(host.address, "POST", "/agents", creation(agent_id), bearer(few)).status
+
+    assert [create("p0"), create("p1")] == [200, 200]
+    host.deactivate("p0")
+    # A clone counts for whoever brought its original.
+    host.clone("p1")
+    host.shutdown()
+    host = hosts("counting-on", keys=path, port=host.port)
+    assert create("p2") == 429
+    host.dispose("p0")
+    assert [create("p3"), create("p4")] == [200, 429]
 
 
 def test_a_host_has_so_many_paglets(hosts: HostFactory) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, cast
@@ -18,6 +19,7 @@ from paglets.services.contracts import (
     ServiceHandle,
     ServiceOperation,
     ServiceRecord,
+    StreamOperation,
 )
 
 
@@ -264,6 +266,81 @@ def test_route_checks_the_reply_and_lets_errors_through() -> None:
         CONTRACT.route(WORK.to_message(Request("x")), {WORK: lambda request: "text"})
     with pytest.raises(ZeroDivisionError):
         CONTRACT.route(PING.to_message(), {PING: lambda request: 1 / 0})
+
+
+def test_a_coroutine_answers_later() -> None:
+    async def work(request: Request) -> Reply:
+        return Reply(len(request.text))
+
+    async def wrong(request: Request) -> str:
+        return request.text
+
+    answer = CONTRACT.route(WORK.to_message(Request("four")), {WORK: work})
+    assert asyncio.run(answer) == {"total": 4, "parts": []}
+    with pytest.raises(ServiceContractError, match="must be a Reply"):
+        asyncio.run(CONTRACT.route(WORK.to_message(Request("four")), {WORK: wrong}))
+
+
+# streams
+
+
+NUMBERS = StreamOperation("numbers", Request, Reply)
+WITH_STREAM = ServiceContract("tests.worker", (PING, WORK), streams=(NUMBERS,))
+
+
+def test_a_contract_with_streams_is_another_contract() -> None:
+    assert WITH_STREAM.capabilities == ("ping", "work", "numbers")
+    assert WITH_STREAM.metadata() == CONTRACT.metadata() | {
+        "streams": [{"name": "numbers", "request_type": WORK.request_schema, "item_type": WORK.reply_schema}]
+    }
+    assert not CONTRACT.matches_record(record_of(WITH_STREAM))
+    assert not WITH_STREAM.matches_record(record_of(CONTRACT))
+    assert WITH_STREAM.operation_for("numbers") is None
+    assert WITH_STREAM.stream_for("numbers") is NUMBERS
+    assert WITH_STREAM.require_stream(StreamOperation("numbers", Request, Reply, window=3)) == NUMBERS
+    with pytest.raises(ServiceContractError, match="Stream 'numbers' is no part"):
+        CONTRACT.require_stream(NUMBERS)
+    assert ServiceContract("only", (), streams=(NUMBERS,)).capabilities == ("numbers",)
+
+
+def test_what_a_caller_alone_declares_is_no_part_of_an_operation() -> None:
+    assert ServiceOperation("work", Request, Reply, idempotent=True) == WORK
+    assert hash(ServiceOperation("work", Request, Reply, idempotent=True)) == hash(WORK)
+    declared = ServiceContract(CONTRACT.name, (PING, ServiceOperation("work", Request, Reply, idempotent=True)))
+    assert declared.metadata() == CONTRACT.metadata()
+    assert CONTRACT.require_operation(declared.operations[1]).name == "work"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"name": " "}, "stream name"),
+        ({"request_type": int}, "request type of stream 's'"),
+        ({"item_type": int}, "item type of stream 's'"),
+        ({"window": 0}, "window of stream 's'"),
+        ({"window": 10**6}, "window of stream 's'"),
+        ({"idle_timeout": 0}, "idle_timeout of stream 's'"),
+        ({"idle_timeout": float("inf")}, "idle_timeout of stream 's'"),
+    ],
+)
+def test_invalid_streams(arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(ServiceContractError, match=text):
+        StreamOperation(**{"name": "s", **arguments})
+
+
+def test_streams_share_the_names_of_operations() -> None:
+    with pytest.raises(ServiceContractError, match="two operations named 'work'"):
+        ServiceContract("c", (WORK,), streams=(StreamOperation("work"),))
+    with pytest.raises(ServiceContractError, match="streams must be StreamOperation objects"):
+        ServiceContract("c", (WORK,), streams=cast("Any", (PING,)))
+
+
+def test_a_stream_needs_a_handler_and_a_host() -> None:
+    message = Message("numbers", {"text": "x"}, {"do": "open", "stream": "s", "credit": 1, "first": 0, "wait": 0})
+    with pytest.raises(ServiceContractError, match="no handler for stream 'numbers'"):
+        WITH_STREAM.route(message, {})
+    with pytest.raises(ServiceContractError, match="by a paglet that a host runs"):
+        WITH_STREAM.route(message, {}, streams={NUMBERS: lambda request: iter(())})
 
 
 # handles

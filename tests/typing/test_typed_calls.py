@@ -10,8 +10,8 @@ import pytest
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 
-RIGHT = ("right_calls.py", "right_patterns.py")
-WRONG = ("wrong_calls.py", "wrong_patterns.py")
+RIGHT = ("right_calls.py", "right_patterns.py", "right_services.py")
+WRONG = ("wrong_calls.py", "wrong_patterns.py", "wrong_services.py")
 
 _ERROR = re.compile(r"^(?P<file>[^:]+):(?P<line>\d+): error: .*\[(?P<code>[\w-]+)\]$")
 _MARK = re.compile(r"# error: (?P<code>[\w-]+)$")

@@ -8,8 +8,12 @@ from typing import Annotated
 import typer
 
 from paglets.cli import (
+    allowance,
     artifacts,
     audit,
+    classes,
+    config,
+    create,
     dead,
     demo,
     drain,
@@ -20,8 +24,14 @@ from paglets.cli import (
     journey,
     keys,
     lifecycle,
+    mesh,
+    new,
     ps,
+    relay,
+    search,
     send,
+    services,
+    system,
 )
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
@@ -48,6 +58,7 @@ _HOSTS = "Hosts"
 _PAGLETS = "Paglets"
 _FILES = "Files"
 _WATCH = "What happened"
+_PROGRAMS = "Your programs"
 _EXAMPLES = "Examples"
 
 app = typer.Typer(
@@ -58,21 +69,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("host", epilog=host.EPILOG, rich_help_panel=_HOSTS)(host.host)
+app.add_typer(config.app, rich_help_panel=_HOSTS)
 app.add_typer(keys.app, rich_help_panel=_HOSTS)
+app.add_typer(relay.app, rich_help_panel=_HOSTS)
 app.command("hosts", epilog=hosts.EPILOG, rich_help_panel=_HOSTS)(hosts.hosts)
 app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
 app.command("drain", epilog=drain.EPILOG, rich_help_panel=_HOSTS)(drain.drain)
+app.add_typer(mesh.app, rich_help_panel=_HOSTS)
+app.add_typer(system.app, rich_help_panel=_HOSTS)
 app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)
+app.command("create", epilog=create.EPILOG, rich_help_panel=_PAGLETS)(create.create)
 app.command("send", epilog=send.EPILOG, rich_help_panel=_PAGLETS)(send.send)
+app.command("services", epilog=services.EPILOG, rich_help_panel=_PAGLETS)(services.services)
 app.command("move", epilog=lifecycle.MOVE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.move)
 app.command("sleep", epilog=lifecycle.SLEEP_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.sleep)
 app.command("wake", epilog=lifecycle.WAKE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.wake)
 app.command("rm", epilog=lifecycle.RM_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.rm)
+app.add_typer(allowance.app, rich_help_panel=_PAGLETS)
 app.add_typer(artifacts.app, rich_help_panel=_FILES)
 app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.journey)
 app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
 app.command("audit", epilog=audit.EPILOG, rich_help_panel=_WATCH)(audit.audit)
 app.add_typer(dead.app, rich_help_panel=_WATCH)
+app.command("new", epilog=new.EPILOG, rich_help_panel=_PROGRAMS)(new.new)
+app.command("classes", epilog=classes.EPILOG, rich_help_panel=_PROGRAMS)(classes.classes)
+app.add_typer(search.app, rich_help_panel=_FILES)
 app.add_typer(examples.app, rich_help_panel=_EXAMPLES)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
@@ -21,10 +22,16 @@ _QUIET_KINDS: Final = frozenset(
         "context-start",  # the line on standard output says it
         "launch-config-copy",
         "launch-config-update",
-        "resident-service-failed",  # said once for all of them
+        "resident-service-declare",  # what follows from it is said
+        "service-lease-acquire",
+        "service-lease-release",
     }
 )
 _ERROR_KINDS: Final = frozenset({"paglet-crashed", "transfer-fault", "background-failure"})
+#: Their error says which class it is about.
+_SAID_BY_ERROR: Final = frozenset({"resident-service-failed", "startup-agent-failed"})
+_MADE_UP: Final = re.compile("[0-9a-f]{9,}")
+"""An id that nobody chose: its beginning will do."""
 _MOST_VALUES: Final = 200
 
 
@@ -68,13 +75,16 @@ def describe(event: ContextEvent) -> str:
     parts = [f"{event.kind:<15}"]
     if event.agent_id:
         class_name = (event.class_name or "").rpartition(":")[2]
-        parts.append(f"{event.agent_id[:8]} {class_name}".rstrip())
+        agent_id = event.agent_id[:8] if _MADE_UP.fullmatch(event.agent_id) else event.agent_id
+        parts.append(f"{agent_id} {class_name}".rstrip())
     if event.service_name:
         parts.append(f"service {event.service_name}")
     target = event.data.get("target")
     if event.kind == "transfer-progress":
         parts.append(_progress(event.data))
-    else:
+    elif event.kind == "service-advertise":
+        parts.append(_values({"scope": event.data.get("scope")}))
+    elif event.kind not in _SAID_BY_ERROR:
         parts.append(_movement(target) if isinstance(target, dict) else _values(event.data))
     line = one_line(" ".join(part for part in parts if part))
     return f"{line}: {one_line(event.error)}" if event.error else line

@@ -48,9 +48,6 @@ def serve(options: HostOptions, arguments: Mapping[str, Any], command: str) -> i
     logger = configure_logging(options.log_level)
     if result.action in _TOLD:
         logger.warning(result.message)
-    waiting = sum(1 for service in config.resident_services if service.enabled)
-    if waiting:
-        logger.info("%d resident services of %s are not available in this version", waiting, path)
     if host.sends_in_clear:
         logger.warning(
             "keys and everything else go over the network unencrypted; `paglets keys ca` and `paglets keys host %s` "

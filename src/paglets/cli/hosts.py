@@ -21,7 +21,7 @@ from paglets.cli.options import (
     clock_text,
     reported,
 )
-from paglets.cli.watching import check_watchable, watched
+from paglets.cli.rounds import REFRESH_SECONDS, EveryOption, WatchOption, watch
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,7 +79,8 @@ class _Seen:
 def hosts(
     context: typer.Context,
     wide: Annotated[bool, typer.Option("--wide", "-w", help="Versions, tags and properties as well.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Renew the table until Ctrl-C; needs a terminal.")] = False,
+    again: WatchOption = False,
+    every: EveryOption = REFRESH_SECONDS,
     json: JsonOption = False,
     entry: EntryOption = None,
     timeout: TimeoutOption = DEFAULT_TIMEOUT_SECONDS,
@@ -87,18 +88,22 @@ def hosts(
 ) -> None:
     """List the hosts of the mesh, and how they do."""
     with reported(context.command_path):
-        if watch:
-            check_watchable(json=json)
         # Imported this late, so that help and mistakes need not wait for the clients to load.
         from paglets.cli.fleet import fleet_of
 
         with fleet_of(Where(entry, None, timeout, api_key_env)) as fleet:
-            if watch:
-                watched(lambda: (_table(_look(fleet), fleet, wide=wide), ()))
+            if again:
+                watch(
+                    lambda: _look(fleet),
+                    draw=lambda seen: [_table(seen, fleet, wide=wide)],
+                    wire=lambda seen: _payload(seen, fleet),
+                    json=json,
+                    every=every,
+                )
                 return
             seen = _look(fleet)
             if json:
-                print_json({"entry": _entry(fleet).name, "hosts": [each.to_wire() for each in seen]})
+                print_json(_payload(seen, fleet))
             elif wide:
                 print_whole(_table(seen, fleet, wide=True))
             else:
@@ -132,6 +137,10 @@ def _look(fleet: Fleet) -> list[_Seen]:
         health, latency = healths.get(url, (None, None))
         seen.append(_Seen(ref, health, latency, errors.get(url, "") if ref.online else ref.error or "no news of it"))
     return sorted(seen, key=lambda each: (each.ref.name, each.ref.url))
+
+
+def _payload(seen: Sequence[_Seen], fleet: Fleet) -> dict[str, Any]:
+    return {"entry": _entry(fleet).name, "hosts": [each.to_wire() for each in seen]}
 
 
 def _table(seen: Sequence[_Seen], fleet: Fleet, *, wide: bool) -> Table:

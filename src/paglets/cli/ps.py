@@ -20,9 +20,10 @@ from paglets.cli.options import (
     clock_text,
     reported,
 )
-from paglets.cli.watching import check_watchable, watched
+from paglets.cli.rounds import REFRESH_SECONDS, EveryOption, WatchOption, watch
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
     from paglets.cli.fleet import Answers, Fleet, Found
@@ -34,6 +35,8 @@ Examples:
 
   paglets ps --all --host beta    those of one host, sleeping ones included
 
+  paglets ps --services           with the services that hosts run for themselves
+
   paglets ps --watch              renewed every 2 s until Ctrl-C
 
   paglets ps --all --json | jq -r '.paglets[] | select(.crashed) | .agent_id'
@@ -41,13 +44,20 @@ Examples:
 Ids are shortened to what tells them apart; every command takes them so.
 """
 
+#: Of whose classes the services are that hosts run for themselves.
+_SERVICES: Final = "paglets.system."
+
 
 def ps(
     context: typer.Context,
     everyone: Annotated[bool, typer.Option("--all", "-a", help="Sleeping paglets as well.")] = False,
     inactive: Annotated[bool, typer.Option("--inactive", help="Only sleeping paglets.")] = False,
+    services: Annotated[
+        bool, typer.Option("--services", "-s", help="The services that hosts run for themselves as well.")
+    ] = False,
     wide: Annotated[bool, typer.Option("--wide", "-w", help="Whole ids and class names, and more columns.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Renew the table until Ctrl-C; needs a terminal.")] = False,
+    again: WatchOption = False,
+    every: EveryOption = REFRESH_SECONDS,
     json: JsonOption = False,
     entry: EntryOption = None,
     host: HostOption = None,
@@ -59,16 +69,25 @@ def ps(
     with reported(command):
         if everyone and inactive:
             raise ValueError("--all and --inactive exclude each other")
-        if watch:
-            check_watchable(json=json)
+        states = {"asleep"} if inactive else {"active", "crashed"} | ({"asleep"} if everyone else set())
         # Imported this late, so that help and mistakes need not wait for the clients to load.
         from paglets.cli.fleet import fleet_of
 
         with fleet_of(Where(entry, host, timeout, api_key_env)) as fleet:
-            if watch:
-                watched(lambda: _watched(fleet, everyone=everyone, inactive=inactive, wide=wide))
+
+            def look() -> tuple[list[Found], Answers]:
+                return _look(fleet, states, services=services)
+
+            if again:
+                watch(
+                    look,
+                    draw=lambda seen: _drawn(*seen, wide=wide),
+                    wire=lambda seen: _payload(fleet, *seen),
+                    json=json,
+                    every=every,
+                )
                 return
-            found, answers = _look(fleet, everyone=everyone, inactive=inactive)
+            found, answers = look()
             if json:
                 print_json(_payload(fleet, found, answers))
             else:
@@ -85,17 +104,22 @@ def ps(
             raise typer.Exit(FAILURE_EXIT)
 
 
-def _look(fleet: Fleet, *, everyone: bool, inactive: bool) -> tuple[list[Found], Answers]:
+def _look(fleet: Fleet, states: set[str], *, services: bool) -> tuple[list[Found], Answers]:
     from paglets.cli.fleet import state_text
 
     found, answers = fleet.paglets()
-    states = {"asleep"} if inactive else {"active", "crashed"} | ({"asleep"} if everyone else set())
-    return [each for each in found if state_text(each.summary) in states], answers
+    return [
+        each
+        for each in found
+        if state_text(each.summary) in states
+        and (services or not str(each.summary.get("class_name", "")).startswith(_SERVICES))
+    ], answers
 
 
-def _watched(fleet: Fleet, *, everyone: bool, inactive: bool, wide: bool) -> tuple[Table, list[str]]:
-    found, answers = _look(fleet, everyone=everyone, inactive=inactive)
-    return _table(found, wide=wide), answers.failures
+def _drawn(found: Sequence[Found], answers: Answers, *, wide: bool) -> list[RenderableType]:
+    from rich.text import Text
+
+    return [_table(found, wide=wide), *(Text(one_line(failure), style="red") for failure in answers.failures)]
 
 
 def _payload(fleet: Fleet, found: Sequence[Found], answers: Answers) -> dict[str, Any]:
@@ -107,6 +131,7 @@ def _payload(fleet: Fleet, found: Sequence[Found], answers: Answers) -> dict[str
 
 
 def _table(found: Sequence[Found], *, wide: bool) -> Table:
+    from paglets.cli.allowance import allowance_text
     from paglets.cli.fleet import class_text, short_ids, state_text
 
     short = short_ids([each.agent_id for each in found])
@@ -122,10 +147,17 @@ def _table(found: Sequence[Found], *, wide: bool) -> Table:
             _remark(summary),
         ]
         if wide:
-            row += [summary.get("epoch", "-"), summary.get("pid") or "-", summary["host_url"]]
+            row += [
+                allowance_text(summary.get("allowance")),
+                summary.get("epoch", "-"),
+                summary.get("pid") or "-",
+                summary["host_url"],
+            ]
         rows.append(row)
     columns = ["id", "class", "state", "host", "waiting", "remark"]
-    return table("Paglets", columns + (["epoch", "pid", "address"] if wide else []), rows, right={"waiting", "pid"})
+    return table(
+        "Paglets", columns + (["allowance", "epoch", "pid", "address"] if wide else []), rows, right={"waiting", "pid"}
+    )
 
 
 def _mailbox(summary: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ def send(
     """Send a message to a paglet and print its reply."""
     with reported(context.command_path):
         named = named_arguments(arguments or ())
-        unnamed = None if arg is None else _json_value(arg, "--arg")
+        unnamed = None if arg is None else json_value(arg, "--arg")
         if not kind:
             raise ValueError("KIND must not be empty")
         # Imported this late, so that help and mistakes need not wait for the clients to load.
@@ -115,11 +115,15 @@ def named_arguments(entries: Sequence[str]) -> dict[str, Any]:
             raise ValueError(f"an argument must be NAME=TEXT or NAME:=JSON, not {entry!r}")
         if name in named:
             raise ValueError(f"the argument {name!r} is given twice")
-        named[name] = _json_value(value, name) if is_json else value
+        named[name] = json_value(value, name) if is_json else value
     return named
 
 
-def _json_value(text: str, name: str) -> Any:
+def json_value(text: str, name: str) -> Any:
+    """Return the value that a text has as JSON.
+
+    :raises ValueError: it is none.
+    """
     try:
         return json_module.loads(text, parse_constant=_no_number)
     except RecursionError:

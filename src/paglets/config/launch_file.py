@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from paglets.config.launch_table import Findings, Table
+from paglets.config.toml_places import Keys, Place, places_in
 from paglets.core.errors import HostError
-from paglets.core.runtime_values import EnumT, ResidentLifecycle, ServiceScope, enum_from_wire
-from paglets.persistence.directory import validate_agent_id
-from paglets.security.policy import Policy, policy_from
+from paglets.core.runtime_values import ResidentLifecycle, ServiceScope
+from paglets.security.policy import Policy, read_policy
 
 DEFAULT_LAUNCH_CONFIG_PATH: Final = Path("~/.paglets/launch.toml").expanduser()
 
@@ -97,63 +98,92 @@ class LaunchConfig:
 def load_launch_config(path: Path | str = DEFAULT_LAUNCH_CONFIG_PATH) -> LaunchConfig:
     """Read a launch file; an absent one is an empty configuration.
 
-    :raises HostError: it cannot be read, is no TOML, has an unknown key or a value of the wrong kind; the text has path
-        and key.
+    :raises HostError: it cannot be read, is no TOML, has an unknown key or a value of the wrong kind; the text has
+        path, line and key.
     """
     file = Path(path).expanduser()
     if not file.exists():
         return LaunchConfig(path=file)
-    return launch_config_from(read_toml(file), file)
+    text = read_text(file)
+    return launch_config_from(parse_toml(text, file), file, places_in(text))
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Return the content of a TOML file.
+def read_text(path: Path) -> str:
+    """Return the text of a launch file.
 
-    :raises HostError: it cannot be read or is no TOML.
+    :raises HostError: it cannot be read, or is no UTF-8.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise HostError(f"Cannot read launch config {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
         raise HostError(f"Launch config {path} is no valid TOML: {error}") from error
 
 
-def launch_config_from(data: dict[str, Any], path: Path) -> LaunchConfig:
+def parse_toml(text: str, path: Path) -> dict[str, Any]:
+    """Return the content of a TOML text.
+
+    :param path: where it is from, for the error.
+    :raises HostError: it is no TOML; the text says at which line.
+    """
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise HostError(f"Launch config {path} is no valid TOML: {error}") from error
+
+
+def launch_config_from(data: dict[str, Any], path: Path, places: Mapping[Keys, Place] | None = None) -> LaunchConfig:
     """Return the configuration in the content of a launch file.
 
+    :param places: where in the file its keys are, for the error.
     :raises HostError: there is an unknown key or a value of the wrong kind.
     """
-    top = _Table(data, path, "the file", (LAUNCH_TABLE, POLICY_TABLE, *ENTRY_KEYS))
-    header = launch_header_from(data, path, top.entries(STARTUP_TABLE), top.entries(RESIDENT_TABLE))
-    if POLICY_TABLE not in data:
-        return header
-
-    def wrong(text: str) -> HostError:
-        return HostError(f"Launch config {path}: [{POLICY_TABLE}]: {text}")
-
-    return replace(header, policy=policy_from(data[POLICY_TABLE], wrong))
+    findings = Findings(path, places or {})
+    config = read_config(data, findings)
+    findings.raise_first()
+    return config
 
 
-def launch_header_from(
-    data: dict[str, Any], path: Path, startup: list[_Table] | None = None, resident: list[_Table] | None = None
-) -> LaunchConfig:
-    """Return what the `[launch]` table says, with the given entries.
+def launch_header_from(data: dict[str, Any], path: Path, places: Mapping[Keys, Place] | None = None) -> LaunchConfig:
+    """Return what the `[launch]` table says, and nothing of the others.
 
     :raises HostError: it is no table, or has an unknown key or a value of the wrong kind.
     """
-    launch = _Table(data.get(LAUNCH_TABLE, {}), path, f"[{LAUNCH_TABLE}]", LAUNCH_KEYS)
+    findings = Findings(path, places or {})
+    header = _header(data, findings)
+    findings.raise_first()
+    return header
+
+
+def read_config(data: dict[str, Any], findings: Findings) -> LaunchConfig:
+    """Return the configuration in the content of a launch file, with what is wrong noted and left out."""
+    top = Table(data, findings, (), "the file", (LAUNCH_TABLE, POLICY_TABLE, *ENTRY_KEYS))
+    config = replace(
+        _header(data, findings),
+        startup_agents=tuple(_startup_agent(entry) for entry in top.entries(STARTUP_TABLE, STARTUP_KEYS)),
+        resident_services=tuple(_resident_service(entry) for entry in top.entries(RESIDENT_TABLE, RESIDENT_KEYS)),
+    )
+    if POLICY_TABLE not in data:
+        return config
+
+    def wrong(keys: tuple[str, ...], text: str) -> None:
+        findings.note((POLICY_TABLE, *keys), f"[{POLICY_TABLE}]: {text}")
+
+    return replace(config, policy=read_policy(data[POLICY_TABLE], wrong))
+
+
+def _header(data: dict[str, Any], findings: Findings) -> LaunchConfig:
+    launch = Table(data.get(LAUNCH_TABLE, {}), findings, (LAUNCH_TABLE,), f"[{LAUNCH_TABLE}]", LAUNCH_KEYS)
     return LaunchConfig(
-        path=path,
+        path=findings.path,
         demo_config_id=launch.text("demo_config_id"),
         demo_config_version=launch.text("demo_config_version"),
         sync_demo_config=launch.flag("sync_demo_config"),
-        startup_agents=tuple(_startup_agent(entry) for entry in startup or ()),
-        resident_services=tuple(_resident_service(entry) for entry in resident or ()),
     )
 
 
-def _startup_agent(entry: _Table) -> StartupAgentConfig:
+def _startup_agent(entry: Table) -> StartupAgentConfig:
     return StartupAgentConfig(
         use=entry.text("use"),
         class_name=entry.text("class"),
@@ -165,7 +195,7 @@ def _startup_agent(entry: _Table) -> StartupAgentConfig:
     )
 
 
-def _resident_service(entry: _Table) -> ResidentServiceConfig:
+def _resident_service(entry: Table) -> ResidentServiceConfig:
     return ResidentServiceConfig(
         use=entry.text("use"),
         class_name=entry.text("class"),
@@ -179,73 +209,3 @@ def _resident_service(entry: _Table) -> ResidentServiceConfig:
         state=entry.table("state"),
         init=entry.get("init"),
     )
-
-
-class _Table:
-    """One table of the file, which names itself in every error."""
-
-    def __init__(self, values: Any, path: Path, where: str, allowed: Collection[str]) -> None:
-        self._path = path
-        self._where = where
-        if not isinstance(values, dict):
-            raise self._error("must be a table")
-        unknown = sorted(values.keys() - set(allowed))
-        if unknown:
-            names = ", ".join(repr(name) for name in unknown)
-            raise self._error(f"unknown key {names}; allowed are {', '.join(allowed)}")
-        self._values: dict[str, Any] = values
-
-    def get(self, key: str) -> Any:
-        return self._values.get(key)
-
-    def text(self, key: str) -> str | None:
-        value = self._values.get(key)
-        if value is not None and not (isinstance(value, str) and value.strip()):
-            raise self._error(f"{key!r} must be a text that is not empty")
-        return value
-
-    def flag(self, key: str) -> bool:
-        value = self._values.get(key, True)
-        if not isinstance(value, bool):
-            raise self._error(f"{key!r} must be true or false")
-        return value
-
-    def seconds(self, key: str) -> float | None:
-        value = self._values.get(key)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self._error(f"{key!r} must be a number of seconds")
-        return float(value)
-
-    def table(self, key: str) -> dict[str, Any]:
-        value = self._values.get(key, {})
-        if not isinstance(value, dict):
-            raise self._error(f"{key!r} must be a table")
-        return value
-
-    def word(self, key: str, enum_cls: type[EnumT], what: str) -> EnumT | None:
-        value = self._values.get(key)
-        try:
-            return None if value is None else enum_from_wire(value, enum_cls, what)
-        except (TypeError, ValueError) as error:
-            raise self._error(str(error)) from error
-
-    def agent_id(self) -> str | None:
-        value = self.text("agent_id")
-        try:
-            return None if value is None else validate_agent_id(value)
-        except HostError as error:
-            raise self._error(str(error)) from error
-
-    def entries(self, key: str) -> list[_Table]:
-        value = self._values.get(key, [])
-        if not isinstance(value, list):
-            raise self._error(f"{key!r} must be a list of tables: [[{key}]]")
-        return [
-            _Table(entry, self._path, f"[[{key}]] number {number}", ENTRY_KEYS[key])
-            for number, entry in enumerate(value, start=1)
-        ]
-
-    def _error(self, text: str) -> HostError:
-        return HostError(f"Launch config {self._path}: {self._where}: {text}")

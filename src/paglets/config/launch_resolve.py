@@ -93,6 +93,9 @@ def _agent_class(class_name: str | None, alias: str | None, what: str) -> type[A
     try:
         agent_cls = resolve_qualified_name(class_name)
     except SerializationError as error:
+        missing = error.__cause__
+        if isinstance(missing, ModuleNotFoundError) and str(missing.name).startswith("paglets."):
+            raise HostError(f"This version of paglets has no {missing.name}; the {what} is left out") from error
         raise HostError(f"Cannot load {what} {class_name!r}: {error}") from error
     if not (isinstance(agent_cls, type) and issubclass(agent_cls, Paglet)):
         raise HostError(f"Cannot use {class_name!r} as {what}: it is no Paglet subclass")

@@ -18,9 +18,11 @@ from paglets.config.launch_file import (
     LaunchConfig,
     launch_config_from,
     launch_header_from,
-    read_toml,
+    parse_toml,
+    read_text,
 )
 from paglets.config.launch_merge import merged_launch_text
+from paglets.config.toml_places import places_in
 from paglets.core.errors import HostError
 from paglets.core.runtime_values import LaunchConfigSyncAction, require_enum
 from paglets.persistence.atomic import make_directories, write_bytes
@@ -77,11 +79,12 @@ def sync_launch_config(
     text = bundled_launch_config_text()
     bundled = launch_config_from(tomllib.loads(text), file)
     if not file.exists():
-        _write(file, text)
+        write_launch_text(file, text)
         return _result(LaunchConfigSyncAction.COPIED, file, f"copied the bundled launch config to {file}")
 
-    previous = read_toml(file)
-    present = launch_header_from(previous, file)
+    old_text = read_text(file)
+    previous = parse_toml(old_text, file)
+    present = launch_header_from(previous, file, places_in(old_text))
     if not present.sync_demo_config:
         return _result(LaunchConfigSyncAction.SKIPPED, file, f"{file} says sync_demo_config = false")
     if _version(present) == _version(bundled):
@@ -97,7 +100,7 @@ def sync_launch_config(
     if not yes and not _agrees(f"The {offer}. Update it? [y/N] ", input_func):
         return _result(LaunchConfigSyncAction.SKIPPED, file, f"kept {file} as it is")
     backup = _back_up(file)
-    _write(file, _updated_text(text, previous, file))
+    write_launch_text(file, _updated_text(text, previous, file))
     message = f"updated {file} to the bundled launch config ({_described(bundled)}); the previous file is {backup}"
     return _result(LaunchConfigSyncAction.UPDATED, file, message, backup)
 
@@ -157,7 +160,11 @@ def _back_up(path: Path) -> Path:
     return backup
 
 
-def _write(path: Path, text: str) -> None:
+def write_launch_text(path: Path, text: str) -> None:
+    """Replace a launch file, or what a link in its place points to; at any time it is the old or the new one.
+
+    :raises HostError: it cannot be written.
+    """
     with _writing(path):
         target = path.resolve() if path.is_symlink() else path
         make_directories(target.parent)

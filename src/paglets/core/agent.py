@@ -12,6 +12,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, Final, Generic, ParamSpec, TypeVar
 
+from paglets.core.allowance import NO_LIMITS, Allowance, AllowanceBalance
 from paglets.core.context import ACTIVE, INACTIVE, PagletContext
 from paglets.core.errors import HostError
 from paglets.core.events import CloneEvent, CreationEvent, MobilityEvent, PersistencyEvent
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from paglets.remote.references import PagletProxyRef
     from paglets.remote.transfer import TransferTicket
     from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceOperation, ServiceRecord
+    from paglets.services.pool import RetryPolicy, ServicePool
     from paglets.services.resident import ServiceLease
 
 __all__ = [
@@ -102,6 +104,8 @@ class Paglet(Generic[StateT]):
     """What of the paglet survives the death of its host while it is active."""
     RESTART: ClassVar[RestartPolicy] = RestartPolicy()
     """What happens when the paglet's process dies by itself."""
+    ALLOWANCE: ClassVar[Allowance] = NO_LIMITS
+    """What the paglet may use up, unless whoever creates it says otherwise."""
     MAILBOX_WORKERS: ClassVar[int] = 4
     """Accepted for older programs. A paglet handles one message at a time whatever it says."""
 
@@ -203,6 +207,11 @@ class Paglet(Generic[StateT]):
         :raises InsufficientStorageError: the disk is full; the last checkpoint stays.
         """
         self.context.checkpoint(self.agent_id)
+
+    @property
+    def allowance(self) -> AllowanceBalance:
+        """What this paglet has used of its allowance and what is left, as its host has it now."""
+        return self.context.allowance(self.agent_id)
 
     # --- timers -------------------------------------------------------------------------------------------------------
 
@@ -374,6 +383,16 @@ class Paglet(Generic[StateT]):
         """Return a handle of a provider; ServiceNotFoundError if there is none."""
         return self.context.require_contract(contract, operation=operation, scope=scope)
 
+    def service(
+        self,
+        contract: ServiceContract,
+        *,
+        scope: ServiceScope = ServiceScope.LOCAL,
+        policy: RetryPolicy | None = None,
+    ) -> ServicePool:
+        """Return what spreads calls over all providers of a contract; see :meth:`PagletContext.service`."""
+        return self.context.service(contract, scope=scope, policy=policy)
+
     def lease_contract(
         self,
         contract: ServiceContract,
@@ -382,7 +401,7 @@ class Paglet(Generic[StateT]):
         scope: ServiceScope = ServiceScope.LOCAL,
         ttl: float = 60.0,
     ) -> ServiceLease:
-        """Keep a managed resident service awake for ``ttl`` seconds."""
+        """Have a managed resident service up and keep it so for ``ttl`` seconds, or until this paglet leaves."""
         return self.context.lease_contract(contract, operation=operation, scope=scope, ttl=ttl)
 
     # --- files --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from paglets.core.runtime_values import ServiceScope
 if TYPE_CHECKING:
     from paglets.artifacts import ArtifactRef, PagletFileRef
     from paglets.core.agent import Paglet, PagletState
+    from paglets.core.allowance import Allowance, AllowanceBalance
     from paglets.core.host_port import HostPort
     from paglets.core.resources import ResourceRegistry
     from paglets.persistence.storage import ManagedStorage
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from paglets.remote.references import PagletProxyRef
     from paglets.remote.transfer import TransferTicket
     from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceOperation, ServiceRecord
+    from paglets.services.pool import RetryPolicy, ServicePool
     from paglets.services.resident import ServiceLease
 
 ACTIVE = 0x1
@@ -103,14 +105,17 @@ class PagletContext:
         *,
         init: Any = None,
         host_url: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy:
         """Create a paglet on this host, or on the one at ``host_url``.
 
+        :param allowance: what it may use up; by default what its class says. What a paglet creates gets no more than
+            its creator has left, and is charged to that like a clone.
         :raises PagletError: the class or state is unusable, a hook failed, or the other host refused.
         """
         if host_url is None or self._is_local(host_url):
-            return self._host.create(agent_cls, state, init=init)
-        return self._host.create_remote(host_url, agent_cls, state, init=init)
+            return self._host.create(agent_cls, state, init=init, allowance=allowance)
+        return self._host.create_remote(host_url, agent_cls, state, init=init, allowance=allowance)
 
     # --- lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -145,6 +150,13 @@ class PagletContext:
         :raises InsufficientStorageError: the disk is full; the last checkpoint stays.
         """
         self._host.checkpoint(self._own(agent_id))
+
+    def allowance(self, agent_id: str | None = None) -> AllowanceBalance:
+        """Return what a paglet has used of its allowance, and what is left.
+
+        :raises InvalidAgentError: it is unknown here, or asked by one paglet for another.
+        """
+        return self._host.allowance(self._own(agent_id))
 
     def remind(
         self,
@@ -189,13 +201,17 @@ class PagletContext:
     def send(self, target_agent_id: str, message: Message, *, host_url: str | None = None) -> Any:
         """Send a message to a local paglet, or to one on the host at ``host_url``, and return its reply.
 
+        A managed service counts as local before its paglet has been started.
+
         :raises HostError: no paglet with this id is here.
         """
         if message.sender is None:
             message.sender = self.address
         proxy = self.get_proxy(target_agent_id, host_url)
         if proxy is None:
-            raise HostError(f"No paglet {target_agent_id} on {self.name}")
+            if not any(record.proxy.agent_id == target_agent_id for record in self._host.lookup_services()):
+                raise HostError(f"No paglet {target_agent_id} on {self.name}")
+            proxy = self._host.proxy_for(self.address, target_agent_id)
         return proxy.send(message)
 
     def multicast(
@@ -274,14 +290,20 @@ class PagletContext:
         operation: ServiceOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
     ) -> list[ServiceHandle]:
-        """Return handles of the providers that match the contract wholly.
+        """Return handles of the providers that match the contract wholly, in the order in which they were found.
+
+        A handle stays with its provider while that is there; afterwards it finds it again, or another one.
 
         :raises ServiceContractError: ``operation`` is not part of the contract.
         """
         if operation is not None and contract.require_operation(operation) is None:
             raise ServiceContractError(f"operation {operation.name!r} is not part of contract {contract.name!r}")
         records = self._host.lookup_services(contract.name, scope=scope)
-        return [self._host.service_handle(contract, record) for record in records if contract.matches_record(record)]
+        return [
+            self._host.service_handle(contract, record, scope=scope)
+            for record in records
+            if contract.matches_record(record)
+        ]
 
     def require_contract(
         self,
@@ -299,6 +321,22 @@ class PagletContext:
             raise ServiceNotFoundError(f"no provider of contract {contract.name!r} version {contract.version} found")
         return handle
 
+    def service(
+        self,
+        contract: ServiceContract,
+        *,
+        scope: ServiceScope = ServiceScope.LOCAL,
+        policy: RetryPolicy | None = None,
+    ) -> ServicePool:
+        """Return what calls all providers of a contract: each call the nearest, and of those the less busy.
+
+        Nothing is looked up before the first call, which raises `ServiceNotFoundError` if nobody provides the contract.
+
+        :param scope: where providers are looked for.
+        :param policy: how often and how long providers are tried for one call.
+        """
+        return self._host.service_pool(contract, scope=scope, policy=policy)
+
     def lease_contract(
         self,
         contract: ServiceContract,
@@ -307,14 +345,19 @@ class PagletContext:
         scope: ServiceScope = ServiceScope.LOCAL,
         ttl: float = 60.0,
     ) -> ServiceLease:
-        """Keep a managed resident service from going idle for ``ttl`` seconds.
+        """Have a managed resident service up and keep it so for ``ttl`` seconds.
 
+        Of a paglet the lease is one of its resources: it is given back when the paglet sleeps, leaves or ends.
+
+        :raises HostError: ``ttl`` is not above 0, or more than a week.
         :raises ServiceNotFoundError: nobody provides the contract as a managed service.
         """
         handle = self.require_contract(contract, operation=operation, scope=scope)
         lease = self._host.lease_service_handle(handle, ttl=ttl)
         if self._agent_id is not None:
-            self.resources().register(f"service-lease:{lease.lease_id}", lease.release, suppress=True)
+            resources, name = self.resources(), f"service-lease:{lease.lease_id}"
+            resources.register(name, lease.release, suppress=True)
+            lease.when_released(lambda: resources.remove(name))
         return lease
 
     # --- resources, storage, files -----------------------------------------------------------------------------------

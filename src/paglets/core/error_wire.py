@@ -22,9 +22,12 @@ class ErrorTable:
     """Class to re-create, by the name on the wire."""
     foreign: str
     """Name given to an exception that does not derive from `PagletError` and is not in the table."""
+    refusals: bool = False
+    """Whether it travels that a message was refused. What a handler lets through, it was told about another message."""
 
 
 _NAMED: tuple[type[Exception], ...] = (
+    errors.AllowanceExceededError,
     errors.AuthenticationError,
     errors.CallCycleError,
     errors.ConflictError,
@@ -36,6 +39,7 @@ _NAMED: tuple[type[Exception], ...] = (
     errors.MessageCancelledError,
     errors.NotFoundError,
     errors.NotHandledError,
+    errors.OutcomeUnknownError,
     errors.OverloadedError,
     errors.PagletCrashedError,
     errors.PagletInactiveError,
@@ -47,6 +51,7 @@ _NAMED: tuple[type[Exception], ...] = (
     errors.ServiceNotFoundError,
     errors.StorageQuotaError,
     errors.StorageUnavailableError,
+    errors.StreamInterruptedError,
     errors.TransferError,
     errors.UnsupportedMediaError,
 )
@@ -67,14 +72,23 @@ HTTP_ERRORS = ErrorTable(
         }
     ),
     foreign="RemoteHostError",
+    refusals=True,
 )
 """Between a host and whoever talks to it over HTTP or a link."""
+
+CALL_ERRORS = ErrorTable(
+    MappingProxyType({**PROCESS_ERRORS.classes, **HTTP_ERRORS.classes}), foreign="HostError", refusals=True
+)
+"""What a host answers to a call of one of its paglets, which may have been about another host."""
+
+_REFUSALS = (errors.OverloadedError, errors.PagletCrashedError)
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.AuthenticationError, 401),
     (errors.ForbiddenError, 403),
     (errors.InvalidAgentError, 404),
     (errors.NotFoundError, 404),
+    (errors.AllowanceExceededError, 409),
     (errors.ConflictError, 409),
     (errors.MessageCancelledError, 409),
     (errors.PayloadTooLargeError, 413),
@@ -97,7 +111,10 @@ def error_to_wire(exc: BaseException, *, table: ErrorTable = PROCESS_ERRORS) -> 
     clause means the same on both sides; any other unknown class takes the table's foreign name. The text falls back to
     the class name.
     """
-    return {"error_type": _wire_name(type(exc), table), "error": _text(exc) or type(exc).__name__}
+    wire = {"error_type": _wire_name(type(exc), table), "error": _text(exc) or type(exc).__name__}
+    if table.refusals and isinstance(exc, _REFUSALS) and exc.refused:
+        wire["refused"] = "true"
+    return wire
 
 
 def error_from_wire(payload: Any, *, unknown: type[PagletError], table: ErrorTable = PROCESS_ERRORS) -> Exception:
@@ -112,7 +129,10 @@ def error_from_wire(payload: Any, *, unknown: type[PagletError], table: ErrorTab
     name = payload.get("error_type")
     text = payload.get("error")
     cls = table.classes.get(name, unknown) if isinstance(name, str) else unknown
-    return cls(str(text or name or "unknown error"))
+    error = cls(str(text or name or "unknown error"))
+    if table.refusals and isinstance(error, _REFUSALS):
+        error.refused = payload.get("refused") == "true"
+    return error
 
 
 def http_status(exc: BaseException) -> int:

@@ -6,6 +6,11 @@ between processes and hosts is in `paglets.core.error_wire`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paglets.core.allowance import AllowanceExcess
+
 
 class PagletError(Exception):
     """The root of every exception this package raises on purpose."""
@@ -51,6 +56,14 @@ class ConnectionLostError(RemoteHostError):
     """The connection to another host broke while its answer was due; it may have carried out the request."""
 
 
+class OutcomeUnknownError(RemoteHostError):
+    """The provider of a service was lost in the middle of a call: the operation may have been carried out, or not."""
+
+
+class StreamInterruptedError(RemoteHostError):
+    """A stream ended early, because its provider moved, slept, ended or was lost, or nobody asked for items in time."""
+
+
 class InvalidAgentError(PagletError):
     """The agent id is unknown on this host."""
 
@@ -62,6 +75,9 @@ class PagletInactiveError(PagletError):
 class PagletCrashedError(PagletError):
     """The process of the paglet died or does not run."""
 
+    refused: bool = False
+    """Whether the process did not run when the message came, so that certainly nobody handled it."""
+
 
 class NotHandledError(PagletError):
     """The paglet declined the message."""
@@ -69,6 +85,13 @@ class NotHandledError(PagletError):
 
 class LifecycleError(PagletError):
     """A step of a lifecycle operation failed, notably the clean-up of resources."""
+
+
+class AllowanceExceededError(LifecycleError):
+    """The paglet would go beyond what it was allowed: moves, clones, time or the size of its state."""
+
+    excess: AllowanceExcess | None = None
+    """Which part, its limit and how much was used; None where the error came from another process or host."""
 
 
 class CallCycleError(LifecycleError):
@@ -89,6 +112,9 @@ class ConflictError(HostError):
 
 class OverloadedError(HostError):
     """A bounded queue is full; the request was not accepted and may be sent again later."""
+
+    refused: bool = False
+    """Whether it was the mailbox of the receiver that was full, so that certainly nobody handled the message."""
 
 
 class InsufficientStorageError(HostError):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from paglets.artifacts import PagletFileRef
     from paglets.core.agent import Paglet, PagletState
+    from paglets.core.allowance import Allowance, AllowanceBalance
     from paglets.core.messages import Message, ReplySet
     from paglets.core.policies import DeactivationRequest
     from paglets.core.resources import ResourceRegistry
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from paglets.remote.proxy import PagletProxy
     from paglets.remote.transfer import TransferTicket
     from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord
+    from paglets.services.pool import RetryPolicy, ServicePool
     from paglets.services.resident import ServiceLease
 
 
@@ -94,6 +96,7 @@ class HostPort(Protocol):
         *,
         init: Any = None,
         agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy: ...
 
     def create_remote(
@@ -104,6 +107,7 @@ class HostPort(Protocol):
         *,
         init: Any = None,
         agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy: ...
 
     def dispatch(self, agent_id: str, target: str | TransferTicket) -> PagletProxy: ...
@@ -115,6 +119,8 @@ class HostPort(Protocol):
     def dispose(self, agent_id: str) -> None: ...
 
     def checkpoint(self, agent_id: str) -> None: ...
+
+    def allowance(self, agent_id: str) -> AllowanceBalance: ...
 
     def remind(
         self,
@@ -188,7 +194,17 @@ class HostPort(Protocol):
         self, name: str | None = None, *, capability: str | None = None, scope: ServiceScope = ...
     ) -> list[ServiceRecord]: ...
 
-    def service_handle(self, contract: ServiceContract, record: ServiceRecord) -> ServiceHandle:
-        """Return a handle that calls the record's provider through this host's client."""
+    def service_handle(
+        self, contract: ServiceContract, record: ServiceRecord, *, scope: ServiceScope | None = None
+    ) -> ServiceHandle:
+        """Return a handle that calls the record's provider through this host's client.
+
+        With a scope it looks there for another provider when that one is lost.
+        """
+
+    def service_pool(
+        self, contract: ServiceContract, *, scope: ServiceScope = ..., policy: RetryPolicy | None = None
+    ) -> ServicePool:
+        """Return what spreads calls over all providers of a contract."""
 
     def lease_service_handle(self, handle: ServiceHandle, *, ttl: float = ...) -> ServiceLease: ...

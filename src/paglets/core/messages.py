@@ -33,6 +33,8 @@ DISPATCH = "_dispatch"
 DISPOSE = "_dispose"
 DEACTIVATE = "_deactivate"
 REVERT = "_revert"
+STREAM_PULL = "_stream"
+"""Answered by the paglet's process beside the mailbox: pulls at the streams of its coroutines."""
 
 
 def _fresh_id() -> str:

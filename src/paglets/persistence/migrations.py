@@ -276,5 +276,18 @@ _SECOND: Final[tuple[MigrationStep, ...]] = (
     "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 )
 
+_THIRD: Final[tuple[MigrationStep, ...]] = (
+    "ALTER TABLE paglets ADD COLUMN balance BLOB",
+    "ALTER TABLE paglets ADD COLUMN holder TEXT NOT NULL DEFAULT ''",
+    # The names under which hosts have connected to this hub, each with what stands for their key.
+    """
+    CREATE TABLE relay_names (
+        name       TEXT PRIMARY KEY,
+        credential BLOB NOT NULL,
+        seen_at    REAL NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
 # One entry per schema version, in order. A released entry is never edited; a change is a new entry at the end.
-MIGRATIONS: Final[tuple[tuple[MigrationStep, ...], ...]] = (_FIRST, _SECOND)
+MIGRATIONS: Final[tuple[tuple[MigrationStep, ...], ...]] = (_FIRST, _SECOND, _THIRD)

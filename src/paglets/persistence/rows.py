@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Literal
 
+from paglets.core.allowance import NOTHING_USED, AllowanceBalance
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.core.runtime_values import Durability
 
@@ -64,6 +65,10 @@ class StoredRecord:
     durability: Durability | None = None
     error: str = ""
     """Why it crashed."""
+    balance: AllowanceBalance = NOTHING_USED
+    """What it has used of its allowance, and what is left."""
+    holder: str = ""
+    """The name of the key that created or brought it; empty for the host's own program."""
 
 
 @dataclass(slots=True)
@@ -78,6 +83,8 @@ class RecordSummary:
     epoch: int = 1
     policy: DeactivationPolicy = field(default_factory=DeactivationPolicy)
     queued_message_count: int = 0
+    balance: AllowanceBalance = NOTHING_USED
+    holder: str = ""
 
 
 @dataclass(slots=True)
@@ -178,6 +185,15 @@ class LedgerRow:
     size_bytes: int
     seconds: float
     transfer_id: str
+
+
+@dataclass(slots=True)
+class RelayName:
+    """A name under which a host connected; `credential` stands for its key and is none."""
+
+    name: str
+    credential: bytes
+    seen_at: float
 
 
 @dataclass(slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
+from paglets.core.allowance import Allowance, AllowanceBalance, AllowanceGrant
 from paglets.core.errors import PagletError, RemoteHostError, SerializationError
 from paglets.core.messages import Message
 from paglets.core.runtime_values import ServiceScope, require_enum
@@ -272,6 +273,8 @@ class PagletsAdminClient:
         state: dict[str, Any] | None = None,
         *,
         init: Any = None,
+        agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> dict[str, str]:
         """Create a paglet on a host and return its location as plain values.
 
@@ -279,14 +282,20 @@ class PagletsAdminClient:
         :param state_class_name: of its state; empty for the one that the class declares.
         :param state: fields of its state, defaults for those that are missing.
         :param init: what `on_creation` finds in its event.
+        :param agent_id: its id; a fresh one by default.
+        :param allowance: what it may use up, as far as the host lets it; by default what its class says.
         """
         url = _url(server, "agents")
-        payload = {
+        payload: dict[str, Any] = {
             "agent_class_name": agent_class_name,
             "state_class_name": state_class_name,
             "state": state,
             "init": init,
         }
+        if agent_id is not None:
+            payload["agent_id"] = agent_id
+        if allowance is not None:
+            payload["allowance"] = allowance.to_wire()
         reply = self.client.post_json(url, payload, timeout=self._action_timeout)
         return requests.location_of(requests.dict_of(reply, url), url).to_wire()
 
@@ -342,6 +351,14 @@ class PagletsAdminClient:
         """Return what its host says about a paglet, with the fields of its state under `state`."""
         url = requests.agent_url(agent.host_url, agent.agent_id, "state")
         return requests.dict_of(self.client.get_json(url, timeout=self._action_timeout), url)
+
+    def allowance(self, agent: AgentRecord) -> AllowanceBalance:
+        """Return what a paglet has used of its allowance, and what is left."""
+        return self.client.allowance(agent.host_url, agent.agent_id)
+
+    def grant_allowance(self, agent: AgentRecord, grant: AllowanceGrant) -> AllowanceBalance:
+        """Change what a paglet has left, and return that; needs the role `admin` at its host."""
+        return self.client.grant_allowance(agent.host_url, agent.agent_id, grant, timeout=self._action_timeout)
 
     def locate(self, agent: AgentRecord) -> dict[str, Any]:
         """Return where a paglet is now, as far as the host knows on which it was seen; see `HostClient.locate`."""

@@ -14,7 +14,17 @@ from paglets.core.messages import Message
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.remote import requests
 from paglets.remote.inquiries import AsyncInquiries
-from paglets.remote.pursuit import ASTRAY, Ask, Found, Locate, Pursuit, connecting_seconds, follow_async
+from paglets.remote.pursuit import (
+    ASTRAY,
+    Ask,
+    Found,
+    Locate,
+    Patience,
+    Pursuit,
+    connecting_seconds,
+    first_connecting,
+    follow_async,
+)
 from paglets.remote.routes import RouteTable
 from paglets.remote.whereabouts import learn_move, learn_reply, place_in
 
@@ -72,13 +82,15 @@ class AsyncFollowing(AsyncInquiries):
         activate_if_inactive: bool = True,
         no_delay: bool = False,
         timeout: float | None = None,
+        patience: Patience | None = None,
     ) -> Any:
         """Deliver a message to a paglet and return the reply of its handler; see `HostClient.deliver`.
 
         Cancelling it withdraws the message in the background, where its handler has not begun.
         """
         parcel = requests.Parcel(message, oneway, activate_if_inactive, no_delay)
-        return (await self.deliver_parcel(host_url, agent_id, parcel, timeout=timeout))["result"]
+        answer = await self.deliver_parcel(host_url, agent_id, parcel, timeout=timeout, patience=patience)
+        return answer["result"]
 
     async def deliver_parcel(
         self,
@@ -88,6 +100,7 @@ class AsyncFollowing(AsyncInquiries):
         terms: DeliveryTerms = FIRST_ATTEMPT,
         *,
         timeout: float | None = None,
+        patience: Patience | None = None,
     ) -> dict[str, Any]:
         """Do what `deliver` does and return the whole answer: `result`, and what the host says of the paglet's place.
 
@@ -97,7 +110,7 @@ class AsyncFollowing(AsyncInquiries):
         seconds = self.timeout if timeout is None else timeout
         end = time.monotonic() + seconds
         place, others = self.routes.best(agent_id, host_url)
-        connecting = connecting_seconds(seconds) if others else None
+        connecting = first_connecting(seconds, others=others, patience=patience)
         try:
             try:
                 answer = await self.deliver_at(place, agent_id, parcel, terms, seconds, connecting=connecting)
@@ -117,6 +130,7 @@ class AsyncFollowing(AsyncInquiries):
                     repeatable=True,
                     passed_on=True,
                     lasting=True,
+                    patience=patience,
                     attempt=terms.attempt,
                 )
                 place, answer = await self._follow(pursuit, host_url, agent_id, place, exc, ask)
@@ -207,14 +221,15 @@ class AsyncFollowing(AsyncInquiries):
             learn_move(self.routes, agent_id, host_url, place, answer)
         return answer
 
-    async def agent_info(self, host_url: str, agent_id: str) -> dict[str, Any]:
+    async def agent_info(self, host_url: str, agent_id: str, *, timeout: float | None = None) -> dict[str, Any]:
         """Return the summary of a paglet; see `HostClient.agent_info`."""
 
         async def ask(place: str, seconds: float, connecting: float | None) -> dict[str, Any]:
             url = requests.agent_url(place, agent_id)
             return requests.dict_of(await self._call("GET", url, None, {}, seconds, connecting=connecting), url)
 
-        place, answer = await self._ask_anywhere(host_url, agent_id, self.timeout, ask, repeatable=False)
+        seconds = self.timeout if timeout is None else timeout
+        place, answer = await self._ask_anywhere(host_url, agent_id, seconds, ask, repeatable=False)
         self.routes.learn(agent_id, host_url, place)
         return answer
 

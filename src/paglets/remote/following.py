@@ -11,7 +11,18 @@ from paglets.core.errors import InvalidAgentError, PagletError
 from paglets.core.messages import Message
 from paglets.remote import requests
 from paglets.remote.inquiries import Inquiries
-from paglets.remote.pursuit import ASTRAY, Ask, Found, Locate, Pause, Pursuit, connecting_seconds, follow
+from paglets.remote.pursuit import (
+    ASTRAY,
+    Ask,
+    Found,
+    Locate,
+    Patience,
+    Pause,
+    Pursuit,
+    connecting_seconds,
+    first_connecting,
+    follow,
+)
 from paglets.remote.routes import RouteTable
 from paglets.remote.whereabouts import learn_move, learn_reply, place_in
 from paglets.remote.withdrawal import Resting
@@ -70,6 +81,7 @@ class Following(Inquiries):
         activate_if_inactive: bool = True,
         no_delay: bool = False,
         timeout: float | None = None,
+        patience: Patience | None = None,
     ) -> Any:
         """Deliver a message to a paglet and return the reply of its handler, None if `oneway`.
 
@@ -77,6 +89,8 @@ class Following(Inquiries):
         arrival is in doubt is sent again with the same id until the time is over.
 
         :param host_url: where the paglet was known to be when the proxy was made.
+        :param patience: how long hosts that cannot be reached are waited for; by default as long as for the reply. For
+            callers who know somebody else to ask.
         :raises RemoteTimeoutError: the paglet did not answer in time; it may still handle the message.
         :raises HostUnreachableError: the message was never sent, because no host of the paglet can be reached.
         :raises PagletError: what the delivery or the handler ended in.
@@ -86,11 +100,10 @@ class Following(Inquiries):
         end = time.monotonic() + seconds
         place, others = self.routes.best(agent_id, host_url)
         try:
-            answer = self._deliver_at(
-                place, agent_id, parcel, 1, seconds, connecting_seconds(seconds) if others else None
-            )
+            connecting = first_connecting(seconds, others=others, patience=patience)
+            answer = self._deliver_at(place, agent_id, parcel, 1, seconds, connecting)
         except ASTRAY as exc:
-            place, answer = self._deliver_astray(host_url, agent_id, parcel, end, place, exc)
+            place, answer = self._deliver_astray(host_url, agent_id, parcel, end, place, exc, patience)
         learn_reply(self.routes, agent_id, host_url, place, answer)
         return answer["result"]
 
@@ -111,7 +124,14 @@ class Following(Inquiries):
         return requests.dict_of(answer, url)
 
     def _deliver_astray(
-        self, host_url: str, agent_id: str, parcel: requests.Parcel, end: float, place: str, failure: PagletError
+        self,
+        host_url: str,
+        agent_id: str,
+        parcel: requests.Parcel,
+        end: float,
+        place: str,
+        failure: PagletError,
+        patience: Patience | None,
     ) -> Found:
         message_id = parcel.message.message_id
         resting = Resting(f"message {message_id} was withdrawn")
@@ -120,7 +140,14 @@ class Following(Inquiries):
             return self._deliver_at(step.place, agent_id, parcel, step.attempt, step.seconds, step.connecting)
 
         pursuit = Pursuit(
-            self.routes, agent_id, host_url, end=end, repeatable=True, passed_on=True, lasting=self._lasting(place)
+            self.routes,
+            agent_id,
+            host_url,
+            end=end,
+            repeatable=True,
+            passed_on=True,
+            lasting=self._lasting(place),
+            patience=patience,
         )
         self._resting[message_id] = resting
         try:
@@ -202,16 +229,18 @@ class Following(Inquiries):
         body = requests.encode_json(payload)
         return requests.dict_of(self._call("POST", url, body, _JSON, seconds, connecting=connecting), url)
 
-    def agent_info(self, host_url: str, agent_id: str) -> dict[str, Any]:
+    def agent_info(self, host_url: str, agent_id: str, *, timeout: float | None = None) -> dict[str, Any]:
         """Return the summary of a paglet.
 
+        :param timeout: seconds, the client's by default.
         :raises InvalidAgentError: no host that could be asked knows it.
         """
 
         def ask(place: str, seconds: float, connecting: float | None) -> dict[str, Any]:
             return self._info_at(place, agent_id, seconds, connecting)
 
-        place, answer = self._ask_anywhere(host_url, agent_id, self.timeout, ask, repeatable=False)
+        seconds = self.timeout if timeout is None else timeout
+        place, answer = self._ask_anywhere(host_url, agent_id, seconds, ask, repeatable=False)
         self.routes.learn(agent_id, host_url, place)
         return answer
 

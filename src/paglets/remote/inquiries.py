@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 from urllib.parse import quote, urlencode
 
+from paglets.core.allowance import AllowanceBalance, AllowanceGrant
 from paglets.core.context_events import ContextEvent
 from paglets.core.errors import RemoteHostError, SerializationError
 from paglets.remote.requests import agent_url, dict_of, field_of
@@ -43,6 +44,25 @@ class Inquiries:
         """
         url = agent_url(host_url, agent_id, "location")
         return dict_of(self.get_json(url, timeout=timeout), url)
+
+    def allowance(self: _Caller, host_url: str, agent_id: str, *, timeout: float | None = None) -> AllowanceBalance:
+        """Return what a paglet of a host has used of its allowance, and what is left.
+
+        :raises InvalidAgentError: it is not there.
+        """
+        url = agent_url(host_url, agent_id, "allowance")
+        return _balance(self.get_json(url, timeout=timeout), url)
+
+    def grant_allowance(
+        self: _Caller, host_url: str, agent_id: str, grant: AllowanceGrant, *, timeout: float | None = None
+    ) -> AllowanceBalance:
+        """Change what a paglet of a host has left, and return that; needs the role `admin` there.
+
+        :raises InvalidAgentError: it is not there.
+        :raises ConflictError: it is on its way there; ask again.
+        """
+        url = agent_url(host_url, agent_id, "allowance")
+        return _balance(self.post_json(url, grant.to_wire(), timeout=timeout), url)
 
     def events(
         self: _Caller,
@@ -161,6 +181,20 @@ class AsyncInquiries:
         url = agent_url(host_url, agent_id, "location")
         return dict_of(await self.get_json(url, timeout=timeout), url)
 
+    async def allowance(
+        self: _AsyncCaller, host_url: str, agent_id: str, *, timeout: float | None = None
+    ) -> AllowanceBalance:
+        """Return what a paglet has left of its allowance; see `Inquiries.allowance`."""
+        url = agent_url(host_url, agent_id, "allowance")
+        return _balance(await self.get_json(url, timeout=timeout), url)
+
+    async def grant_allowance(
+        self: _AsyncCaller, host_url: str, agent_id: str, grant: AllowanceGrant, *, timeout: float | None = None
+    ) -> AllowanceBalance:
+        """Change what a paglet has left; see `Inquiries.grant_allowance`."""
+        url = agent_url(host_url, agent_id, "allowance")
+        return _balance(await self.post_json(url, grant.to_wire(), timeout=timeout), url)
+
     async def events(
         self: _AsyncCaller,
         host_url: str,
@@ -278,3 +312,10 @@ def _number(reply: Any, field: str, url: str) -> int:
     if not isinstance(value, int):
         raise RemoteHostError(f"{url} answered with {field} that is no number")
     return value
+
+
+def _balance(reply: Any, url: str) -> AllowanceBalance:
+    try:
+        return AllowanceBalance.from_wire(field_of(reply, "allowance", url))
+    except SerializationError as exc:
+        raise RemoteHostError(f"{url} answered with something unreadable: {exc}") from exc

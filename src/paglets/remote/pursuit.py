@@ -12,11 +12,13 @@ it. What it makes of a failure:
 - anything else is the answer.
 
 How long it goes on: to the end of the caller's time when the paglet was found before or the request may have arrived,
-since its host may come back; else for `HASTY_SECONDS`, since then the URL is most likely wrong.
+since its host may come back; else for `HASTY_SECONDS`, since then the URL is most likely wrong. A caller who knows
+somebody else to ask says how long it is patient instead.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Generator
@@ -39,9 +41,11 @@ __all__ = [
     "Found",
     "Locate",
     "NotConnectedError",
+    "Patience",
     "Pause",
     "Pursuit",
     "connecting_seconds",
+    "first_connecting",
     "follow",
     "follow_async",
 ]
@@ -63,6 +67,19 @@ ASTRAY: Final = (HostUnreachableError, ConnectionLostError, InvalidAgentError)
 
 class NotConnectedError(HostUnreachableError):
     """No connection to the host that is asked could be made; nothing was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a caller who knows somebody else to ask waits for hosts that cannot be reached."""
+
+    unsent: float = math.inf
+    """Seconds, while nobody has had the request."""
+    lost: float = math.inf
+    """Seconds, once it may have arrived: it is repeated where it went, and nowhere else."""
+
+
+ENDLESS: Final = Patience()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +121,17 @@ def connecting_seconds(seconds: float) -> float:
     return min(CONNECT_SECONDS, seconds / 3)
 
 
+def first_connecting(seconds: float, *, others: bool, patience: Patience | None) -> float | None:
+    """Return how long the first connection may take, None for all of the caller's time.
+
+    :param others: whether there are other places to ask.
+    """
+    bound = connecting_seconds(seconds) if others else None
+    if patience is None or patience.unsent >= seconds:
+        return bound
+    return patience.unsent if bound is None else min(bound, patience.unsent)
+
+
 class Pursuit:
     """Look for one paglet on behalf of one request.
 
@@ -112,6 +140,7 @@ class Pursuit:
     :param passed_on: a host that does not have the paglet passes the request on, so that its own failure to reach
         another one is no answer.
     :param lasting: ask everyone again while there is time, not only once, also where it was never sent.
+    :param patience: how long hosts that cannot be reached are asked again; None for all of the caller's time.
     """
 
     def __init__(
@@ -124,6 +153,7 @@ class Pursuit:
         repeatable: bool,
         passed_on: bool = False,
         lasting: bool = False,
+        patience: Patience | None = None,
         attempt: int = 1,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
@@ -139,7 +169,11 @@ class Pursuit:
         self._jitter = jitter
         self._places = dict.fromkeys(routes.places(agent_id, host_url))
         self._patient = routes.find(agent_id, host_url) is not None
-        self._hasty_end = min(end, clock() + HASTY_SECONDS)
+        now = clock()
+        patience = patience or ENDLESS
+        self._unsent_end = min(end, now + patience.unsent)
+        self._lost_end = min(end, now + patience.lost)
+        self._hasty_end = min(self._unsent_end, now + HASTY_SECONDS)
         self._tried: set[str] = set()
         # Places that do not know the paglet, with the newest epoch that was known when they said so.
         self._strangers: dict[str, int] = {}
@@ -216,9 +250,12 @@ class Pursuit:
     def _rest(self, failure: PagletError) -> Pause:
         """Return the pause before the next round; raise what the caller is told where there is none."""
         if all(place in self._strangers for place in self._places):
+            if self._uncertain:
+                raise ConnectionLostError(f"the answer of paglet {self._agent_id} was lost, and it is gone: {failure}")
             raise self._unknown or failure
         patient = self._patient and self._unknown is None
-        left = (self._end if patient else self._hasty_end) - self._clock()
+        patient_end = self._lost_end if self._uncertain else self._unsent_end
+        left = (patient_end if patient else self._hasty_end) - self._clock()
         seconds = self._pause * (1.0 + self._jitter()) / 2
         self._pause = min(self._pause * 2, LONGEST_PAUSE_SECONDS)
         once = not (self._lasting or self._uncertain)
@@ -229,6 +266,10 @@ class Pursuit:
     def _given_up(self, failure: PagletError) -> PagletError:
         if not self._uncertain:
             return self._unknown or failure
+        if self._lost_end < self._end:
+            lost = ConnectionLostError(f"lost the host of paglet {self._agent_id} while an answer was due: {failure}")
+            lost.__cause__ = failure
+            return lost
         error = RemoteTimeoutError(f"paglet {self._agent_id} did not answer in time, and may still: {failure}")
         error.__cause__ = failure
         return error

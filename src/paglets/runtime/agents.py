@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from paglets.core.allowance import NO_LIMITS, NOTHING_USED, Allowance, AllowanceBalance
 from paglets.core.errors import ConflictError, HostError, InvalidAgentError, OverloadedError, PagletCrashedError
 from paglets.core.policies import RestartPolicy
 from paglets.core.runtime_values import Durability
@@ -106,6 +107,23 @@ class SelfCall:
     arguments: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a new paglet is allowed, as far as that is known before its class has been imported."""
+
+    given: Allowance | None = None
+    """What whoever creates it says; None for what its class says."""
+    cap: Allowance = NO_LIMITS
+    """The most that it gets."""
+
+    def balance(self, own: Allowance, now: float) -> AllowanceBalance:
+        """Return what it begins with.
+
+        :param own: what its class says.
+        """
+        return (own if self.given is None else self.given).within(self.cap).opened(now)
+
+
 @dataclass(slots=True, eq=False)
 class AgentEntry:
     """One paglet of this host."""
@@ -124,12 +142,20 @@ class AgentEntry:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     departure_hooks: frozenset[str] = frozenset()
     """The hooks before a departure that its class has."""
-    hops: int = 0
-    """How often it moved since it was created, or since it was read from the disk of a host."""
+    balance: AllowanceBalance = NOTHING_USED
+    """What it has used of its allowance, and what is left."""
+    opening: Opening | None = None
+    """Of a paglet that is being created: what its balance begins with, until that is known."""
+    charging: bool = False
+    """Whether a transfer is under way whose plan says what is left afterwards, so that nothing else may be spent."""
+    holder: str = ""
+    """The name of the key that created or brought it; empty for the host's own program."""
     home: str = ""
     """Base URL of the host it was created on, which always learns where it is."""
     window: DedupWindow = field(default_factory=lambda: DedupWindow(MOST_REMEMBERED, MOST_REMEMBERED_BYTES))
     """What became of the newest messages, for those that are sent again."""
+    pulls: int = 0
+    """Pulls at its streams that its process has not answered yet."""
     repeated: dict[str, None] = field(default_factory=dict)
     """Ids of messages that somebody sent again, the newest last."""
     window_lost_at: float | None = None
@@ -155,6 +181,8 @@ class AgentEntry:
     held: list[HeldPosting] | None = None
     """While a transfer is undecided: what came meanwhile, to be posted again. None at all other times."""
     held_bytes: int = 0
+    used_at: float = 0.0
+    """Loop time at which its newest message was answered."""
     restarting: bool = False
     """Whether a crashed paglet is about to be started again, so that its messages wait."""
     phase: Phase = Phase.STARTING
@@ -197,6 +225,13 @@ class AgentEntry:
     def active(self) -> bool:
         """Whether the paglet runs and has finished starting."""
         return self.phase is Phase.ACTIVE
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a message is being handled or waits, or an operation is in progress."""
+        return bool(
+            self.current is not None or len(self.mailbox) or self.uncommitted or self.accepting or self.lock.locked()
+        )
 
     def live_place(self) -> Place:
         """Return the process of an active paglet.

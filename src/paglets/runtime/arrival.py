@@ -7,7 +7,7 @@ import time
 import uuid
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from types import MappingProxyType
@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from paglets.artifacts import PagletFileRef
+from paglets.core.allowance import NOTHING_USED, AllowanceBalance
 from paglets.core.errors import (
     ForbiddenError,
     HostError,
@@ -52,7 +53,7 @@ from paglets.runtime.kernel import Kernel, StartOrder
 from paglets.runtime.luggage import MAX_LUGGAGE_BYTES, Luggage
 from paglets.runtime.pauses import call_about
 from paglets.runtime.place import Place
-from paglets.runtime.receiving import Incoming, Load, StateSink, hops_of, manifest_of
+from paglets.runtime.receiving import Incoming, Load, StateSink, manifest_of
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import Cargo, TransferLog
@@ -82,6 +83,8 @@ class Arrival:
     place: Place | None = None
     cargo: Cargo | None = None
     """What is on disk of the inert copy."""
+    balance: AllowanceBalance = NOTHING_USED
+    """What the paglet has left of its allowance here."""
     touched: Attachment | None = None
     """The state as the arrival hook left it, where the class has one."""
     hook: asyncio.Task[tuple[dict[str, Any], Attachment]] | None = None
@@ -404,6 +407,9 @@ class ArrivalDesk:
             return Refusal(RefusalReason.CLASS_NOT_ALLOWED, str(exc))
         except (SerializationError, HostError) as exc:
             return Refusal(RefusalReason.POLICY, str(exc))
+        refusal = self._judge_allowance(arrival, plan, incoming)
+        if refusal is not None:
+            return refusal
         entry = self._kernel.agents.get(plan.agent_id)
         live = entry.epoch if entry is not None else None
         if entry is None and plan.agent_id in self._dormitory:
@@ -416,6 +422,18 @@ class ArrivalDesk:
             departed=None if departed is None else departed.epoch,
             undecided=None if undecided is None or undecided is arrival else undecided.transfer_id,
         )
+
+    def _judge_allowance(self, arrival: Arrival, plan: TransferPlan, incoming: Incoming) -> Refusal | None:
+        """Work out what an arriving paglet has left here, whatever its source says; refuse one that has nothing."""
+        now = time.time()
+        balance = replace(plan.carried, exceeded=None)
+        if incoming.by is not None:
+            balance = balance.capped(self._kernel.config.policy.allowance, now)
+        arrival.balance = balance
+        if incoming.recovering:
+            return None  # it was handed over to this host, and sleeps here if it may not live
+        excess = balance.over(now) or balance.too_large(incoming.state.attachment.nbytes)
+        return None if excess is None else Refusal(RefusalReason.POLICY, str(excess.error(plan.agent_id)))
 
     async def _begin(
         self, arrival: Arrival, action: actions.MaterialiseFiles | actions.StartProcess | actions.RunHook
@@ -433,6 +451,8 @@ class ArrivalDesk:
                 answer, state = await arrival.hook
                 if arrival.entry is not None:
                     arrival.entry.resources = answer["resources"]
+                if arrival.entry is not None:
+                    self._kernel.check_size(arrival.entry, state)
                 arrival.touched = state if state.nbytes else None
                 if arrival.touched is None and arrival.entry is not None:
                     self._remember_plain(arrival.entry.class_name)
@@ -464,7 +484,8 @@ class ArrivalDesk:
             )
             arrival.entry.files = arrival.installed
             arrival.entry.timers = {}
-            arrival.entry.hops = hops_of(envelope)
+            arrival.entry.balance = arrival.balance
+            arrival.entry.holder = self._holder(plan, incoming)
         entry = arrival.entry
         self._starting[plan.agent_id] = arrival
         arrival.place = kernel.open_place(entry)
@@ -485,6 +506,16 @@ class ArrivalDesk:
         await kernel.start_place(entry, arrival.place, StartOrder(incoming.state.attachment, ""))
         if faults.ARMED:
             faults.reached("target.started")
+
+    def _holder(self, plan: TransferPlan, incoming: Incoming) -> str:
+        """Return for whom a paglet counts here: whoever brought it, or brought what it is a copy of."""
+        if incoming.by is not None:
+            return incoming.by.name
+        original = self._kernel.agents.get(plan.origin_id)
+        if original is None or not original.holder:
+            return ""
+        self._kernel.holdings.count(original.holder, plan.agent_id)
+        return original.holder
 
     def _hook_event(self, plan: TransferPlan, arrival: Arrival, hook: Hook) -> dict[str, Any]:
         envelope = arrival.incoming.envelope if arrival.incoming is not None else None
@@ -537,6 +568,9 @@ class ArrivalDesk:
         state = arrival.touched or incoming.state.attachment
         luggage = Luggage.unpack(incoming.luggage.attachment.view(), plan.agent_id)
         files = arrival.installed
+        balance, holder = arrival.balance, "" if incoming.by is None else incoming.by.name
+        if arrival.entry is not None:
+            balance, holder = arrival.entry.balance, arrival.entry.holder
         if plan.kind is TransferKind.LOCAL and arrival.entry is not None:
             files, luggage.durability = arrival.entry.files, arrival.entry.durability
             luggage.home = arrival.entry.home
@@ -545,7 +579,7 @@ class ArrivalDesk:
         ref = await self._kernel.vault.keep(state)
         if faults.ARMED:
             faults.reached("target.storing")
-        arrival.cargo = Cargo(incoming.envelope, luggage, ref, files)
+        arrival.cargo = Cargo(incoming.envelope, luggage, ref, files, balance, holder)
         try:
             await self._log.record_prepared(record, arrival.cargo)
         except PagletError:
@@ -556,6 +590,8 @@ class ArrivalDesk:
         cargo, entry = arrival.cargo, arrival.entry
         if cargo is None:
             raise HostError("nothing to activate")
+        if entry is not None:
+            cargo.balance = entry.balance  # less, where it has created others since it was stored
         if faults.ARMED:
             faults.reached("target.activating")
         await self._log.record_activated(
@@ -646,6 +682,8 @@ class ArrivalDesk:
                 status=Status.ACTIVE if plan.activate else Status.INACTIVE,
                 epoch=plan.epoch,
                 queued_message_count=len(cargo.luggage.mailbox),
+                balance=cargo.balance,
+                holder=cargo.holder,
             )
         )
         kernel.emit(

@@ -9,28 +9,26 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from paglets.config.startup import resolve_startup_agent
-from paglets.core.errors import ForbiddenError, PagletError, TransferError
+from paglets.config.startup import LaunchConfig
+from paglets.core.errors import ForbiddenError, TransferError
 from paglets.core.runtime_values import LaunchConfigSyncAction
 from paglets.persistence.journal import Journal
 from paglets.remote.aio import AsyncHostClient
 from paglets.runtime import platform
 from paglets.runtime.artifact_home import ArtifactHome
-from paglets.runtime.attachment import Attachment
 from paglets.runtime.calls import CallDesk
 from paglets.runtime.entrance import Entrance
 from paglets.runtime.http.app import application
 from paglets.runtime.http.guards import GuardPolicy, own_host_names
-from paglets.runtime.http.server import HttpServer, bind
 from paglets.runtime.kernel import Kernel, KernelConfig
-from paglets.runtime.launch import default_launcher
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.loop import LoopThread
-from paglets.runtime.node import Node, NodePorts
+from paglets.runtime.node import RESUME_SECONDS, Node, NodePorts
 from paglets.runtime.options import Binding, own_shortcut
 from paglets.runtime.relay.wiring import Relay
-from paglets.serialization.blob import encode_blob
-from paglets.serialization.names import qualified_name
+from paglets.runtime.residents.declared import own_modules
+from paglets.runtime.startup_agents import start_agents
+from paglets.runtime.surroundings import Server
 from paglets.services.contracts import ServiceRegistry
 
 if TYPE_CHECKING:
@@ -43,8 +41,6 @@ SWEEP_SECONDS = 300.0
 #: The file in the host's directory that has everything durable but large states and files.
 JOURNAL_NAME = "journal.db"
 MAX_PEER_CALLS = 1000
-#: How long a starting host waits for the paglets that it brings back.
-RESUME_SECONDS = 10.0
 #: How long a stopping host waits for the transfers it is in the middle of.
 TRANSFER_FINISH_SECONDS = 0.5
 #: How long requests that came over a link may go on when the host stops.
@@ -63,7 +59,7 @@ class Assembly:
         self._words = words
         self._relay = Relay(host, node.kernel)
         self._artifacts = artifacts
-        self._server: HttpServer | None = None
+        self._server: Server | None = None
         self._timekeeper: asyncio.Task[None] | None = None
         self._entrance: Entrance | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -96,9 +92,10 @@ class Assembly:
         # Before anything listens.
         beyond = binding.beyond if host.connect_to is None else ()
         host.open_to_strangers = entrance.check(beyond, insecure=host.insecure)
-        launcher = launcher or default_launcher()
+        around = host.surroundings
+        launcher = launcher or around.launcher()
         launcher.start()
-        sockets = bind(binding.hosts, host.port) if host.connect_to is None else []
+        sockets = around.bind(binding.hosts, host.port) if host.connect_to is None else []
         try:
             if sockets:
                 host.port = sockets[0].getsockname()[1]
@@ -108,8 +105,8 @@ class Assembly:
                 sock.close()
             raise
         try:
-            journal = Journal(host.persistence_dir / JOURNAL_NAME)
-            thread = LoopThread(f"paglets-{host.name}")
+            journal = around.journal(host.persistence_dir / JOURNAL_NAME)
+            thread = around.loop_thread(f"paglets-{host.name}")
         except BaseException:
             for sock in sockets:
                 sock.close()
@@ -117,7 +114,10 @@ class Assembly:
             raise
         assembly: Assembly | None = None
         try:
-            for module, why in launcher.preload(host.preload).items():
+            refused = launcher.preload([*host.preload, *own_modules(host.launch_config)])
+            for module, why in refused.items():
+                if module not in host.preload:
+                    continue  # who cannot import it says so when its service is started
                 host.events.emit(
                     kind="preload-refused",
                     host_name=host.name,
@@ -145,12 +145,15 @@ class Assembly:
             self.emit("journal-warning", error=warning)
         wanted = await node.load()
         self._emit_sync_result()
+        config = host.launch_config or LaunchConfig()
+        # Known before anybody can ask for them; they are started when others can be asked.
+        await node.residents.declare(config.resident_services)
         self._entrance = entrance
         served = application(
             node, self._policy(), version=product_version(), relay=self._relay.gateway, gate=entrance.gate()
         )
         if host.connect_to is None:
-            self._server = HttpServer(served, sockets, tls=entrance.context)
+            self._server = host.surroundings.server(served, sockets, tls=entrance.context)
             await self._server.start()
             # With TLS its certificate is for the public name, not for the address of the socket.
             shortcut = None if host.tls is not None else own_shortcut(host.public_url, host.bind_host, host.port)
@@ -159,11 +162,12 @@ class Assembly:
             self._relay.connect(served)
         self._served = True
         self._watcher = self.loop.create_task(entrance.watch())
+        await node.residents.start_wanted(RESUME_SECONDS)
         # One paglet that takes its time to come back does not keep the others from being reached.
         resuming = self.loop.create_task(self.kernel.guarded(node.resume(wanted)))
         self.kernel.keep(resuming)
         await asyncio.wait((resuming,), timeout=RESUME_SECONDS)
-        await self._start_agents()
+        await start_agents(node, config.startup_agents)
         self._timekeeper = self.loop.create_task(node.timers.run())
         self._sweeper = self.loop.create_task(self._sweep_artifacts())
         host.mesh.refresh_self()
@@ -200,43 +204,6 @@ class Assembly:
             data["backup_path"] = str(result.backup_path or "")
         kind = "copy" if result.action is LaunchConfigSyncAction.COPIED else "update"
         self.emit(f"launch-config-{kind}", data=data)
-
-    async def _start_agents(self) -> None:
-        config = self._host.launch_config
-        if config is None:
-            return
-        for resident in config.resident_services:
-            if resident.enabled:
-                self.emit(
-                    "resident-service-failed",
-                    data={"use": resident.use or "", "class": resident.class_name or ""},
-                    error="resident services are not available in this version of paglets",
-                )
-        for agent in config.startup_agents:
-            data = {"use": agent.use or "", "class": agent.class_name or ""}
-            if not agent.enabled:
-                self.emit("startup-agent-skip", data={"reason": "disabled", **data})
-                continue
-            try:
-                resolved = await self.loop.run_in_executor(None, resolve_startup_agent, agent)
-                agent_id = resolved.agent_id
-                if agent_id and resolved.singleton and agent_id in self.kernel.agents:
-                    self.emit("startup-agent-skip", data={"reason": "already-active", **data})
-                elif agent_id and resolved.singleton and agent_id in self.node.dormitory:
-                    await self.node.activate(agent_id)
-                    self.emit("startup-agent-activate", agent_id=agent_id, data={"source": "launch-config"})
-                else:
-                    proxy = await self.node.create(
-                        qualified_name(resolved.agent_cls),
-                        qualified_name(resolved.state),
-                        Attachment.of(encode_blob(resolved.state).segments),
-                        init=resolved.init,
-                        agent_id=agent_id,
-                        trusted=True,
-                    )
-                    self.emit("startup-agent-create", agent_id=proxy["agent_id"], data={"source": "launch-config"})
-            except PagletError as exc:
-                self.emit("startup-agent-failed", data=data, error=str(exc))
 
     def emit(self, kind: str, **fields: Any) -> None:
         """Record an event of the host."""
@@ -291,7 +258,7 @@ async def build(
     if host.policy.max_paglets is not None:
         config.max_paglets = host.policy.max_paglets
     kernel = Kernel(config, thread.loop, launcher, host.events, lambda: host.address, journal)
-    words = AsyncHostClient(
+    words = host.surroundings.words(
         api_key=host.shown_key or host.client.api_key,
         ssl_context=host.tls_context or host.client.connections.ssl_context,
         max_connections=MAX_PEER_CALLS,

@@ -9,12 +9,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from paglets.core.allowance import Allowance
 from paglets.core.context import same_url
-from paglets.core.error_wire import error_to_wire
-from paglets.core.errors import HostError, OverloadedError, RemoteTimeoutError
+from paglets.core.error_wire import CALL_ERRORS, error_to_wire
+from paglets.core.errors import ForbiddenError, HostError, OverloadedError, RemoteTimeoutError
 from paglets.core.runtime_values import ServiceScope, enum_from_wire
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
+from paglets.remote.pursuit import Patience
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.agents import AgentEntry, Phase, SelfCall
 from paglets.runtime.attachment import EMPTY, Attachment
@@ -27,6 +30,8 @@ from paglets.runtime.place import Place, packed
 from paglets.runtime.post import Posting
 from paglets.runtime.views import mailbox_counts
 from paglets.serialization.values import pack, unpack
+from paglets.services.contracts import ServiceRecord
+from paglets.services.leases import given_back
 
 Arguments = dict[str, Any]
 Call = Callable[[AgentEntry, Arguments], Awaitable[Any]]
@@ -83,7 +88,8 @@ class CallDesk:
     def _is_near(self, arguments: Arguments) -> bool:
         """Tell whether a message is for a paglet that is here; one that is not is followed by the client."""
         agent_id = arguments["agent_id"]
-        here = agent_id in self._kernel.agents or agent_id in self._node.dormitory
+        node = self._node
+        here = agent_id in self._kernel.agents or agent_id in node.dormitory or node.residents.manages(agent_id)
         return here and same_url(arguments["host_url"], self._kernel.address())
 
     async def _answer(self, entry: AgentEntry, place: Place, frame: Frame, method: str, arguments: Arguments) -> None:
@@ -154,12 +160,14 @@ class CallDesk:
         """Deliver a message to a paglet on another host."""
         del entry
         posting = _posting(arguments)
+        patience = arguments.get("patience")
         answer = await self._node.ports.words.deliver_parcel(
             arguments["host_url"],
             arguments["agent_id"],
             posting.parcel(),
             posting.terms,
             timeout=arguments["timeout"],
+            patience=None if patience is None else Patience(*patience),
         )
         return answer["result"]
 
@@ -183,7 +191,15 @@ class CallDesk:
     async def call_http(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Make a JSON request with this host's client."""
         del entry
+        if arguments["method"] != "GET" and _is_grant(arguments["url"]):
+            # The host's own key would do it.
+            raise ForbiddenError("a paglet grants no allowance, neither to itself nor to others")
         words = self._node.ports.words
+        lease = given_back(arguments["url"]) if arguments["method"] == "POST" else None
+        if lease is not None:
+            if same_url(lease.host_url, self._kernel.address()):
+                return {"released": self._node.leases.release(lease.lease_id)}
+            self._node.leases.forget(lease.lease_id)
         if arguments["method"] == "GET":
             return await words.get_json(arguments["url"], timeout=arguments["timeout"])
         return await words.post_json(arguments["url"], arguments["payload"], timeout=arguments["timeout"])
@@ -209,27 +225,39 @@ class CallDesk:
         await self._node.artifact_desk.delete(arguments)
 
     async def call_create(self, entry: AgentEntry, arguments: Arguments) -> Any:
-        """Create a paglet here or on another host."""
-        del entry
-        target = arguments["target"]
-        if target and not same_url(target, self._kernel.address()):
-            return await create_elsewhere(
-                self._node,
-                target,
+        """Create a paglet here or on another host; it gets no more than the one that asks has left."""
+        here, target = self._kernel.address(), arguments["target"]
+        url = self._node.ports.mesh.resolve_url(target) if target else here
+        wire = arguments.get("allowance")
+        allowance = None if wire is None else Allowance.from_wire(wire)
+        self._kernel.open_balance(entry, arguments.get("own"))
+        async with self._node.allowances.funding(entry, here if same_url(url, here) else url) as cap:
+            if not same_url(url, here):
+                return await create_elsewhere(
+                    self._node,
+                    url,
+                    arguments["agent_class_name"],
+                    arguments["state_class_name"],
+                    arguments["state"],
+                    init=arguments["init"],
+                    agent_id=arguments["agent_id"],
+                    allowance=allowance,
+                    cap=cap,
+                )
+            return await self._node.create(
                 arguments["agent_class_name"],
                 arguments["state_class_name"],
-                arguments["state"],
+                Attachment.of([arguments["state"]]),
                 init=arguments["init"],
                 agent_id=arguments["agent_id"],
+                trusted=True,
+                allowance=allowance,
+                cap=cap,
             )
-        return await self._node.create(
-            arguments["agent_class_name"],
-            arguments["state_class_name"],
-            Attachment.of([arguments["state"]]),
-            init=arguments["init"],
-            agent_id=arguments["agent_id"],
-            trusted=True,
-        )
+
+    async def call_allowance(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Return what the paglet has left of its allowance."""
+        return self._kernel.open_balance(entry, arguments.get("own")).to_wire()
 
     # --- what is here -------------------------------------------------------------------------------------------------
 
@@ -380,6 +408,11 @@ class CallDesk:
         """Withdraw the paglet's record."""
         return [record.to_wire() for record in self._node.services.unadvertise(arguments["name"], entry.agent_id)]
 
+    async def call_lease_service(self, entry: AgentEntry, arguments: Arguments) -> Any:
+        """Have a managed service up."""
+        record = ServiceRecord.from_wire(arguments["record"])
+        return await self._node.leases.take(record, arguments["ttl"], holder=entry.agent_id)
+
     async def call_lookup_services(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Return service records."""
         del entry
@@ -388,6 +421,11 @@ class CallDesk:
             arguments["name"], capability=arguments["capability"], scope=scope
         )
         return [record.to_wire() for record in records]
+
+
+def _is_grant(url: str) -> bool:
+    """Tell whether a request would change the allowance of a paglet."""
+    return unquote(urlsplit(url).path).rstrip("/").endswith("/allowance")
 
 
 def _posting(arguments: Arguments) -> Posting:
@@ -431,7 +469,7 @@ class _LocalDelivery:
 
 
 def _fail(place: Place, frame: Frame, error: Exception) -> None:
-    place.channel.fail(frame, pack(error_to_wire(error)))
+    place.channel.fail(frame, pack(error_to_wire(error, table=CALL_ERRORS)))
 
 
 async def create_elsewhere(
@@ -443,20 +481,28 @@ async def create_elsewhere(
     *,
     init: Any,
     agent_id: str | None,
+    allowance: Allowance | None,
+    cap: Allowance,
 ) -> dict[str, str]:
     """Create a paglet on another host.
 
+    :param target: its URL.
+    :param cap: the most that the paglet gets.
+
     :raises PagletError: what that host answered.
     """
-    url = node.ports.mesh.resolve_url(target)
-    payload = {
+    payload: dict[str, Any] = {
         "agent_class_name": agent_class_name,
         "state_class_name": state_class_name,
         "state_blob": state_blob,
         "init": init,
         "agent_id": agent_id,
     }
-    reply = await node.ports.words.post_pickle(f"{url}/agents", payload)
+    if allowance is not None:
+        payload["allowance"] = allowance.to_wire()
+    if cap.limits:
+        payload["allowance_cap"] = cap.to_wire()
+    reply = await node.ports.words.post_pickle(f"{target}/agents", payload)
     if not isinstance(reply, dict):
-        raise HostError(f"{url} does not answer like a host")
+        raise HostError(f"{target} does not answer like a host")
     return proxy_of(reply)

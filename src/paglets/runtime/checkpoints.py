@@ -7,7 +7,7 @@ them, so half of a handler's work is never a checkpoint; the process sends nothi
 
 from __future__ import annotations
 
-from paglets.core.errors import LifecycleError, PagletError
+from paglets.core.errors import AllowanceExceededError, LifecycleError, PagletError
 from paglets.core.runtime_values import Durability
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.attachment import Attachment
@@ -57,6 +57,8 @@ class Checkpointer:
         goes_on = entry.checkpoint_failed
         try:
             goes_on = await self._checkpoint(entry, place)
+        except AllowanceExceededError:
+            return  # it goes to sleep as it was stored last
         except PagletError as exc:
             if not place.alive:
                 return  # the process has ended, and everybody who needs to know does
@@ -78,8 +80,14 @@ class Checkpointer:
         """Have a state of a paglet on disk, or a newer one.
 
         :param number: by which its process tells which of two states is newer.
+        :raises AllowanceExceededError: it is larger than allowed; the paglet goes to sleep as it was stored last.
         :raises InsufficientStorageError: the disk is full; the last checkpoint stays.
         """
+        excess = entry.balance.too_large(state.nbytes)
+        if excess is not None:
+            state.close()
+            self._kernel.exceeded(entry, excess)
+            raise excess.error(entry.agent_id)
         vault = self._kernel.vault
         # What a `MESSAGE` paglet's state is made from may still fail to get to the disk, and then this must not get
         # there either.

@@ -8,6 +8,7 @@ import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from paglets.core.errors import HostError, PagletError, TransferError
 from paglets.core.runtime_values import ArrivalMode
 from paglets.persistence.rows import OutboxRow
 from paglets.protocol.mailbox import Mailbox
-from paglets.protocol.transfer import actions, coordinator, events
+from paglets.protocol.transfer import Charge, actions, charge, coordinator, events
 from paglets.protocol.transfer.model import CommitRecord, Outcome, Stage, TransferKind, TransferPlan
 from paglets.remote.movement import BufferPart, Part
 from paglets.remote.transfer import TransferTicket
@@ -124,11 +125,21 @@ class DepartureDesk:
 
         :param ticket: its destination is the other host's base URL.
         :raises TransferError: it did not happen; the paglet goes on here.
+        :raises AllowanceExceededError: it may not; it goes to sleep here.
         :raises PagletError: a hook or a cleanup of the paglet said no.
         """
         kernel = self._kernel
+        held = entry.balance.held(time.time())
+        if held is not None:
+            # Before it waits: what holds it up may be its being put to sleep for this.
+            kernel.exceeded(entry, held)
+            raise held.error(entry.agent_id)
         async with kernel.hold(entry, parent=parent):
             here = kernel.address()
+            cost = charge(entry.balance, kind, source=here, target=ticket.destination, now=time.time())
+            if not isinstance(cost, Charge):
+                kernel.exceeded(entry, cost)
+                raise cost.error(entry.agent_id)
             plan = TransferPlan(
                 transfer_id=uuid.uuid4().hex,
                 kind=kind,
@@ -141,6 +152,8 @@ class DepartureDesk:
                 retry_interval=ticket.retry_interval,
                 activate=ticket.arrival_mode is ArrivalMode.ACTIVATE,
                 by_itself=bool(parent),
+                carried=cost.carried,
+                kept=cost.kept,
             )
             state, todo = coordinator.start(plan)
             departure = Departure(
@@ -152,9 +165,12 @@ class DepartureDesk:
                 in_handler,
                 state,
                 kernel.loop.create_future(),
+                entry.balance,
                 entry.current if in_handler else None,
             )
             self._departures[plan.transfer_id] = departure
+            # A move inside the host takes along whatever is left in the end.
+            entry.charging = kind is not TransferKind.LOCAL
             kernel.background(self._drive(departure, todo))
             await asyncio.shield(departure.decided)
             departure.seconds = time.perf_counter() - departure.started
@@ -224,6 +240,7 @@ class DepartureDesk:
         except Exception as exc:
             # A mistake of this program. Whoever asked must hear of it instead of waiting without end; what is committed
             # is taken up again by the next start.
+            departure.entry.charging = False
             if not departure.decided.done():
                 departure.decided.set_exception(TransferError(f"the transfer failed: {type(exc).__name__}: {exc}"))
                 departure.decided.exception()
@@ -351,7 +368,8 @@ class DepartureDesk:
                 case actions.JournalCommit(record):
                     await self._commit(departure, record)
                 case actions.EraseCommit():
-                    await self._log.erase_commit(departure.plan, departure.entry, departure.luggage)
+                    await self._log.erase_commit(departure.plan, departure.entry, departure.luggage, departure.before)
+                    departure.entry.balance = replace(departure.before, exceeded=departure.entry.balance.exceeded)
                 case actions.ForgetTransfer():
                     if departure.released is not None:
                         await departure.released  # whoever forgets it cannot remove files any more
@@ -383,7 +401,11 @@ class DepartureDesk:
             size_bytes=blob.nbytes + departure.shipment.nbytes,
             seconds=time.perf_counter() - departure.started,
             marks=departure.shipment.marks,
+            before=departure.before,
         )
+        if departure.plan.kept is not None:
+            # Before it is written: whatever is written of the original from now on must know it.
+            entry.balance = replace(departure.plan.kept, exceeded=entry.balance.exceeded)
         if faults.ARMED:
             writing = self._killed_while(writing)
         rows = await writing
@@ -513,6 +535,7 @@ class DepartureDesk:
     # --- answering the caller -----------------------------------------------------------------------------------------
 
     def _reply(self, departure: Departure, reply: actions.Reply) -> None:
+        departure.entry.charging = False
         if departure.decided.done():
             return
         if reply.ok:

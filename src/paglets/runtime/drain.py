@@ -62,6 +62,7 @@ class Drain:
     :param targets: returns the base URLs of the other hosts that are online.
     :param resolve: returns the base URL for the name or URL of a host.
     :param wake: sees to the sleepers whose messages and timers have waited.
+    :param belongs_here: tells whether a paglet, as a managed service of this host, is put to sleep and not moved.
     """
 
     def __init__(
@@ -72,12 +73,14 @@ class Drain:
         targets: Callable[[], Sequence[str]],
         resolve: Callable[[str], str],
         wake: Callable[[], Awaitable[None]],
+        belongs_here: Callable[[str], bool],
     ) -> None:
         self._kernel = kernel
         self._mover = mover
         self._targets = targets
         self._resolve = resolve
         self._wake = wake
+        self._belongs_here = belongs_here
         self._progress: Progress | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -161,7 +164,10 @@ class Drain:
             progress.stayed.append({"agent_id": agent_id, "reason": f"it has crashed: {entry.error or 'unknown'}"})
             return
         why: list[str] = []
-        for target in targets:
+        if entry.balance.no_hop() is not None:
+            # It is not the one that asks: it sleeps like any that nobody takes.
+            targets, why = (), ["it may not move to another host any more"]
+        for target in () if self._belongs_here(agent_id) else targets:
             try:
                 location = await self._mover.dispatch(agent_id, TransferTicket(target, timeout=timeout))
             except PagletError as exc:

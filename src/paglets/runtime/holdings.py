@@ -12,7 +12,8 @@ from paglets.security.policy import Policy
 class Holdings:
     """Count the paglets that callers with a bound have here.
 
-    What is counted is in memory: paglets that were here before the host started count for nobody.
+    Whose a paglet is stands in its row, so that a host that starts again goes on counting. One that keeps no row ends
+    with its host.
 
     :param is_here: tells whether a paglet is on this host, active or not.
     """
@@ -37,6 +38,10 @@ class Holdings:
         if len(held) >= most and agent_id not in held:
             raise OverloadedError(f"{caller.name!r} has {len(held)} paglets here, as many as it may")
         held.add(agent_id)
+
+    def count(self, name: str, agent_id: str) -> None:
+        """Count a paglet that is here whatever its holder may have: it was here before, or is a copy of one."""
+        self._paglets.setdefault(name, set()).add(agent_id)
 
     def discard(self, caller: Caller, agent_id: str) -> None:
         """Forget a paglet that did not come to live here."""

@@ -7,7 +7,7 @@ import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import quote, urlsplit
 
 from paglets.artifacts import (
@@ -25,6 +25,7 @@ from paglets.artifacts.store import ArtifactStore
 from paglets.artifacts.streams import existing_path
 from paglets.config.startup import LaunchConfig, LaunchConfigSyncResult
 from paglets.core.agent import Paglet, PagletState
+from paglets.core.allowance import Allowance, AllowanceBalance, AllowanceGrant
 from paglets.core.context import ACTIVE, INACTIVE
 from paglets.core.context_events import ContextEvent, ContextEventLog, ContextListener
 from paglets.core.errors import HostError
@@ -66,9 +67,11 @@ from paglets.runtime.post import Posting
 from paglets.runtime.pump import ReplyWaiter
 from paglets.runtime.relay.hub import RelaySettings
 from paglets.runtime.remote_resources import RemoteResources
+from paglets.runtime.service_desk import MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS
 from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
+from paglets.runtime.surroundings import Surroundings
 from paglets.runtime.views import mailbox_counts
-from paglets.runtime.worker.host import multicast_copy, not_managed
+from paglets.runtime.worker.host import multicast_copy
 from paglets.security.addresses import BoundKey
 from paglets.security.policy import Policy
 from paglets.security.tls import TlsOptions, host_client_context
@@ -77,7 +80,9 @@ from paglets.serialization.codec import dataclass_from_wire
 from paglets.serialization.names import qualified_name
 from paglets.serialization.values import unpack
 from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord, ServiceRegistry
-from paglets.services.resident import ServiceLease
+from paglets.services.leases import host_of
+from paglets.services.pool import HostFinder, RetryPolicy, ServicePool, pool_of, routed_handle
+from paglets.services.resident import DEFAULT_SERVICE_LEASE_TTL_SECONDS, ServiceLease
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -86,7 +91,6 @@ AUTO_UPDATE_REQUEST_INTERVAL_SECONDS = 10.0
 AUTO_UPDATE_REQUEST_TIMEOUT_SECONDS = 10.0
 AUTO_UPDATE_RESTART_DELAY_SECONDS = 0.2
 NETWORK_BIND_WATCH_INTERVAL_SECONDS = 5.0
-MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS = 1.0
 RELAY_OFFLINE_AFTER_SECONDS = 30.0
 RELAY_QUEUE_LIMIT = 1024
 EVENT_FLUSH_SECONDS = 0.2
@@ -170,6 +174,9 @@ class Host:
     :raises ValueError: an option makes no sense.
     :raises HostError: an option needs something that this version does not have.
     """
+
+    surroundings: ClassVar[Surroundings] = Surroundings()
+    """What the host takes from the machine it runs on."""
 
     def __init__(
         self,
@@ -597,16 +604,29 @@ class Host:
         *,
         init: Any = None,
         agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy:
         """Create a paglet here.
 
+        :param allowance: what it may use up; by default what its class says.
+        :raises AllowanceExceededError: its state is larger than that.
         :raises ConflictError: the id is taken.
         :raises PagletError: the class or state is unusable, or a hook or an early ``run`` failed; nothing is left then.
         """
         agent_name, state_name, blob = creation(agent_cls, state)
         node = self._node
         return self._proxy(
-            self._wait(lambda: node.create(agent_name, state_name, blob, init=init, agent_id=agent_id, trusted=True))
+            self._wait(
+                lambda: node.create(
+                    agent_name,
+                    state_name,
+                    blob,
+                    init=init,
+                    agent_id=agent_id,
+                    trusted=True,
+                    allowance=allowance,
+                )
+            )
         )
 
     def create_remote(
@@ -617,16 +637,22 @@ class Host:
         *,
         init: Any = None,
         agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy:
-        """Create a paglet on the host at ``target``, a URL or the name of a mesh host."""
+        """Create a paglet on the host at ``target``, a URL or the name of a mesh host.
+
+        :param allowance: what it may use up, as far as that host lets it; by default what its class says.
+        """
         agent_name, state_name, blob = creation(agent_cls, state)
-        payload = {
+        payload: dict[str, Any] = {
             "agent_class_name": agent_name,
             "state_class_name": state_name,
             "state_blob": blob.bytes(),
             "init": init,
             "agent_id": agent_id,
         }
+        if allowance is not None:
+            payload["allowance"] = allowance.to_wire()
         reply = self.client.post_pickle(f"{self.mesh.resolve_url(target)}/agents", payload)
         return self._proxy(reply["proxy"])
 
@@ -698,6 +724,23 @@ class Host:
         """
         node = self._node
         self._wait(lambda: node.checkpoint(agent_id))
+
+    def allowance(self, agent_id: str) -> AllowanceBalance:
+        """Return what a paglet here has used of its allowance, and what is left.
+
+        :raises InvalidAgentError: it is unknown here.
+        """
+        node = self._node
+        return self._running().call(lambda: node.allowances.balance(agent_id))
+
+    def grant_allowance(self, agent_id: str, grant: AllowanceGrant) -> AllowanceBalance:
+        """Change what a paglet here has left, on disk when this returns, and return that.
+
+        :raises InvalidAgentError: it is unknown here.
+        :raises ConflictError: it is being created, or arrives.
+        """
+        node = self._node
+        return self._wait(lambda: node.allowances.grant(agent_id, grant))
 
     def remind(
         self,
@@ -918,18 +961,56 @@ class Host:
         node = self._node
         return self._wait(lambda: node.services.lookup_services(name, capability=capability, scope=scope))
 
-    def service_handle(self, contract: ServiceContract, record: ServiceRecord) -> ServiceHandle:
-        """Return a handle that calls a record's provider."""
-        return ServiceHandle(contract, record, self.client)
+    def service_handle(
+        self, contract: ServiceContract, record: ServiceRecord, *, scope: ServiceScope | None = None
+    ) -> ServiceHandle:
+        """Return a handle that calls a record's provider.
 
-    def lease_service_handle(self, handle: ServiceHandle, *, ttl: float = 60.0) -> ServiceLease:
-        """Keep a managed resident service awake.
-
-        :raises ServiceNotFoundError: the provider is not one that a host manages.
+        :param scope: where the handle looks for the provider again, or for another one, when it is lost; None for
+            nowhere.
         """
-        if not ttl > 0:
-            raise HostError("ttl must be positive")
-        raise not_managed(handle)
+        if scope is None:
+            return ServiceHandle(contract, record, self.client)
+        return routed_handle(contract, record, self.client, HostFinder(self, contract.name, scope), own=self.address)
+
+    def service_pool(
+        self, contract: ServiceContract, *, scope: ServiceScope = ServiceScope.LOCAL, policy: RetryPolicy | None = None
+    ) -> ServicePool:
+        """Return what spreads calls over all providers of a contract; nothing is looked up yet."""
+        finder = HostFinder(self, contract.name, scope)
+        return pool_of(contract, self.client, finder, own=self.address, policy=policy)
+
+    def lease_service_handle(
+        self, handle: ServiceHandle, *, ttl: float = DEFAULT_SERVICE_LEASE_TTL_SECONDS
+    ) -> ServiceLease:
+        """Have a managed resident service up, here or on another host, and keep it so for ``ttl`` seconds.
+
+        :raises HostError: ``ttl`` is not above 0, or more than a week.
+        :raises ServiceNotFoundError: the provider is not one that its host manages.
+        :raises PagletError: the service did not start, or its host cannot be asked.
+        """
+        node = self._node
+        wire = self._wait(lambda: node.leases.take(handle.record, ttl))
+        return ServiceLease(handle, wire["lease_id"], host_of(handle.record), wire["expires_at"], self.client)
+
+    def acquire_resident_service_lease(self, agent_id: str, service_name: str, *, ttl: float) -> dict[str, Any]:
+        """Have a managed resident service of this host up for ``ttl`` seconds; return ``lease_id`` and ``expires_at``.
+
+        :raises HostError: ``ttl`` is not above 0, or more than a week.
+        :raises ServiceNotFoundError: there is no managed service of that name and id.
+        """
+        node = self._node
+        return self._wait(lambda: node.leases.give(agent_id, service_name, ttl))
+
+    def release_resident_service_lease(self, lease_id: str) -> dict[str, bool]:
+        """Give a lease back; ``released`` tells whether there was one."""
+        node = self._node
+        return {"released": self._running().call(lambda: node.leases.release(lease_id))}
+
+    def resident_services(self) -> list[dict[str, Any]]:
+        """Return how the managed resident services of this host are, in the order of their declaration."""
+        node = self._node
+        return self._running().call(node.residents.overview)
 
 
 def creation(agent_cls: type[Paglet[Any]], state: PagletState | None) -> tuple[str, str, Attachment]:

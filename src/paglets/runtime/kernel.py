@@ -14,12 +14,13 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from paglets.artifacts import PagletFileRef
+from paglets.core.allowance import Allowance, AllowanceBalance, AllowanceExcess
 from paglets.core.context import ACTIVE, INACTIVE
 from paglets.core.context_events import ContextEventLog
 from paglets.core.errors import (
@@ -30,6 +31,7 @@ from paglets.core.errors import (
     LifecycleError,
     OverloadedError,
     PagletError,
+    SerializationError,
 )
 from paglets.core.policies import RestartPolicy
 from paglets.core.runtime_values import Durability
@@ -40,7 +42,7 @@ from paglets.persistence.rows import OutboxRow, ReminderRow
 from paglets.protocol.delivery.window import DedupWindow
 from paglets.protocol.transfer.model import TransferPlan
 from paglets.runtime import faults
-from paglets.runtime.agents import AgentEntry, AgentTable, Delivery, Phase, SelfCall
+from paglets.runtime.agents import AgentEntry, AgentTable, Delivery, Opening, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.frames import Frame, Op
 from paglets.runtime.holdings import Holdings
@@ -48,7 +50,7 @@ from paglets.runtime.launch.base import Launcher
 from paglets.runtime.ledger import Ledger
 from paglets.runtime.place import Place
 from paglets.runtime.pump import MessagePump
-from paglets.runtime.receiving import hops_of, manifest_of
+from paglets.runtime.receiving import manifest_of
 from paglets.runtime.supervision import Watch
 from paglets.runtime.vault import Aftermath, Vault
 from paglets.security.caller import Caller
@@ -103,6 +105,9 @@ class Timers(Protocol):
     def forget_all(self, agent_id: str) -> None:
         """Drop every timer of a paglet that has ended."""
 
+    def expire_at(self, agent_id: str, due: float | None) -> None:
+        """Tell when the time of a paglet is over, None that it has no end."""
+
 
 @dataclass(slots=True)
 class StartOrder:
@@ -151,14 +156,19 @@ class Kernel:
         # Every process that has not ended, also those whose paglet has gone or never lived.
         self._places: set[Place] = set()
         self.on_departed: list[Callable[[AgentEntry], None]] = []
+        self.on_active: list[Callable[[AgentEntry], None]] = []
+        """Are told when a paglet is active, before its first message."""
         # Set by the parts that take these over, before the first paglet starts.
         self.call_handler: Callable[[AgentEntry, Place, Frame], None]
         self.self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
         self.is_stored: Callable[[str], bool] = lambda _: False
+        self.check_id: Callable[[str, str], None] = lambda *_: None
+        """Raises `ConflictError` where a paglet of some id and class may not live here."""
         self.post: Callable[[Sequence[OutboxRow]], None]
         self.revive: Callable[[AgentEntry, str], Coroutine[Any, Any, None]]
         self.collect: Callable[[str], Coroutine[Any, Any, None]]
         self.timers: Timers
+        self.exceeded: Callable[[AgentEntry, AllowanceExcess], None]
 
     # --- helpers ------------------------------------------------------------------------------------------------------
 
@@ -222,12 +232,17 @@ class Kernel:
         agent_id: str | None = None,
         trusted: bool = False,
         by: Caller | None = None,
+        opening: Opening | None = None,
+        reserved: Callable[[AgentEntry], None] | None = None,
     ) -> dict[str, str]:
         """Create a paglet and return the wire form of its proxy, wherever its ``run`` has taken it within the settling
         time.
 
+        :param opening: what it is allowed; what its class says where that is left out.
         :param trusted: the class was named by the program that owns this host, so the allow-list is not asked.
         :param by: who asked for it over the network.
+        :param reserved: is given its entry before its process is started.
+        :raises AllowanceExceededError: its state is larger than its allowance.
         :raises ConflictError: the id is taken.
         :raises ForbiddenError: the class is not on the allow-list.
         :raises OverloadedError: the host, or whoever asked, has as many paglets as allowed.
@@ -243,6 +258,12 @@ class Kernel:
         entry = self.reserve(agent_id, class_name, state_class_name, epoch=first_epoch())
         entry.home = self.address()
         entry.timers = {}
+        entry.opening = opening or Opening()
+        if by is not None:
+            entry.holder = by.name
+            entry.opening = replace(entry.opening, cap=entry.opening.cap.within(self.config.policy.allowance))
+        if reserved is not None:
+            reserved(entry)
         try:
             if by is not None:
                 self.holdings.add(by, agent_id)
@@ -250,6 +271,7 @@ class Kernel:
             await self.start(entry, StartOrder(blob, "on_creation", event))
             if faults.ARMED:
                 faults.reached("create.started")
+            self.check_size(entry, entry.last_state or blob)
             timers, entry.timers = entry.timers, {}
             await self.vault.created(entry, entry.last_state or blob, timers)
             if faults.ARMED:
@@ -263,6 +285,26 @@ class Kernel:
         self.activate(entry)
         self.emit("create", entry)
         return await self.begin(entry, fail_with_run=True) or self.proxy_wire(agent_id)
+
+    def open_balance(self, entry: AgentEntry, own: Any) -> AllowanceBalance:
+        """Return what a paglet has left of its allowance; one that is being created gets it now.
+
+        :param own: what its class says of its allowance, as plain values.
+        :raises SerializationError: that is malformed.
+        """
+        if entry.opening is not None:
+            entry.balance = entry.opening.balance(Allowance.from_wire(own), time.time())
+            entry.opening = None
+        return entry.balance
+
+    def check_size(self, entry: AgentEntry, state: Attachment) -> None:
+        """Check the state of a paglet that begins to live here.
+
+        :raises AllowanceExceededError: it is larger than its allowance.
+        """
+        excess = entry.balance.too_large(state.nbytes)
+        if excess is not None:
+            raise excess.error(entry.agent_id)
 
     def _is_here(self, agent_id: str) -> bool:
         return agent_id in self.agents or self.is_stored(agent_id)
@@ -292,7 +334,7 @@ class Kernel:
         for item in manifest_of(envelope):
             ref = PagletFileRef.from_wire(item["file"])
             policy.check_file(ref.name, ref.size_bytes)
-        policy.check_hops(hops_of(envelope))
+        policy.check_hops(plan.carried.hops_used)
         self.holdings.add(by, plan.agent_id)
 
     def reserve(
@@ -310,6 +352,8 @@ class Kernel:
             raise HostError(f"host {self.config.name} is draining: it takes no paglets until that is undone")
         if len(self.agents) >= self.config.max_paglets:
             raise OverloadedError(f"host {self.config.name} holds {len(self.agents)} paglets, as many as it may")
+        if not from_store:
+            self.check_id(agent_id, class_name)
         if not from_store and self.is_stored(agent_id):
             raise ConflictError(f"an inactive paglet {agent_id} is stored on {self.config.name}")
         return self.agents.new(agent_id, class_name, state_class_name, epoch=epoch, loop=self.loop)
@@ -366,13 +410,14 @@ class Kernel:
         entry.resources = answer["resources"]
         entry.departure_hooks = frozenset(answer["departure_hooks"])
         try:
+            self.open_balance(entry, answer["allowance"])
             if answer["durability"] == Durability.MESSAGE and entry.durability is not Durability.MESSAGE:
                 entry.window = DedupWindow()  # with room for as many as are on disk
             entry.durability = Durability(answer["durability"])
             entry.restart = RestartPolicy.from_wire(answer["restart"])
-        except ValueError as exc:
+        except (ValueError, SerializationError) as exc:
             place.kill()
-            raise HostError(f"{entry.class_name} has an unusable DURABILITY or RESTART: {exc}") from None
+            raise HostError(f"{entry.class_name} has an unusable DURABILITY, RESTART or ALLOWANCE: {exc}") from None
         place.started(answer["pid"])
         place.run_ended = self.loop.create_future() if answer["has_run"] else None
         entry.remember_state(frame.attachment if frame.attachment.nbytes else order.blob)
@@ -389,6 +434,10 @@ class Kernel:
     def activate(self, entry: AgentEntry) -> None:
         """Let an entry be seen as active; its messages wait until :meth:`begin`."""
         entry.phase = Phase.ACTIVE
+        if entry.balance.expires_at is not None:
+            self.timers.expire_at(entry.agent_id, entry.balance.expires_at)
+        for tell in self.on_active:
+            tell(entry)
         timers, entry.timers = entry.timers, None
         if timers:  # of a thread that went on after the first hook
             self.background(self.timers.put_late(entry.agent_id, timers))
@@ -640,7 +689,8 @@ class Kernel:
         with suppress(TimeoutError):
             frame = await place.request(Op.STATE, timeout=STATE_QUERY_SECONDS)
             entry.resources = unpack(frame.payload)
-            entry.remember_state(frame.attachment)
+            if entry.balance.too_large(frame.attachment.nbytes) is None:  # it may be put to sleep with this
+                entry.remember_state(frame.attachment)
             return frame.attachment
         if entry.last_state is None:
             raise HostError(f"paglet {entry.agent_id} does not answer and no state of it is known")

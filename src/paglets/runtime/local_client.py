@@ -18,6 +18,7 @@ from paglets.remote.content import Progress, local_path, told
 from paglets.remote.requests import Parcel, terms_of
 from paglets.remote.uploads import Compress
 from paglets.runtime.artifact_desk import export, read_part, served
+from paglets.services.leases import given_back
 
 if TYPE_CHECKING:
     import ssl
@@ -94,6 +95,13 @@ class LocalHostClient(HostClient):
             return self._host.agent_summary(agent_id)
         except Exception as exc:
             raise as_over_http(exc) from exc
+
+    def post_json(self, url: str, payload: dict[str, Any], *, timeout: float | None = None) -> Any:
+        """Post a dict as JSON and return the decoded answer."""
+        lease = given_back(url)
+        if lease is None or not self._is_here(lease.host_url):
+            return super().post_json(url, payload, timeout=timeout)
+        return self._host.release_resident_service_lease(lease.lease_id)
 
     # --- artifacts ----------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ here.
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ from typing import Any
 
 from paglets.artifacts import PagletFileRef
 from paglets.artifacts.store import ArtifactStore
+from paglets.core.allowance import NO_LIMITS, Allowance, AllowanceBalance
 from paglets.core.context import same_url
 from paglets.core.errors import (
     ConflictError,
@@ -30,14 +32,15 @@ from paglets.core.runtime_values import EnvelopeKind
 from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.envelope import PagletEnvelope
 from paglets.persistence.rows import RecordSummary, Status
-from paglets.protocol.delivery.routing import Forward
+from paglets.protocol.delivery.routing import Departed, Elsewhere, Forward
 from paglets.protocol.transfer.model import RefusalReason, TransferKind, TransferPlan
 from paglets.remote.aio import AsyncHostClient
 from paglets.remote.client import HostClient
 from paglets.remote.mesh import MeshRegistry
 from paglets.remote.movement import BufferPart
 from paglets.remote.transfer import TransferTicket
-from paglets.runtime.agents import AgentEntry, Delivery, SelfCall
+from paglets.runtime.agents import AgentEntry, Delivery, Opening, SelfCall
+from paglets.runtime.allowances import AllowanceDesk
 from paglets.runtime.arrival import ArrivalDesk
 from paglets.runtime.artifact_desk import ArtifactDesk
 from paglets.runtime.attachment import Attachment
@@ -53,6 +56,8 @@ from paglets.runtime.local_link import LocalTransferLink
 from paglets.runtime.outbox import Outbox
 from paglets.runtime.post import Posting, PostOffice
 from paglets.runtime.recorder import JournalRecorder
+from paglets.runtime.resident_services import ResidentServices
+from paglets.runtime.residents.leases import LeaseDesk
 from paglets.runtime.service_desk import ServiceDesk
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.timekeeper import Timekeeper
@@ -67,6 +72,8 @@ from paglets.serialization.blob import blob_from_wire
 from paglets.services.contracts import ServiceRegistry
 
 MOVE_THREADS = 4
+#: How long it is waited for the paglets that are brought back, at the start of a host and after a drain.
+RESUME_SECONDS = 10.0
 #: So long what a target has said of itself will do for the next move there; many moves in a row ask once.
 HEALTH_SECONDS = 1.0
 MAX_HEALTHS = 1024
@@ -100,11 +107,15 @@ class Node:
         self.artifact_desk = ArtifactDesk(ports.artifacts, self.content, ports.words)
         self.timers = Timekeeper(kernel)
         self.dormitory = Dormitory(kernel, self.files, self.timers)
+        self.allowances = AllowanceDesk(kernel, self.dormitory, self.timers)
         self.views = Views(kernel, self.dormitory)
         self.services = ServiceDesk(kernel, ports.services, ports.mesh, ports.words)
+        self.residents = ResidentServices(kernel, self.dormitory, self.services, self)
+        self.leases = LeaseDesk(kernel, self.residents, ports.words)
         self.post = PostOffice(kernel, self.dormitory)
         self.whereabouts = Whereabouts(kernel, self.dormitory, ports.words)
         self.post.forwarder = self.whereabouts
+        self.post.residents = self.residents
         self.outbox = Outbox(kernel, self.post)
         kernel.post = self.outbox.send
         self.checkpoints = Checkpointer(kernel)
@@ -140,7 +151,12 @@ class Node:
             check_target=self._check_target,
         )
         self.drain = Drain(
-            kernel, self, targets=self._other_hosts, resolve=ports.mesh.resolve_url, wake=self._see_to_waiting
+            kernel,
+            self,
+            targets=self._other_hosts,
+            resolve=ports.mesh.resolve_url,
+            wake=self._see_to_waiting,
+            belongs_here=self.residents.manages,
         )
         self._healths: dict[str, tuple[float, dict[str, Any]]] = {}
         self.post.undecided = self.arrivals.undecided
@@ -156,6 +172,9 @@ class Node:
         kernel = self.kernel
         await kernel.vault.settle_in()
         summaries = await kernel.on_disk(kernel.vault.summaries)
+        for summary in summaries:
+            if summary.holder:
+                kernel.holdings.count(summary.holder, summary.agent_id)
         crashed = [summary.agent_id for summary in summaries if summary.status is Status.CRASHED]
         wanted = self.dormitory.load(summaries, await kernel.on_disk(kernel.vault.crash_errors, crashed))
         await self._load_timers(summaries)
@@ -204,10 +223,21 @@ class Node:
 
     async def _see_to_waiting(self) -> None:
         """Do what sleepers' messages and timers ask for, after a time in which nobody was woken."""
+        await self.residents.start_wanted(RESUME_SECONDS)
         await self.dormitory.wake_put_off()
         for agent_id in await self.kernel.on_disk(self.kernel.vault.receivers):
             if agent_id in self.dormitory:
                 self.dormitory.look_at_mail(agent_id)
+
+    async def lives_elsewhere(self, agent_id: str) -> bool:
+        """Tell whether a paglet that is not here lives on another host, as far as is known.
+
+        Where it is undecided whether it is about to be here, that is waited for.
+        """
+        arrival = self.arrivals.undecided(agent_id)
+        if arrival is not None:
+            await arrival.wait()
+        return isinstance(await self.whereabouts.knowledge(agent_id), Departed | Elsewhere)
 
     def _orphaned(self, agent_id: str) -> None:
         """See to a message that was stored for a paglet that sleeps or has left by now."""
@@ -252,6 +282,7 @@ class Node:
     async def close(self) -> None:
         """Call off what is under way, end every process and close files."""
         self.departures.cancel_all("the host is shutting down")
+        self.residents.close()
         self.files.close()
         await self.kernel.close()
         self._movers.shutdown(wait=False, cancel_futures=True)
@@ -268,13 +299,28 @@ class Node:
         agent_id: str | None = None,
         trusted: bool = False,
         by: Caller | None = None,
+        allowance: Allowance | None = None,
+        cap: Allowance = NO_LIMITS,
+        reserved: Callable[[AgentEntry], None] | None = None,
     ) -> dict[str, str]:
-        """Create a paglet; its state is a blob, plain values, or None for the class's defaults."""
+        """Create a paglet; its state is a blob, plain values, or None for the class's defaults.
+
+        :param allowance: what it may use up, by default what its class says.
+        :param cap: the most that it gets.
+        """
         blob = state if isinstance(state, Attachment) else Attachment.of(blob_from_wire(state or {}).segments)
         agent_id = validate_agent_id(agent_id) if agent_id else new_agent_id()
         try:
             return await self.kernel.create(
-                class_name, state_class_name, blob, init=init, agent_id=agent_id, trusted=trusted, by=by
+                class_name,
+                state_class_name,
+                blob,
+                init=init,
+                agent_id=agent_id,
+                trusted=trusted,
+                by=by,
+                opening=Opening(allowance, cap),
+                reserved=reserved,
             )
         except Exception:
             if agent_id not in self.kernel.agents and agent_id not in self.dormitory:
@@ -285,6 +331,7 @@ class Node:
         """Take a paglet from an envelope that carries its state in plain values, prepared and committed in one step.
 
         :param by: who brought it over the network.
+        :raises AllowanceExceededError: it has no time left, or a state that is larger than allowed.
         :raises ConflictError: its id is taken here.
         :raises ForbiddenError: its class or its source is not allowed here.
         :raises OverloadedError: whoever brought it has as many paglets here as allowed.
@@ -296,6 +343,9 @@ class Node:
             for class_name in filter(None, (envelope.agent_class_name, envelope.state_class_name)):
                 self.kernel.check_class(class_name, by=by)
             self.kernel.holdings.add(by, envelope.agent_id)
+        carried = AllowanceBalance.from_wire(envelope.metadata.get("allowance"))
+        if by is not None:
+            carried = carried.capped(self.kernel.config.policy.allowance, time.time())
         plan = TransferPlan(
             transfer_id=uuid.uuid4().hex,
             kind=TransferKind(
@@ -306,6 +356,7 @@ class Node:
             source=self.kernel.address(),  # whoever asks after a crash what became of it hears that it came to nothing
             target=self.kernel.address(),
             origin_id=envelope.clone_of or "",
+            carried=carried,
         )
         header = {
             "envelope": replace(envelope, state={}, metadata={}).to_wire(),

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from paglets.core.allowance import NOTHING_USED, AllowanceBalance
 from paglets.core.errors import HostError
 from paglets.core.runtime_values import EnvelopeKind
 from paglets.persistence.envelope import PagletEnvelope
@@ -40,6 +41,8 @@ class Departure:
     in_handler: bool
     state: coordinator.CoordinatorState
     decided: asyncio.Future[None]
+    before: AllowanceBalance = NOTHING_USED
+    """What the paglet had left of its allowance."""
     delivery: Delivery | None = None
     """The message whose handler moves its own paglet."""
     target_health: dict[str, Any] = field(default_factory=dict)
@@ -153,6 +156,11 @@ class Packer:
         )
         entry.resources = answer["resources"]
         if before:
+            excess = entry.balance.too_large(blob.nbytes)
+            if excess is not None:
+                blob.close()
+                self._kernel.exceeded(entry, excess)
+                raise excess.error(entry.agent_id)
             departure.blob = blob
             departure.answer = answer
             entry.remember_state(blob)
@@ -234,6 +242,5 @@ class Packer:
             metadata={
                 "transfer_ticket": departure.ticket.to_wire(),
                 "registered_files": departure.shipment.manifest,
-                "hops": entry.hops + (plan.kind is not TransferKind.LOCAL),
             },
         )

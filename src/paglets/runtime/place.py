@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from paglets.core.error_wire import error_from_wire
-from paglets.core.errors import HostError, PagletCrashedError
+from paglets.core.errors import HostError, PagletCrashedError, PagletError
 from paglets.runtime.attachment import EMPTY, Attachment
 from paglets.runtime.channel import HostChannel, ReplyHandler
 from paglets.runtime.frames import COMMANDS, Frame, FrameType, Op
@@ -60,6 +60,8 @@ class Place:
         """Resolved when the handler that runs has ended; None when none runs."""
         self.detached = False
         """Whether another process on this host has taken the paglet over, and its mailbox with it."""
+        self.failure: PagletError | None = None
+        """What a handler that was cut off ends in, where its paglet sleeps as it was before."""
         self.newest_state = 0
         """The number, as the process counts them, of the newest state that is on its way to the disk."""
         self._exit_reported = False

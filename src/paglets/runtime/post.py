@@ -12,14 +12,16 @@ from typing import Any, Protocol
 
 from paglets.core.errors import (
     ConnectionLostError,
+    HostError,
     HostUnreachableError,
     InsufficientStorageError,
     InvalidAgentError,
     OverloadedError,
+    PagletCrashedError,
     PagletError,
     RemoteTimeoutError,
 )
-from paglets.core.messages import DEACTIVATE, Message
+from paglets.core.messages import DEACTIVATE, STREAM_PULL, Message
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
@@ -104,6 +106,19 @@ class Posting:
         return Parcel(self.message(), self.oneway, self.activate_if_inactive, self.no_delay)
 
 
+class Residents(Protocol):
+    """Keep services available that nobody has started yet."""
+
+    def manages(self, agent_id: str) -> bool:
+        """Tell whether this is the id of a managed service."""
+
+    async def bring(self, agent_id: str) -> bool:
+        """See to it that a managed service takes messages; return whether it does, here.
+
+        :raises PagletError: it did not start.
+        """
+
+
 class Forwarder(Protocol):
     """Know what left this host, and send messages after it."""
 
@@ -127,6 +142,7 @@ class PostOffice:
         self._awaiting = 0
         # Set by the node.
         self.forwarder: Forwarder
+        self.residents: Residents
         self.undecided: Callable[[str], asyncio.Event | None]
 
     async def send(self, agent_id: str, posting: Posting) -> Attachment | None:
@@ -145,6 +161,8 @@ class PostOffice:
         entry = self._kernel.agents.get(agent_id)
         if entry is None or posting.kind == DEACTIVATE:
             self._kernel.background(self._post_slowly(agent_id, posting, done))
+        elif posting.kind == STREAM_PULL:
+            self._kernel.messages.pull(entry, posting.packed, done, oneway=posting.oneway)
         elif (
             posting.terms.attempt == 1
             and not posting.terms.chain
@@ -163,6 +181,9 @@ class PostOffice:
         To a `MESSAGE` paglet a message id says which message it is. To any other the same message may be sent twice and
         be meant so, as long as nobody says that it is a repetition; once somebody has, the first attempt may come late.
         """
+        if entry.crashed and not entry.restarting and posting.activate_if_inactive and self._brings(entry.agent_id):
+            self._kernel.background(self._post_to_revived(entry.agent_id, posting, done))
+            return
         lost = entry.window_lost_at
         message_id = posting.message_id
         if posting.terms.attempt > 1:
@@ -195,6 +216,19 @@ class PostOffice:
                 self._refuse(entry, posting, done, decision)
             case _:
                 done(None, InvalidAgentError(f"no paglet {entry.agent_id} on {self._kernel.config.name}"))
+
+    def _brings(self, agent_id: str) -> bool:
+        return self.residents.manages(agent_id) and not self._kernel.closing
+
+    async def _post_to_revived(self, agent_id: str, posting: Posting, done: DeliveryDone) -> None:
+        """Deliver a message to a managed service whose process has died for good."""
+        began = self._kernel.loop.time()
+        try:
+            await self.residents.bring(agent_id)
+        except Exception as exc:
+            done(None, exc)
+            return
+        self.post(agent_id, self._aged(posting, began), done)
 
     def _hold(self, entry: AgentEntry, posting: Posting, done: DeliveryDone) -> None:
         try:
@@ -235,6 +269,9 @@ class PostOffice:
 
     def _refuse(self, entry: AgentEntry, posting: Posting, done: DeliveryDone, refusal: routing.Refuse) -> None:
         error = routing.refusal_error(entry.agent_id, self._kernel.config.name, refusal)
+        if isinstance(error, PagletCrashedError):
+            # An earlier attempt may be what the process died of.
+            error.refused = posting.terms.attempt == 1
         self._kernel.emit("message-failed", entry, message_id=posting.message_id, error=str(error))
         done(None, error)
 
@@ -242,6 +279,8 @@ class PostOffice:
         try:
             self._kernel.messages.deliver(entry, self._delivery(posting, done))
         except PagletError as exc:
+            if isinstance(exc, OverloadedError):
+                exc.refused = posting.terms.attempt == 1
             self._kernel.emit("message-failed", entry, message_id=posting.message_id, error=str(exc))
             done(None, exc)
 
@@ -306,17 +345,29 @@ class PostOffice:
                 if arrival is not None:
                     await self._await_arrival(agent_id, arrival, self._aged(posting, began))
                     continue
+                if posting.activate_if_inactive and await self.residents.bring(agent_id):
+                    continue
                 knowledge = await self.forwarder.knowledge(agent_id)
                 if self._has_come(agent_id):
                     continue
                 return (await self._forward(agent_id, self._aged(posting, began), knowledge),)
             # What was active when the host died comes back whatever its policy says.
             recovering = self._dormitory.recovering(agent_id)
-            wakes = recovering or (
-                posting.activate_if_inactive and summary.policy.activate_on_message and not kernel.draining
-            )
+            managed = posting.activate_if_inactive and self.residents.manages(agent_id)
+            if managed and kernel.draining and not posting.oneway:
+                # What it is asked for is wanted now; elsewhere it may be had.
+                raise HostError(
+                    f"host {kernel.config.name} is draining: service {agent_id} sleeps until that is undone"
+                )
+            by_policy = posting.activate_if_inactive and summary.policy.activate_on_message
+            wakes = recovering or ((managed or by_policy) and not kernel.draining)
             if not wakes or posting.wakes >= (1 if posting.oneway else MOST_AWAKENINGS):
                 break  # it waits for the next time
+            excess = self._dormitory.held(agent_id)
+            if excess is not None:
+                if posting.oneway and not posting.no_delay:
+                    break  # until it is granted more
+                raise excess.error(agent_id)
             if kernel.closing:
                 raise kernel.closing_error()
             self._wake_for(agent_id, self._aged(posting, began), done)

@@ -16,6 +16,7 @@ from paglets.core.errors import (
     OverloadedError,
     PagletCrashedError,
     RemoteTimeoutError,
+    StreamInterruptedError,
 )
 from paglets.core.runtime_values import Durability
 from paglets.protocol.delivery.window import HANDLED, Outcome
@@ -31,6 +32,8 @@ from paglets.serialization.values import pack, unpack
 UNQUEUED_RANK = 1 << 40
 #: Messages of one paglet that may be handled before the effects of the first are on disk.
 MOST_UNCOMMITTED = 64
+#: Pulls at the streams of one paglet that may wait for items at the same time.
+MOST_PULLS = 256
 #: Replies up to this size are remembered for senders that ask again.
 REMEMBERED_REPLY_BYTES = 64 * 1024
 
@@ -83,6 +86,31 @@ class MessagePump:
         if delivery.oneway:
             delivery.done(None, None)
         self.pump(entry)
+
+    def pull(self, entry: AgentEntry, message: bytes, done: DeliveryDone, *, oneway: bool) -> None:
+        """Pass a pull at a stream to the paglet's process, beside the mailbox. Never raises."""
+        place = entry.place
+        if place is None or not place.alive or place.detached or entry.phase is not Phase.ACTIVE:
+            done(None, StreamInterruptedError(f"paglet {entry.agent_id} has ended its streams"))
+            return
+        if entry.pulls >= MOST_PULLS:
+            done(None, OverloadedError(f"too many callers wait for streams of paglet {entry.agent_id}"))
+            return
+        entry.pulls += 1
+
+        def answered(frame: Frame | None) -> None:
+            entry.pulls -= 1
+            if frame is None:
+                done(None, StreamInterruptedError(f"paglet {entry.agent_id} has left its process, and its streams"))
+            elif frame.type == FrameType.FAILURE:
+                done(None, restore_failure(frame))
+            elif oneway:
+                frame.attachment.close()
+                done(None, None)
+            else:
+                done(frame.attachment, None)
+
+        place.channel.request(Op.STREAM, b"", answered, attachment=Attachment.of([message]))
 
     def enqueue(self, entry: AgentEntry, delivery: Delivery, *, bounded: bool = True) -> None:
         """Let a message wait for its turn.
@@ -146,6 +174,7 @@ class MessagePump:
     def _answered(self, entry: AgentEntry, place: Place, delivery: Delivery, frame: Frame | None) -> None:
         if entry.current is delivery:
             entry.current = None
+        entry.used_at = self._loop.time()
         if place.answered is not None:
             place.answered.set_result(None)
             place.answered = None
@@ -180,6 +209,8 @@ class MessagePump:
     def _outcome(
         self, entry: AgentEntry, place: Place, frame: Frame | None
     ) -> tuple[Attachment | None, Exception | None]:
+        if frame is None and place.failure is not None:
+            return None, place.failure
         if frame is None:
             # The handler moved or stored its own paglet and its process ended before it could answer.
             return packed(place.left_for), None

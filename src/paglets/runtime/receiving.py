@@ -171,12 +171,6 @@ def holder_of(plan: TransferPlan) -> str:
     return f"transfer:{plan.transfer_id}"
 
 
-def hops_of(envelope: PagletEnvelope) -> int:
-    """Return how many moves its source says that a paglet has behind it, this one included."""
-    hops = envelope.metadata.get("hops", 0)
-    return hops if type(hops) is int and 0 <= hops < 1 << 53 else 1 << 53
-
-
 def manifest_of(envelope: PagletEnvelope) -> list[dict[str, Any]]:
     """Return the registered files that an envelope lists.
 

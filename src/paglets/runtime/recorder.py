@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from paglets.core.allowance import AllowanceExcess
 from paglets.core.errors import PagletError
 from paglets.persistence.rows import OutboxRow, StateRef
 from paglets.persistence.tables import handled, paglets, queued
@@ -81,6 +82,11 @@ class JournalRecorder:
 
     def record(self, entry: AgentEntry, delivery: Delivery, answer: dict[str, Any], state: Attachment) -> None:
         """Store what a handler did, then let its reply and its own messages go."""
+        excess = entry.balance.too_large(state.nbytes)
+        if excess is not None:
+            state.close()
+            self._overrun(entry, delivery, excess)
+            return
         entry.uncommitted += 1
         if state.nbytes > INLINE_BYTES:
             # The next message waits: its unit must not be written before this one.
@@ -154,6 +160,28 @@ class JournalRecorder:
         delivery.answer(None, error)
         if entry.active:
             self._kernel.watch.reload(entry, f"a handled message could not be recorded: {error}")
+
+    def _overrun(self, entry: AgentEntry, delivery: Delivery, excess: AllowanceExcess) -> None:
+        """Undo a message that made the state larger than allowed: nothing of what its handler did is ever on disk.
+
+        Who waits for the reply has the error. A message that was accepted stays on disk and is handled again when the
+        paglet wakes.
+        """
+        kernel, place = self._kernel, entry.place
+        error = excess.error(entry.agent_id)
+        entry.mailbox.pause()
+        if place is not None:
+            place.failure = error
+            place.kill()  # it is ahead of the disk
+        kernel.exceeded(entry, excess)
+        kernel.emit("message-failed", entry, message_id=delivery.message_id, error=str(error))
+        entry.pending.pop(delivery.message_id, None)
+        delivery.packed.close()
+        if delivery.oneway and not delivery.stored:
+            self._pump.buried(entry, delivery, str(error))
+        entry.mailbox.done(False)
+        delivery.answer(None, error)
+        entry.wake_idle_waiters()
 
     def remove(self, entry: AgentEntry, delivery: Delivery) -> None:
         """Remove a stored message that was handled."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
+from paglets.core.allowance import AllowanceExcess
 from paglets.core.errors import (
+    AllowanceExceededError,
     ConflictError,
     HostUnreachableError,
     InsufficientStorageError,
     InvalidAgentError,
+    LifecycleError,
     OverloadedError,
     PagletError,
     PagletInactiveError,
@@ -56,6 +61,9 @@ class Timers(Protocol):
     def forget_all(self, agent_id: str) -> None:
         """Drop every timer of a paglet that has ended."""
 
+    def expire_at(self, agent_id: str, due: float | None) -> None:
+        """Tell when the time of a paglet is over, None that it has no end."""
+
 
 class Dormitory:
     """Keep the inactive paglets of one host, and bring paglets back from their rows.
@@ -77,11 +85,15 @@ class Dormitory:
         """How often sleepers woke for messages and handled none of them."""
         self._put_off: dict[str, str] = {}
         """Those who would have been woken while the host was draining, and why."""
+        self._staying: dict[str, asyncio.Event] = {}
+        """Sleepers that may not be woken for a moment, because something is written of them."""
         self._waking: dict[str, asyncio.Task[dict[str, str]]] = {}
         self._callers: dict[str, list[HeldPosting]] = {}
         """Messages that woke sleepers, to be posted again as soon as these take messages."""
         # Set by the post office: delivers a message that waited in a mailbox when its paglet was stored.
         self.redeliver: Callable[[str, Delivery], None]
+        self.wakes_on_startup: Callable[[str], bool] = lambda _: True
+        """Tells whether a paglet that is active when the host stops is to be active when it starts."""
         kernel.is_stored = self.__contains__
         kernel.revive = self._revive
 
@@ -121,21 +133,31 @@ class Dormitory:
         in_handler: bool = False,
         by_itself: bool = False,
         timeout: float | None = None,
+        unless: Callable[[], bool] = lambda: False,
     ) -> dict[str, str]:
         """Store a paglet and end its process.
 
         :param by_itself: the paglet asked, in a handler or elsewhere.
+        :param unless: tells, when its turn has come, whether there is no reason any more.
+        :raises AllowanceExceededError: its state is larger than its allowance; it sleeps soon as it was stored last.
 
         :raises PagletError: its policy, hook or a cleanup failed, or it could not be stored; it goes on then.
         """
         request = request or DeactivationRequest()
         kernel = self._kernel
         async with kernel.operation(entry, parent=parent, in_handler=in_handler, timeout=timeout) as place:
+            if unless():
+                return kernel.proxy_wire(entry.agent_id)
             delivery = entry.current if in_handler else None
             event = kernel.event_fields(entry.agent_id, reason=request.reason, request=request.to_wire())
             answer, state = await kernel.hook(
                 place, "on_deactivating", event, cleanup="deactivate", snapshot=True, parent=parent
             )
+            excess = entry.balance.too_large(state.nbytes)
+            if excess is not None:
+                state.close()
+                kernel.exceeded(entry, excess)
+                raise excess.error(entry.agent_id)
             policy = DeactivationPolicy.from_wire(answer["policy"])
             location = kernel.proxy_wire(entry.agent_id)
             aftermath = Aftermath.of(delivery, answer, location)
@@ -168,6 +190,108 @@ class Dormitory:
         if any(delivery.stored for delivery in waiting) and self._is_worth_waking(entry.agent_id, idled=idled):
             self.look_at_mail(entry.agent_id)
         return location
+
+    async def lay_down_as_stored(
+        self,
+        entry: AgentEntry,
+        request: DeactivationRequest,
+        error: PagletError,
+        *,
+        unless: Callable[[], bool],
+    ) -> None:
+        """Let a paglet sleep as it was stored last, and end its process with whatever it has done since.
+
+        Accepted messages that were not handled by then wait on disk. Who waits for a reply gets `error`.
+
+        :param unless: tells, when its turn has come, whether there is no reason any more.
+        :raises PagletError: it is not active any more, or was never stored, or the disk does not take it.
+        """
+        kernel = self._kernel
+        async with kernel.hold(entry) as place:
+            if unless():
+                kernel.resume_deliveries(entry)
+                return
+            entry.mailbox.pause()
+            with suppress(LifecycleError):
+                # Who caused it has the error, and gets an answer; one that does not end is cut off.
+                await kernel.messages.idle(entry, kernel.config.handler_wait_seconds)
+            entry.held = []
+            await kernel.messages.recorded(entry)
+            waiting = [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
+            policy = DeactivationPolicy()
+            try:
+                if entry.durable:
+                    await self._vault.slept_at_checkpoint(entry, policy, request, waiting)
+                elif entry.last_state is not None:
+                    await self._vault.slept(entry, entry.last_state, policy, request, waiting, Aftermath())
+                else:
+                    raise LifecycleError(f"nothing is stored of paglet {entry.agent_id}")
+            except BaseException:
+                entry.release_held()
+                kernel.resume_deliveries(entry)
+                raise
+            for delivery in waiting:
+                delivery.stored = True
+            place.failure = error
+            rest = kernel.leave(entry, kernel.proxy_wire(entry.agent_id), farewell=False)
+            place.kill()
+            self._lay_down(entry, policy)
+            self._keep_window(entry)
+        kernel.journal.release(entry.agent_id)
+        kernel.emit("deactivate", entry, data={"reason": request.reason, "prepared": False})
+        for delivery in rest:
+            kernel.messages.refuse(entry, delivery, error)
+        entry.release_held()
+
+    async def hold(self, agent_id: str, excess: AllowanceExcess, request: DeactivationRequest) -> bool:
+        """Let a paglet that does not run sleep until it is granted more; return False where it wakes or has gone."""
+        async with self.staying(agent_id):
+            summary = self._sleepers.get(agent_id)
+            if summary is None or agent_id in self._kernel.agents or summary.balance.held(time.time()) is None:
+                return False  # it wakes, has gone, or was granted more meanwhile
+            balance = replace(summary.balance, exceeded=excess.which)
+            held = await self._vault.hold(agent_id, summary.agent_class_name, summary.epoch, balance, request)
+            if held:
+                summary.status, summary.balance = Status.INACTIVE, balance
+                self._recovering.discard(agent_id)
+        return held
+
+    def held(self, agent_id: str) -> AllowanceExcess | None:
+        """Return why a sleeper may not wake, None where it may."""
+        summary = self._sleepers.get(agent_id)
+        return None if summary is None else summary.balance.held(time.time())
+
+    async def awakening(self, agent_id: str) -> bool:
+        """Wait until a paglet that is about to wake has, or has not; return whether one was."""
+        task = self._waking.get(agent_id)
+        if task is not None:
+            await asyncio.wait((task,))
+        return task is not None
+
+    @asynccontextmanager
+    async def staying(self, agent_id: str) -> AsyncIterator[None]:
+        """Keep a sleeper from being woken; who would wake it waits."""
+        while agent_id in self._staying:
+            await self._staying[agent_id].wait()
+        over = self._staying[agent_id] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._staying[agent_id]
+            over.set()
+
+    def look_again(self, agent_id: str) -> None:
+        """See to everything that may have waited for a sleeper that may wake again."""
+        summary = self._sleepers.get(agent_id)
+        if summary is None or summary.balance.held(time.time()) is not None:
+            return
+        if summary.policy.activate_at is not None:
+            self._timers.wake_at(agent_id, summary.policy.activate_at)
+        self._kernel.background(self._look_again(agent_id))
+
+    async def _look_again(self, agent_id: str) -> None:
+        if await self._kernel.on_disk(self._vault.count_waiting, agent_id):
+            self.look_at_mail(agent_id)
 
     def _is_worth_waking(self, agent_id: str, *, idled: bool) -> bool:
         """Tell whether messages should wake a paglet that has just gone to sleep.
@@ -239,6 +363,8 @@ class Dormitory:
                 epoch=entry.epoch,
                 policy=policy,
                 queued_message_count=0,
+                balance=entry.balance,
+                holder=entry.holder,
             )
         )
 
@@ -249,6 +375,8 @@ class Dormitory:
             self._recovering.add(summary.agent_id)
         if summary.policy.activate_at is not None and summary.status is Status.INACTIVE:
             self._timers.wake_at(summary.agent_id, summary.policy.activate_at)
+        if summary.balance.expires_at is not None:
+            self._timers.expire_at(summary.agent_id, summary.balance.expires_at)
 
     def rise(self, agent_id: str) -> None:
         """Know of a paglet that is not stored any more, or is active."""
@@ -300,6 +428,7 @@ class Dormitory:
 
         :param reason: of the activation event: ``activate``, or ``recovery``, ``restart``, ``revive`` after a crash.
         :param calls: lifecycle calls on itself that it has left undone.
+        :raises AllowanceExceededError: it may not wake before it is granted more.
         :raises InvalidAgentError: there is none.
         :raises PagletError: it did not start; it stays as it was.
         """
@@ -309,6 +438,9 @@ class Dormitory:
             crashed = entry is not None and entry.crashed
             if agent_id not in self._sleepers and not crashed:
                 raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
+            excess = entry.balance.held(time.time()) if crashed and entry is not None else self.held(agent_id)
+            if excess is not None:
+                raise excess.error(agent_id)
             if crashed and reason == "activate":
                 reason = "revive"
             task = self._kernel.loop.create_task(self._wake(agent_id, reason, settle=settle, calls=calls))
@@ -359,6 +491,8 @@ class Dormitory:
             return
         try:
             await self.activate(entry.agent_id, reason=reason, settle=False)
+        except AllowanceExceededError as exc:
+            self._kernel.watch.show_crashed(entry, str(exc))
         except PagletError as exc:
             self._kernel.emit("activation-failed", entry, error=str(exc))
 
@@ -385,7 +519,11 @@ class Dormitory:
         self, agent_id: str, reason: str, calls: Sequence[SelfCall]
     ) -> tuple[AgentEntry, list[asyncio.Future[None]]]:
         began = self._kernel.loop.time()
-        summary = self._sleepers[agent_id]
+        while agent_id in self._staying:
+            await self._staying[agent_id].wait()
+        summary = self._sleepers.get(agent_id)
+        if summary is None:
+            raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
         # Before the row is read: messages that come from now on are held.
         entry = self._kernel.reserve(
             agent_id, summary.agent_class_name, summary.state_class_name, epoch=summary.epoch, from_store=True
@@ -430,6 +568,7 @@ class Dormitory:
         began = kernel.loop.time()
         record = found.record
         entry.home = record.home
+        entry.balance, entry.holder = record.balance, record.holder
         if record.durability is not None:
             entry.durability = record.durability
         entry.files = files_of(record.metadata)
@@ -474,6 +613,8 @@ class Dormitory:
         self, entry: AgentEntry, record: StoredRecord, found: Awakened, reason: str, seconds: float
     ) -> None:
         touched = entry.last_state if entry.last_state is not found.state else None
+        if touched is not None:
+            self._kernel.check_size(entry, touched)
         ledger = self._kernel.ledger
         if reason == "activate":
             row = ledger.woke(entry.agent_id, entry.class_name, entry.epoch, cause=reason, seconds=seconds)
@@ -555,6 +696,7 @@ class Dormitory:
                     from_store=True,
                 )
                 entry.window_lost_at = self._kernel.loop.time()
+                entry.balance, entry.holder = summary.balance, summary.holder
                 error = errors.get(summary.agent_id) or "its process died in an earlier run of this host"
                 self._kernel.watch.show_crashed(entry, error)
             elif summary.status is not Status.DEPARTING:
@@ -583,7 +725,7 @@ class Dormitory:
         await self._wake_unasked(agent_id, "activate")
 
     async def _wake_unasked(self, agent_id: str, reason: str) -> None:
-        if agent_id not in self._sleepers:
+        if agent_id not in self._sleepers or self.held(agent_id) is not None:
             return
         if self._kernel.draining:
             self._put_off[agent_id] = reason
@@ -615,9 +757,8 @@ class Dormitory:
         entry.restarting = False
 
     async def _put_to_sleep(self, entry: AgentEntry) -> None:
-        request = DeactivationRequest(
-            reason="shutdown", source="host", policy=DeactivationPolicy(activate_on_startup=True)
-        )
+        policy = DeactivationPolicy(activate_on_startup=self.wakes_on_startup(entry.agent_id))
+        request = DeactivationRequest(reason="shutdown", source="host", policy=policy)
         try:
             async with asyncio.timeout(SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS):
                 await self.deactivate(entry, request, timeout=SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS / 2)
@@ -637,14 +778,18 @@ class Dormitory:
         try:
             # Between two handlers; one that goes on for longer sleeps as its last checkpoint is.
             frame = await place.request(Op.CHECKPOINT, b"\x01", timeout=SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS)
-            entry.remember_state(frame.attachment)
+            present = entry.balance.too_large(frame.attachment.nbytes) is None
+            if present:
+                entry.remember_state(frame.attachment)
+            else:
+                frame.attachment.close()
         except (PagletError, TimeoutError):
-            frame = None
+            present = False
         # What a handler does from now on will not be on disk, so nobody must be told that it was done.
         entry.phase = Phase.GONE
         await self._kernel.messages.recorded(entry)
         waiting = [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
-        if frame is None and entry.durable:
+        if not present and entry.durable:
             await self._vault.slept_at_checkpoint(entry, policy, request, waiting)
         elif entry.last_state is not None:
             await self._vault.slept(entry, entry.last_state, policy, request, waiting, Aftermath())

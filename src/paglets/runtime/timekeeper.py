@@ -34,6 +34,8 @@ _MOST_AT_ONCE = 100
 
 _WAKE = ""
 """In place of a reminder's name: the paglet itself is to be woken."""
+_EXPIRY = None
+"""In place of a reminder's name: the time of the paglet is over."""
 
 
 class Timekeeper:
@@ -41,12 +43,13 @@ class Timekeeper:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
-        self._queue: TimerQueue[tuple[str, str]] = TimerQueue()
+        self._queue: TimerQueue[tuple[str, str | None]] = TimerQueue()
         self._names: dict[str, set[str]] = {}
         self._changed = asyncio.Event()
         # Set by the node.
         self.wake: Callable[[str], Awaitable[None]]
         self.collect: Callable[[str], Awaitable[None]]
+        self.expired: Callable[[str], Awaitable[None]]
 
     def load(self, due: Sequence[tuple[str, str, float]]) -> None:
         """Know of the reminders that are on disk."""
@@ -58,7 +61,9 @@ class Timekeeper:
         while True:
             now = time.time()
             for agent_id, name in self._queue.due(now, _MOST_AT_ONCE):
-                if name == _WAKE:
+                if name is _EXPIRY:
+                    self._kernel.background(_call(self.expired, agent_id))
+                elif name == _WAKE:
                     self._kernel.background(_call(self.wake, agent_id))
                 else:
                     self._kernel.background(self._fire(agent_id, name))
@@ -81,6 +86,14 @@ class Timekeeper:
             self._queue.set((agent_id, _WAKE), due)
             self._changed.set()
 
+    def expire_at(self, agent_id: str, due: float | None) -> None:
+        """Tell when the time of a paglet is over, at a Unix time, None that it has no end."""
+        if due is None:
+            self._queue.cancel((agent_id, _EXPIRY))
+        else:
+            self._queue.set((agent_id, _EXPIRY), due)
+            self._changed.set()
+
     # --- reminders ----------------------------------------------------------------------------------------------------
 
     def _set(self, agent_id: str, name: str, due_at: float) -> None:
@@ -101,6 +114,7 @@ class Timekeeper:
         for name in list(self._names.get(agent_id, ())):
             self._drop(agent_id, name)
         self._queue.cancel((agent_id, _WAKE))
+        self._queue.cancel((agent_id, _EXPIRY))
 
     def adopt(self, agent_id: str, rows: Sequence[ReminderRow]) -> None:
         """Know of the reminders of a paglet that has arrived; its rows are on disk."""

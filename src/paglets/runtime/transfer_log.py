@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paglets.artifacts import PagletFileRef
+from paglets.core.allowance import NOTHING_USED, AllowanceBalance
 from paglets.core.context import same_url
 from paglets.core.error_wire import error_to_wire
 from paglets.core.errors import HostError, PagletError
@@ -47,6 +48,10 @@ class Cargo:
     luggage: Luggage
     state: StateRef
     files: dict[str, PagletFileRef] = field(default_factory=dict)
+    balance: AllowanceBalance = NOTHING_USED
+    """What it has left of its allowance here: what it carried, and no more than this host lets it have."""
+    holder: str = ""
+    """The name of the key that brought it."""
 
 
 @dataclass(slots=True)
@@ -98,9 +103,11 @@ class TransferLog:
         size_bytes: int,
         seconds: float,
         marks: Mapping[str, str],
+        before: AllowanceBalance,
     ) -> list[OutboxRow]:
         """Hand a paglet over; return what its last handler left to be sent.
 
+        :param before: what the paglet had left of its allowance.
         :param marks: of each registered file as it was sent, so that none is removed that was changed since.
         """
         plan = record.plan
@@ -140,6 +147,9 @@ class TransferLog:
             rows = aftermath.write(connection, entry)
             if plan.leaves_source:
                 paglets.set_status(connection, entry.agent_id, entry.epoch, Status.DEPARTING)
+            elif plan.kept is not None and plan.kept != before:
+                # With the record: a clone is there and paid for, or neither.
+                paglets.set_balance(connection, entry.agent_id, entry.epoch, plan.kept)
             if leaves:
                 queued.dequeue_many(connection, entry.agent_id, travelling)
                 places.departed_put(connection, departed)
@@ -151,12 +161,21 @@ class TransferLog:
 
         return await self._journal.write(unit)
 
-    async def erase_commit(self, plan: TransferPlan, entry: AgentEntry, luggage: bytes) -> None:
-        """Make sure that a commit whose writing failed is not on disk, and the paglet is as before."""
+    async def erase_commit(
+        self, plan: TransferPlan, entry: AgentEntry, luggage: bytes, before: AllowanceBalance
+    ) -> None:
+        """Make sure that a commit whose writing failed is not on disk, and the paglet is as before.
+
+        :param before: what it had left of its allowance.
+        """
         carried = Luggage.unpack(luggage, plan.agent_id).mailbox if entry.durability is Durability.MESSAGE else []
 
         def unit(connection: sqlite3.Connection) -> None:
-            if transfers.remove(connection, plan.transfer_id, "commit") and plan.leaves_source:
+            if not transfers.remove(connection, plan.transfer_id, "commit"):
+                return
+            if not plan.leaves_source:
+                paglets.set_balance(connection, entry.agent_id, entry.epoch, before)
+            else:
                 paglets.set_status(connection, entry.agent_id, entry.epoch, Status.ACTIVE, handed_over=True)
                 known = places.departed_get(connection, entry.agent_id)
                 if known is not None and known.epoch == plan.epoch:
@@ -189,6 +208,8 @@ class TransferLog:
                     "vote": record.vote,
                     "deferred": [[call.operation, call.argument] for call in record.deferred],
                     "envelope": cargo.envelope.to_wire(),
+                    "balance": cargo.balance.to_wire(),
+                    "holder": cargo.holder,
                     "files": [ref.to_wire() for ref in cargo.files.values()],
                 }
             ),
@@ -230,6 +251,8 @@ class TransferLog:
             epoch=plan.epoch,
             home=home,
             durability=durability or luggage.durability,
+            balance=cargo.balance,
+            holder=cargo.holder,
         )
         if plan.activate and stored.durability is Durability.NONE:
             stored.status = Status.INACTIVE  # a row only until it runs
@@ -317,6 +340,8 @@ class TransferLog:
                     Luggage.unpack(row.luggage, plan.agent_id),
                     row.state,
                     files_of({"registered_files": wire["files"]}),
+                    AllowanceBalance.from_wire(wire.get("balance")),
+                    str(wire.get("holder", "")),
                 )
                 deferred = tuple(LifecycleCall(str(name), str(argument)) for name, argument in wire["deferred"])
                 found.prepared.append((PreparedRecord(plan, vote, deferred), cargo))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
+from paglets.core.allowance import AllowanceBalance
 from paglets.core.errors import NotFoundError, RemoteHostError, SerializationError
 from paglets.protocol.transfer.model import Outcome, Refusal, RefusalReason, TransferKind, TransferPlan
 from paglets.remote.client import HostClient
@@ -29,8 +30,10 @@ _POST_PICKLE = HostClient.post_pickle
 
 def plan_to_wire(plan: TransferPlan) -> dict[str, Any]:
     """Return a plan as plain values."""
-    wire = asdict(plan)
+    wire = {each.name: getattr(plan, each.name) for each in fields(plan)}
     wire["kind"] = plan.kind.value
+    wire["carried"] = plan.carried.to_wire()
+    wire["kept"] = None if plan.kept is None else plan.kept.to_wire()
     return wire
 
 
@@ -40,9 +43,12 @@ def plan_from_wire(wire: Any) -> TransferPlan:
     :raises SerializationError: it is malformed.
     """
     try:
-        fields = dict(wire)
-        fields["kind"] = TransferKind(fields["kind"])
-        plan = TransferPlan(**fields)
+        given = dict(wire)
+        given["kind"] = TransferKind(given["kind"])
+        given["carried"] = AllowanceBalance.from_wire(given.get("carried"))
+        kept = given.get("kept")
+        given["kept"] = None if kept is None else AllowanceBalance.from_wire(kept)
+        plan = TransferPlan(**given)
     except (TypeError, ValueError, KeyError) as exc:
         raise SerializationError(f"malformed transfer plan: {exc}") from None
     texts: list[Any] = [plan.transfer_id, plan.agent_id, plan.source, plan.target, plan.origin_id]

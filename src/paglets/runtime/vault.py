@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from paglets.artifacts import PagletFileRef
+from paglets.core.allowance import AllowanceBalance
 from paglets.core.errors import HostError
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
@@ -162,6 +163,25 @@ class Vault:
             agent_id, epoch, metadata = entry.agent_id, entry.epoch, metadata_of(entry)
             await self.journal.write(lambda c: paglets.update_metadata(c, agent_id, epoch, metadata))
 
+    async def set_balance(self, agent_id: str, epoch: int, balance: AllowanceBalance) -> None:
+        """Note what a paglet has left of its allowance; one that keeps no row has it in memory alone."""
+        await self.journal.write(lambda connection: paglets.set_balance(connection, agent_id, epoch, balance))
+
+    async def hold(
+        self, agent_id: str, class_name: str, epoch: int, balance: AllowanceBalance, request: DeactivationRequest
+    ) -> bool:
+        """Note that a paglet that does not run sleeps until it is granted more; return whether it is here."""
+        row = self.ledger.slept(agent_id, class_name, epoch, reason=request.reason)
+
+        def unit(connection: sqlite3.Connection) -> bool:
+            there = paglets.set_status(connection, agent_id, epoch, Status.INACTIVE, at=time.time(), request=request)
+            if there:
+                paglets.set_balance(connection, agent_id, epoch, balance)
+                ledger.add(connection, row)
+            return there
+
+        return await self.journal.write(unit)
+
     async def slept(
         self,
         entry: AgentEntry,
@@ -217,6 +237,7 @@ class Vault:
                 request=request,
             )
             if there:
+                paglets.set_balance(connection, entry.agent_id, entry.epoch, entry.balance)
                 ledger.add(connection, row)
             return there
 
@@ -464,6 +485,8 @@ def record_of(
         epoch=entry.epoch,
         home=entry.home,
         durability=entry.durability,
+        balance=entry.balance,
+        holder=entry.holder,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from paglets.core.allowance import AllowanceBalance
 from paglets.core.context import INACTIVE
 from paglets.core.errors import InvalidAgentError, PagletError
 from paglets.persistence.tables import queued
@@ -36,6 +37,7 @@ class Views:
             "deactivated_at": sleeper.deactivated_at,
             "deactivation_policy": sleeper.policy.to_wire(),
             "epoch": sleeper.epoch,
+            **_allowance(sleeper.balance),
         }
 
     def _common(self, agent_id: str, class_name: str, state_class_name: str, *, active: bool) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class Views:
             "epoch": entry.epoch,
             "home": entry.home,
             "durability": entry.durability.value,
+            **_allowance(entry.balance),
         }
 
     async def state_payload(self, agent_id: str) -> dict[str, Any]:
@@ -85,6 +88,7 @@ class Views:
             "deactivation_policy": record.policy.to_wire(),
             "queued_message_count": len(found.waiting),
             "epoch": record.epoch,
+            **_allowance(record.balance),
         }
 
     async def list_agents(
@@ -108,6 +112,11 @@ class Views:
                 except PagletError as exc:
                     summary["state_error"] = str(exc)
         return found
+
+
+def _allowance(balance: AllowanceBalance) -> dict[str, Any]:
+    """Return what a summary says of an allowance, nothing where nothing is limited."""
+    return {"allowance": balance.to_wire()} if balance.limits or balance.exceeded is not None else {}
 
 
 def mailbox_counts(entry: AgentEntry) -> dict[str, int]:

@@ -12,12 +12,13 @@ from ipaddress import ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from paglets.core.allowance import LONGEST_LIFETIME, NO_LIMITS, Allowance
 from paglets.core.errors import ForbiddenError, PayloadTooLargeError
 from paglets.security.addresses import fits
 from paglets.security.caller import Caller
 from paglets.serialization.names import ClassPolicy
 
-_KEYS: Final = (
+POLICY_KEYS: Final = (
     "allow",
     "hosts",
     "max_paglets",
@@ -25,10 +26,14 @@ _KEYS: Final = (
     "max_state_size",
     "max_file_size",
     "max_hops",
+    "allowance",
     "keys",
 )
-_KEY_KEYS: Final = ("allow", "max_paglets")
+ALLOWANCE_POLICY_KEYS: Final = ("max_hops", "max_clones", "lifetime", "max_state_size")
+KEY_POLICY_KEYS: Final = ("allow", "max_paglets")
 _SIZE = re.compile(r"(\d{1,18})\s*([bkmgt]?)b?", re.IGNORECASE)
+_TIME = re.compile(r"(\d{1,12})\s*([smhd]?)", re.IGNORECASE)
+_SPANS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _POWERS: Final = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -61,6 +66,8 @@ class Policy:
     """Moves of a paglet before it arrives here."""
     keys: Mapping[str, KeyPolicy] = field(default_factory=dict)
     """By the name of the key."""
+    allowance: Allowance = NO_LIMITS
+    """The most that a paglet has left which others create or bring here, whatever it says itself."""
 
     def allowing(self, allow: tuple[str, ...] | None) -> Policy:
         """Return this policy with further patterns of classes that are allowed.
@@ -159,65 +166,115 @@ def policy_from(table: Any, error: Callable[[str], Exception]) -> Policy:
     :param error: makes the exception for a text.
     :raises Exception: what ``error`` makes: an unknown name, or a value of the wrong kind.
     """
+
+    def wrong(_: tuple[str, ...], text: str) -> None:
+        raise error(text)
+
+    return read_policy(table, wrong)
+
+
+def read_policy(table: Any, wrong: Callable[[tuple[str, ...], str], None]) -> Policy:
+    """Return what a `[policy]` table says; what is wrong with a value is told, and the value taken as absent.
+
+    :param wrong: is told the keys that lead to a mistake, and what it is.
+    """
     if not isinstance(table, dict):
-        raise error("must be a table")
-    _only(table, _KEYS, "", error)
-    listed = _texts(table, "allow", error)
+        wrong((), "must be a table")
+        return Policy()
+    reader = _Reader(table, (), wrong, POLICY_KEYS)
     keys = table.get("keys", {})
     if not isinstance(keys, dict) or not all(isinstance(each, dict) for each in keys.values()):
-        raise error("'keys' must be tables: [policy.keys.NAME]")
-    for name, own in keys.items():
-        _only(own, _KEY_KEYS, f"keys.{name}: ", error)
-    try:
-        return Policy(
-            ClassPolicy(listed),
-            _texts(table, "hosts", error) or (),
-            _count(table, "max_paglets", error),
-            _count(table, "max_paglets_per_key", error),
-            _size(table, "max_state_size", error),
-            _size(table, "max_file_size", error),
-            _count(table, "max_hops", error),
-            {
-                name: KeyPolicy(
-                    None if (own_allow := _texts(own, "allow", error)) is None else ClassPolicy(own_allow),
-                    _count(own, "max_paglets", error),
-                )
-                for name, own in keys.items()
-            },
-        )
-    except ValueError as exc:
-        raise error(str(exc)) from exc
+        wrong(("keys",), "'keys' must be tables: [policy.keys.NAME]")
+        keys = {}
+    allowance = table.get("allowance", {})
+    if not isinstance(allowance, dict):
+        wrong(("allowance",), "'allowance' must be a table: [policy.allowance]")
+        allowance = {}
+    return Policy(
+        reader.classes() or ClassPolicy(),
+        reader.texts("hosts") or (),
+        reader.count("max_paglets"),
+        reader.count("max_paglets_per_key"),
+        reader.size("max_state_size"),
+        reader.size("max_file_size"),
+        reader.count("max_hops"),
+        {name: _key_policy(_Reader(own, ("keys", name), wrong, KEY_POLICY_KEYS)) for name, own in keys.items()},
+        _allowance(_Reader(allowance, ("allowance",), wrong, ALLOWANCE_POLICY_KEYS)),
+    )
 
 
-def _only(table: Mapping[str, Any], allowed: tuple[str, ...], where: str, error: Callable[[str], Exception]) -> None:
-    unknown = sorted(table.keys() - set(allowed))
-    if unknown:
-        names = ", ".join(repr(name) for name in unknown)
-        raise error(f"{where}unknown key {names}; allowed are {', '.join(allowed)}")
+def _key_policy(reader: _Reader) -> KeyPolicy:
+    return KeyPolicy(reader.classes(), reader.count("max_paglets"))
 
 
-def _texts(table: Mapping[str, Any], key: str, error: Callable[[str], Exception]) -> tuple[str, ...] | None:
-    value = table.get(key)
-    if value is None:
+def _allowance(reader: _Reader) -> Allowance:
+    return Allowance(
+        reader.count("max_hops"), reader.count("max_clones"), reader.seconds("lifetime"), reader.size("max_state_size")
+    )
+
+
+class _Reader:
+    """Read one table."""
+
+    def __init__(
+        self,
+        table: Mapping[str, Any],
+        keys: tuple[str, ...],
+        wrong: Callable[[tuple[str, ...], str], None],
+        allowed: tuple[str, ...],
+    ) -> None:
+        self._table = table
+        self._keys = keys
+        self._tell = wrong
+        for name in sorted(table.keys() - set(allowed)):
+            self._wrong(name, f"unknown key {name!r}; allowed are {', '.join(allowed)}")
+
+    def _wrong(self, key: str, text: str) -> None:
+        where = f"{'.'.join(self._keys)}: " if self._keys else ""
+        self._tell((*self._keys, key), where + text)
+
+    def classes(self) -> ClassPolicy | None:
+        try:
+            listed = self.texts("allow")
+            return None if listed is None else ClassPolicy(listed)
+        except ValueError as exc:
+            self._wrong("allow", str(exc))
+            return None
+
+    def texts(self, key: str) -> tuple[str, ...] | None:
+        value = self._table.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
+            self._wrong(key, f"{key!r} must be a list of texts")
+            return None
+        return tuple(value)
+
+    def count(self, key: str) -> int | None:
+        value: Any = self._table.get(key)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
+            self._wrong(key, f"{key!r} must be a whole number, 0 or more")
+            return None
+        return int(value)
+
+    def size(self, key: str) -> int | None:
+        value: Any = self._table.get(key)
+        if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())) is not None:
+            return int(match[1]) * int(1024 ** _POWERS[match[2].lower()])
+        if isinstance(value, str):
+            self._wrong(key, f"{key!r} must be a size like 64M, 1G or a number of bytes, not {value!r}")
+            return None
+        return self.count(key)
+
+    def seconds(self, key: str) -> float | None:
+        value: Any = self._table.get(key)
+        if isinstance(value, str) and (match := _TIME.fullmatch(value.strip())) is not None:
+            value = int(match[1]) * _SPANS[match[2].lower()]
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LONGEST_LIFETIME:
+            return float(value)
+        self._wrong(key, f"{key!r} must be a time like 90s, 10m, 2h, 7d or a number of seconds, not {value!r}")
         return None
-    if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
-        raise error(f"{key!r} must be a list of texts")
-    return tuple(value)
-
-
-def _count(table: Mapping[str, Any], key: str, error: Callable[[str], Exception]) -> int | None:
-    value: Any = table.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
-        raise error(f"{key!r} must be a whole number, 0 or more")
-    return int(value)
-
-
-def _size(table: Mapping[str, Any], key: str, error: Callable[[str], Exception]) -> int | None:
-    value: Any = table.get(key)
-    if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())) is not None:
-        return int(match[1]) * int(1024 ** _POWERS[match[2].lower()])
-    if isinstance(value, str):
-        raise error(f"{key!r} must be a size like 64M, 1G or a number of bytes, not {value!r}")
-    return _count(table, key, error)

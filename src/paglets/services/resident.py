@@ -6,15 +6,16 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final
-from urllib.parse import quote
 
 from paglets.core.errors import PagletError
 from paglets.core.runtime_values import ResidentLifecycle, ServiceScope, require_enum
 from paglets.remote.client import HostClient
 from paglets.services.contracts import ServiceContract, ServiceHandle
+from paglets.services.leases import release_url
 
 RESIDENT_SERVICE_METADATA_KEY: Final = "paglets.resident_service"
 DEFAULT_RESIDENT_IDLE_TIMEOUT_SECONDS: Final = 30.0
@@ -67,6 +68,7 @@ class ServiceLease:
     client: HostClient = field(default_factory=HostClient)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
     _released: bool = field(default=False, init=False, repr=False, compare=False)
+    _told: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def expired(self) -> bool:
@@ -82,9 +84,16 @@ class ServiceLease:
             if self._released:
                 return
             self._released = True
-        self.client.post_json(
-            f"{self.host_url.rstrip('/')}/services/leases/{quote(self.lease_id, safe='')}/release", {}
-        )
+            told, self._told = self._told, []
+        for tell in told:
+            tell()
+        self.client.post_json(release_url(self.host_url, self.lease_id), {})
+
+    def when_released(self, call: Callable[[], None]) -> None:
+        """Have something called when the lease is given back, before the host is told."""
+        with self._lock:
+            if not self._released:
+                self._told.append(call)
 
     def __enter__(self) -> ServiceHandle:
         return self.handle

@@ -53,7 +53,12 @@ def test_every_role_has_a_route(application: Litestar) -> None:
     listed = {(method, path) for path, methods in ACCESS.items() for method in methods}
     # Those of leases are listed before they are there; what is under /relay/ is the gateway's.
     others = {entry for entry in listed - routes if not entry[1].startswith("/services/leases")}
-    assert others == {("GET", "/relay/link"), ("GET", "/relay/diagnostics")}
+    assert others == {
+        ("GET", "/relay/link"),
+        ("GET", "/relay/diagnostics"),
+        ("GET", "/relay/names"),
+        ("POST", "/relay/names/{}/release"),
+    }
 
 
 def test_who_may_see_may_not_touch() -> None:

@@ -18,9 +18,9 @@ from tests.support import Gate
 TALKER = "tests.agents.http_agents:Talker"
 
 
-def refused(reply: Reply, status: int, error: str, text: str = "") -> None:
+def refused(reply: Reply, status: int, error: str, text: str = "", *more: str) -> None:
     assert (reply.status, reply.error) == (status, error), reply.body
-    assert set(reply.json()) == {"error_type", "error"}
+    assert set(reply.json()) == {"error_type", "error", *more}
     assert reply.headers["content-type"] == "application/json"
     assert text in reply.text
 
@@ -117,7 +117,7 @@ def test_a_full_mailbox(host: Host, gate: Gate, monkeypatch: pytest.MonkeyPatch,
     answers = [ask(host.address, "POST", path, oneway) for _ in range(limit + 1)]
 
     assert [answer.status for answer in answers] == [200] * limit + [429]
-    refused(answers[-1], 429, "OverloadedError", "mailbox")
+    refused(answers[-1], 429, "OverloadedError", "mailbox", "refused")
     gate.open()
     host.dispose(talker.agent_id)
 

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from paglets.core.errors import ConflictError, ForbiddenError, HostError, NotFoundError
 from paglets.remote.client import HostClient
 from paglets.remote.mesh import HostRef
+from paglets.runtime.host import Host
+from paglets.runtime.relay import hub as hub_module
+from paglets.security.roles import Role
 from tests.agents.actor import Actor
 from tests.runtime.relay.conftest import KEY, RelayFactory
+from tests.runtime.relay.scripted import ScriptedHost
+from tests.security.support import add_key
 from tests.support import eventually, free_port, where
 
 
@@ -52,3 +62,52 @@ def test_a_connected_host_is_online_as_long_as_its_link_is(relays: RelayFactory)
     far.stop()
     eventually(lambda: not record().online, "the end of the link")
     assert "offline/not polling" in str(record().error)
+
+
+def keyed_hub(relays: RelayFactory, path: Path, port: int) -> Host:
+    return relays("A", keys=path, port=port, public_url=f"http://127.0.0.1:{port}")
+
+
+def test_a_name_stays_with_its_key_over_restarts_of_the_hub(relays: RelayFactory, tmp_path: Path) -> None:
+    path, port = tmp_path / "keys.toml", free_port()
+    mine, other = add_key(path, "mine", Role.OPERATE), add_key(path, "other", Role.OPERATE)
+    admin = add_key(path, "boss", Role.ADMIN)
+    hub = keyed_hub(relays, path, port)
+    with ScriptedHost(hub.address, "B", key=mine):
+        eventually(lambda: hub._running()._relay.hub.diagnostics(), "the hub knows B")
+    hub.stop()
+
+    hub = keyed_hub(relays, path, port)
+    with pytest.raises(HostError, match="409"), ScriptedHost(hub.address, "B", key=other):
+        pass
+    with HostClient(api_key=other) as client, HostClient(api_key=admin) as boss:
+        (taken,) = client.get_json(f"{hub.address}/relay/names")["names"]
+        assert (taken["name"], taken["online"]) == ("B", False)
+        with pytest.raises(ForbiddenError):
+            client.post_json(f"{hub.address}/relay/names/B/release", {})
+        with ScriptedHost(hub.address, "B", key=mine):
+            eventually(lambda: hub._running()._relay.hub.names()[0]["online"], "B to be back")
+            with pytest.raises(ConflictError, match="is connected under"):
+                boss.post_json(f"{hub.address}/relay/names/B/release", {})
+        eventually(lambda: not hub._running()._relay.hub.names()[0]["online"], "B to be gone")
+        assert boss.post_json(f"{hub.address}/relay/names/B/release", {}) == {"ok": True}
+        with pytest.raises(NotFoundError):
+            boss.post_json(f"{hub.address}/relay/names/B/release", {})
+    with ScriptedHost(hub.address, "B", key=other):
+        eventually(lambda: hub._running()._relay.hub.names()[0]["online"], "the other host as B")
+
+
+def test_the_name_that_was_gone_for_longest_makes_room(relays: RelayFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "MOST_NODES", 2)
+    hub = relays.hub()
+    for name in ("B", "C", "D"):
+        with ScriptedHost(hub.address, name):
+            eventually(lambda name=name: name in taken(hub), f"{name} to be known")
+        eventually(lambda: not any(each["online"] for each in hub._running()._relay.hub.names()), "nobody connected")
+    assert taken(hub) == ["C", "D"]
+    hub.stop()
+    assert taken(relays.hub(port=hub.port)) == ["C", "D"]
+
+
+def taken(hub: Host) -> list[str]:
+    return [each["name"] for each in hub._running()._relay.hub.names()]

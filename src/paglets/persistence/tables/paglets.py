@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Collection
 from typing import Any
 
+from paglets.core.allowance import NOTHING_USED, AllowanceBalance
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.persistence.directory import validate_agent_id
@@ -16,13 +17,14 @@ from paglets.serialization.values import pack, unpack
 
 _PUT = """
     INSERT INTO paglets (agent_id, status, epoch, home, durability, agent_class_name, state_class_name,
-                         policy_flags, activate_at, since, error, request, metadata)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                         policy_flags, activate_at, since, error, request, metadata, balance, holder)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (agent_id) DO UPDATE SET
         status = excluded.status, epoch = excluded.epoch, home = excluded.home, durability = excluded.durability,
         agent_class_name = excluded.agent_class_name, state_class_name = excluded.state_class_name,
         policy_flags = excluded.policy_flags, activate_at = excluded.activate_at, since = excluded.since,
-        error = excluded.error, request = excluded.request, metadata = excluded.metadata
+        error = excluded.error, request = excluded.request, metadata = excluded.metadata,
+        balance = excluded.balance, holder = excluded.holder
 """
 _PUT_STATE = """
     INSERT INTO states (id, crc, size, file, inline) SELECT id, ?, ?, ?, ? FROM paglets WHERE agent_id = ?
@@ -31,12 +33,12 @@ _PUT_STATE = """
 """
 _GET = """
     SELECT agent_id, status, epoch, home, durability, agent_class_name, state_class_name, policy_flags, activate_at,
-           since, error, request, metadata, crc, size, file, inline
+           since, error, request, metadata, balance, holder, crc, size, file, inline
     FROM paglets JOIN states USING (id) WHERE agent_id = ?
 """
 _SUMMARIES = """
     SELECT paglets.agent_id, agent_class_name, state_class_name, since, status, epoch, policy_flags, activate_at,
-           coalesce(queue_sizes.count, 0)
+           coalesce(queue_sizes.count, 0), balance, holder
     FROM paglets LEFT JOIN queue_sizes ON queue_sizes.agent_id = paglets.agent_id
     ORDER BY since, paglets.agent_id
 """
@@ -78,6 +80,8 @@ def put(c: sqlite3.Connection, record: StoredRecord, ref: StateRef) -> None:
             record.error,
             pack(record.request.to_wire()),
             pack(record.metadata),
+            packed_balance(record.balance),
+            record.holder,
         ),
     )
     c.execute(_PUT_STATE, (ref.crc, ref.nbytes, ref.file, ref.inline, agent_id))
@@ -90,7 +94,7 @@ def get(c: sqlite3.Connection, agent_id: str) -> tuple[StoredRecord, StateRef] |
         return None
     (
         agent_id, status, epoch, home, durability, agent_class, state_class, flags, activate_at,
-        since, error, request, metadata, crc, size, file, inline,
+        since, error, request, metadata, balance, holder, crc, size, file, inline,
     ) = row  # fmt: skip
     record = StoredRecord(
         agent_id=agent_id,
@@ -106,6 +110,8 @@ def get(c: sqlite3.Connection, agent_id: str) -> tuple[StoredRecord, StateRef] |
         home=home,
         durability=None if durability is None else Durability(durability),
         error=error,
+        balance=_balance_of(balance),
+        holder=holder,
     )
     return record, StateRef(inline, file, crc, size)
 
@@ -135,8 +141,22 @@ def summaries(c: sqlite3.Connection, statuses: Collection[Status] | None = None)
                 epoch,
                 usual[flags] if activate_at is None else policy_of(flags, activate_at),
                 count,
+                NOTHING_USED if balance is None else _balance_of(balance),
+                holder,
             )
-            for agent_id, agent_class, state_class, since, status, epoch, flags, activate_at, count in rows
+            for (
+                agent_id,
+                agent_class,
+                state_class,
+                since,
+                status,
+                epoch,
+                flags,
+                activate_at,
+                count,
+                balance,
+                holder,
+            ) in rows
             if status in wanted
         ]
     finally:
@@ -163,6 +183,12 @@ def update_metadata(c: sqlite3.Connection, agent_id: str, epoch: int, metadata: 
     """
     parameters = (pack(metadata), agent_id, epoch)
     return c.execute("UPDATE paglets SET metadata = ? WHERE agent_id = ? AND epoch = ?", parameters).rowcount > 0
+
+
+def set_balance(c: sqlite3.Connection, agent_id: str, epoch: int, balance: AllowanceBalance) -> bool:
+    """Replace what a paglet has left of its allowance; return False when it is not here in this epoch."""
+    parameters = (packed_balance(balance), agent_id, epoch)
+    return c.execute("UPDATE paglets SET balance = ? WHERE agent_id = ? AND epoch = ?", parameters).rowcount > 0
 
 
 def set_status(
@@ -214,6 +240,15 @@ def remove(c: sqlite3.Connection, agent_id: str, *, epoch: int | None = None, st
         c.execute("DELETE FROM handled WHERE agent_id = ?", (agent_id,))
         c.execute("DELETE FROM reminders WHERE agent_id = ?", (agent_id,))
     return removed > 0
+
+
+def packed_balance(balance: AllowanceBalance) -> bytes | None:
+    """Return a balance as it is stored, None where nothing is limited and nothing was used."""
+    return None if balance == NOTHING_USED else pack(balance.to_wire())
+
+
+def _balance_of(packed: bytes | None) -> AllowanceBalance:
+    return NOTHING_USED if packed is None else AllowanceBalance.from_wire(unpack(packed))
 
 
 def state_files(c: sqlite3.Connection) -> list[str]:

@@ -88,6 +88,10 @@ counts as the acknowledgement.
 when the paglet has long left or ended; without it, "unknown" would bring a finished paglet back. It is dropped on
 `SettledReceived`, or when the source, asked, has no commit record any more.
 
+*Nothing is spent twice, and nothing is gained.* What the transfer costs of an allowance is worked out before it begins
+(`charging`) and is part of the plan. It comes into force with the commit record and the activation record, which are
+each written once in effect; an aborted transfer leaves the paglet what it had.
+
 *Actions are not overtaken.* `Cancel` and ABORT during an action take effect when that action has reported. The shell
 may hasten it (kill the process, cancel the request), which then reports a failure.
 
@@ -102,6 +106,7 @@ System", ACM TODS 11(4), 1986 (presumed abort: what must be forced to disk, and 
 """
 
 from . import actions, coordinator, events, participant
+from .charging import Charge, charge
 from .coordinator import CoordinatorPhase, CoordinatorState
 from .journal import JournalContents, TransferJournal
 from .model import (
@@ -122,6 +127,7 @@ from .participant import ParticipantPhase, ParticipantState, judge_epoch
 
 __all__ = [
     "ActivatedRecord",
+    "Charge",
     "CommitRecord",
     "CoordinatorPhase",
     "CoordinatorState",
@@ -140,6 +146,7 @@ __all__ = [
     "TransferPlan",
     "TransferProtocolError",
     "actions",
+    "charge",
     "coordinator",
     "events",
     "judge_epoch",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from paglets.core.allowance import NOTHING_USED, AllowanceBalance
+
 
 class TransferProtocolError(Exception):
     """Report an event that the machine's phase does not allow.
@@ -117,6 +119,10 @@ class TransferPlan:
     """False to store the paglet inactive at the target, without process or hook."""
     by_itself: bool = False
     """Whether the paglet asked for it from a handler or from `run`, so that no handler may be waited for."""
+    carried: AllowanceBalance = NOTHING_USED
+    """What the paglet has left of its allowance at the target."""
+    kept: AllowanceBalance | None = None
+    """For a clone what the original has left from the commit on; otherwise None."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:

@@ -21,8 +21,11 @@ ACCESS: Final[dict[str, dict[str, Role]]] = {
     "/hosts": {"GET": _OBSERVE},
     "/events": {"GET": _OBSERVE},
     "/services": {"GET": _OBSERVE},
+    "/services/resident": {"GET": _OBSERVE},
     "/dead-letters": {"GET": _OBSERVE},
     "/agents/{}": {"GET": _OBSERVE},
+    # Granting is for whoever looks after the host, not for other hosts: a paglet may ask with the key of its own.
+    "/agents/{}/allowance": {"GET": _OBSERVE, "POST": _ADMIN},
     "/agents/{}/journey": {"GET": _OBSERVE},
     "/agents/{}/location": {"GET": _OBSERVE},
     # What paglets hold and are told.
@@ -63,6 +66,8 @@ ACCESS: Final[dict[str, dict[str, Role]]] = {
     # What a hub serves beside what it passes on.
     "/relay/link": {"GET": _OPERATE},
     "/relay/diagnostics": {"GET": _OBSERVE},
+    "/relay/names": {"GET": _OBSERVE},
+    "/relay/names/{}/release": {"POST": _ADMIN},
     # The host itself.
     "/admin/git-update": {"POST": _ADMIN},
     "/admin/drain": {"GET": _OBSERVE, "POST": _ADMIN},

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from paglets.core.allowance import LONGEST_LIFETIME, Allowance, AllowanceGrant
 from paglets.core.messages import NORMAL_PRIORITY, SYNCHRONOUS, Message
 from paglets.core.terms import FIRST_ATTEMPT, MAX_CHAIN, MAX_HOPS, DeliveryTerms
 from paglets.runtime.dead_letters import MAX_RETRIED
@@ -67,6 +68,39 @@ class DeliverBody(msgspec.Struct, kw_only=True):
         return DeliveryTerms(self.attempt, self.timeout, tuple(self.chain), self.hops)
 
 
+class AllowanceBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a paglet may use up; null is unlimited."""
+
+    max_hops: Count | None = None
+    max_clones: Count | None = None
+    lifetime: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_LIFETIME)] | None = None
+    max_state_bytes: Count | None = None
+
+    def allowance(self) -> Allowance:
+        """Return the allowance."""
+        return Allowance(self.max_hops, self.max_clones, self.lifetime, self.max_state_bytes)
+
+
+Change = Annotated[str, msgspec.Meta(max_length=32)] | Count
+SecondsChange = Annotated[str, msgspec.Meta(max_length=32)] | Annotated[float, msgspec.Meta(ge=0, le=LONGEST_LIFETIME)]
+
+
+class GrantBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What is granted: a number for so much from now on, "+5" or "-5" for more or less, "unlimited"."""
+
+    hops: Change | None = None
+    clones: Change | None = None
+    lifetime: SecondsChange | None = None
+    state: Change | None = None
+
+    def grant(self) -> AllowanceGrant:
+        """Return the grant.
+
+        :raises ValueError: it is malformed, or grants nothing.
+        """
+        return AllowanceGrant(self.hops, self.clones, self.lifetime, self.state)
+
+
 class CreateBody(msgspec.Struct, kw_only=True):
     """The creation of a paglet, or the import of one from an envelope."""
 
@@ -75,6 +109,8 @@ class CreateBody(msgspec.Struct, kw_only=True):
     state: dict[str, Any] | None = None
     init: Any = None
     agent_id: ShortText | None = None
+    allowance: AllowanceBody | None = None
+    allowance_cap: AllowanceBody | None = None
     envelope: dict[str, Any] | None = None
 
 
@@ -123,6 +159,14 @@ class ServiceNameBody(msgspec.Struct, kw_only=True):
     """The withdrawal of a service."""
 
     name: Name
+
+
+class LeaseBody(msgspec.Struct, kw_only=True):
+    """A lease on a managed service."""
+
+    agent_id: Name
+    service_name: Name
+    ttl: float = 60.0
 
 
 class DrainBody(msgspec.Struct, kw_only=True):

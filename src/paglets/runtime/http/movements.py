@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from paglets.core.allowance import NO_LIMITS, Allowance
 from paglets.core.context import same_url
 from paglets.core.errors import ForbiddenError, HostError, OverloadedError, SerializationError, UnsupportedMediaError
 from paglets.persistence.envelope import PagletEnvelope
@@ -159,7 +160,17 @@ class _Reading:
             init=header.get("init"),
             agent_id=_text(header, "agent_id") or None,
             by=self._by,
+            allowance=allowance_of(header.get("allowance")),
+            cap=allowance_of(header.get("allowance_cap")) or NO_LIMITS,
         )
+
+
+def allowance_of(wire: Any) -> Allowance | None:
+    """Return an allowance that came with a request, None where none did.
+
+    :raises SerializationError: it is malformed.
+    """
+    return None if wire is None else Allowance.from_wire(wire)
 
 
 async def import_envelope(node: Node, wire: Any, by: Caller | None) -> dict[str, str]:

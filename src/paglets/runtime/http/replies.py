@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -14,6 +14,10 @@ class ErrorReply(msgspec.Struct, kw_only=True):
 
     error_type: Annotated[str, msgspec.Meta(description="Name of the error's class.")]
     error: Annotated[str, msgspec.Meta(description="What went wrong, for people.")]
+    refused: Annotated[
+        Literal["true"] | msgspec.UnsetType,
+        msgspec.Meta(description="There if it is certain that nobody handled the message."),
+    ] = msgspec.UNSET
 
 
 class HealthReply(msgspec.Struct, kw_only=True):
@@ -77,6 +81,27 @@ class MailboxCounts(msgspec.Struct, kw_only=True):
     failed_count: Count
 
 
+class BalanceRecord(msgspec.Struct, kw_only=True):
+    """What a paglet has used of its allowance, and what is left; null is unlimited."""
+
+    hops_used: Count
+    hops_left: Count | None
+    clones_used: Count
+    clones_left: Count | None
+    expires_at: Annotated[float | None, msgspec.Meta(description="Unix time at which it is put to sleep.")]
+    max_state_bytes: Count | None
+    exceeded: Annotated[
+        str | None, msgspec.Meta(description="hops, clones, lifetime or state, where it sleeps until granted more.")
+    ]
+
+
+class AllowanceReply(msgspec.Struct, kw_only=True):
+    """The allowance of a paglet."""
+
+    agent_id: str
+    allowance: BalanceRecord
+
+
 class AgentReply(msgspec.Struct, kw_only=True):
     """A paglet; what an inactive one has no use for is missing, and the last three of one that is not."""
 
@@ -95,6 +120,7 @@ class AgentReply(msgspec.Struct, kw_only=True):
     error: str | None = None
     mailbox: MailboxCounts | None = None
     resources: dict[str, bool] = {}
+    allowance: Annotated[BalanceRecord | None, msgspec.Meta(description="Where anything is limited.")] = None
     deactivated_at: float | None = None
     deactivation_policy: Annotated[dict[str, Any] | None, msgspec.Meta(description="What wakes it.")] = None
     queued_message_count: Annotated[
@@ -184,6 +210,41 @@ class ServicesReply(msgspec.Struct, kw_only=True):
     """Records of services."""
 
     services: list[ServiceEntry]
+
+
+class LeaseReply(msgspec.Struct, kw_only=True):
+    """A lease on a managed service, which ends at `expires_at`, in Unix seconds."""
+
+    lease_id: str
+    expires_at: float
+
+
+class ReleasedReply(msgspec.Struct, kw_only=True):
+    """Whether there was such a lease."""
+
+    released: bool
+
+
+class ResidentEntry(msgspec.Struct, kw_only=True):
+    """A managed service, and how it is; times are seconds."""
+
+    service_name: str
+    agent_id: str
+    class_name: str
+    lifecycle: str
+    scope: str
+    idle_timeout: float
+    state: str
+    leases: int
+    idle_seconds: float | None
+    retry_in: float | None
+    error: str | None
+
+
+class ResidentsReply(msgspec.Struct, kw_only=True):
+    """The managed services of a host."""
+
+    services: list[ResidentEntry]
 
 
 class UpdateReply(msgspec.Struct, kw_only=True):

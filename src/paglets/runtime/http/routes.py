@@ -10,11 +10,12 @@ from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
+from paglets.core.allowance import NO_LIMITS
 from paglets.core.errors import HostError
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import ArrivalMode, ServiceScope, enum_from_wire
 from paglets.remote.transfer import TransferTicket
-from paglets.runtime.http import artifacts, blobs, bodies, draining, hot, letters, replies, tracks
+from paglets.runtime.http import allowances, artifacts, blobs, bodies, draining, hot, leases, letters, replies, tracks
 from paglets.runtime.http.answers import Answer, answer, encoded
 from paglets.runtime.http.documented import (
     AgentId,
@@ -129,6 +130,8 @@ async def create(request: JsonRequest, data: JSONBody[bodies.CreateBody]) -> Ans
         init=data.init,
         agent_id=data.agent_id,
         by=caller_of(request),
+        allowance=None if data.allowance is None else data.allowance.allowance(),
+        cap=NO_LIMITS if data.allowance_cap is None else data.allowance_cap.allowance(),
     )
     return answer({"proxy": proxy})
 
@@ -373,6 +376,8 @@ ROUTES: list[HTTPRouteHandler] = [
     abort,
     settled,
     location,
+    *allowances.ROUTES,
+    *leases.ROUTES,
     *tracks.ROUTES,
     *letters.ROUTES,
     *artifacts.ROUTES,

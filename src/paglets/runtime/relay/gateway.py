@@ -36,6 +36,8 @@ from paglets.security.caller import Caller
 
 LINK_PATH: Final = "/relay/link"
 HOSTS: Final = b"/relay/hosts/"
+_NAMES: Final = "/relay/names/"
+_RELEASE: Final = "/release"
 _TIMEOUT: Final = RELAY_TIMEOUT_HEADER.lower().encode()
 _MOST_SECONDS: Final = 86_400.0
 _GONE: Final = frozenset({"connect", "poll", "ack"})
@@ -58,9 +60,14 @@ class RelayGateway:
             if path.startswith("/relay/hosts/"):
                 await self._pass_on(scope, receive, send)
             elif path == LINK_PATH and scope["method"] == "GET":
-                self._open_link(scope)
+                await self._open_link(scope)
             elif path == "/relay/diagnostics" and scope["method"] == "GET":
                 await send_json(send, 200, msgspec.json.encode({"nodes": self._hub.diagnostics()}))
+            elif path == "/relay/names" and scope["method"] == "GET":
+                await send_json(send, 200, msgspec.json.encode({"names": self._hub.names()}))
+            elif path.startswith(_NAMES) and path.endswith(_RELEASE) and scope["method"] == "POST":
+                await self._release(scope, receive)
+                await send_json(send, 200, b'{"ok":true}')
             elif path.split("/")[2] in _GONE:
                 raise NotFoundError(f"this hub is not polled: a connected host opens a link at {LINK_PATH}")
             else:
@@ -70,7 +77,7 @@ class RelayGateway:
 
     # --- links --------------------------------------------------------------------------------------------------------
 
-    def _open_link(self, scope: Scope) -> None:
+    async def _open_link(self, scope: Scope) -> None:
         """Turn a connection into a link.
 
         :raises PagletError: it cannot be one.
@@ -89,6 +96,7 @@ class RelayGateway:
         # By name: the keys of one caller are exchanged while its hosts are connected.
         caller: Caller = scope[CALLER]
         credential = hashlib.sha256(f"{caller.role} {caller.name}".encode()).digest()
+        await self._hub.claim(name, credential)
         session = self._hub.session(name, credential)
         head = b"GET / HTTP/1.1\r\n" + b"".join(b"%s: %s\r\n" % field for field in headers) + b"\r\n"
         wire = Wire.server(head, session)
@@ -96,6 +104,14 @@ class RelayGateway:
         if not upgrade(wire):
             raise HostError("the connection cannot become a link: something followed the request")
         scope[SWITCHED] = True
+
+    async def _release(self, scope: Scope, receive: Receive) -> None:
+        """Let a name belong to nobody."""
+        while (await receive()).get("more_body", False):
+            continue
+        raw: bytes = scope["raw_path"]
+        name = unquote(raw.decode("latin-1").removeprefix(_NAMES).removesuffix(_RELEASE))
+        await self._hub.release(name)
 
     # --- requests -----------------------------------------------------------------------------------------------------
 

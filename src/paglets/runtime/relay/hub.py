@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -15,10 +16,12 @@ from paglets.core.errors import (
     ConnectionLostError,
     HostError,
     HostUnreachableError,
+    NotFoundError,
     OverloadedError,
     PagletError,
     RemoteTimeoutError,
 )
+from paglets.persistence.rows import RelayName
 from paglets.protocol.link import Headers, Hello, LinkError, LinkFullError, LinkLimits, ResetCode
 from paglets.runtime.relay.nodes import RelayNode
 from paglets.runtime.relay.session import LinkSession, LinkStream, StreamLostError
@@ -28,6 +31,8 @@ MOST_NODES: Final = 10_000
 RETURN_SECONDS: Final = 2.0
 #: How long after its loss, or the start of the hub, a link is expected to be back at once.
 EXPECTED_SECONDS: Final = 30.0
+#: How old the time at which a host was seen may be on disk.
+NOTED_SECONDS: Final = 3600.0
 _HELLO_HOSTS: Final = 200
 _SHORTEST_REFRESH: Final = 0.05
 _LONGEST_REFRESH: Final = 5.0
@@ -61,6 +66,18 @@ class HubPort(Protocol):
     def emit(self, kind: str, **fields: Any) -> None:
         """Record an event."""
 
+    def names(self) -> Sequence[RelayName]:
+        """Return the names that are taken, the one that was seen last at the end; blocking."""
+
+    async def keep_name(self, row: RelayName, released: Sequence[str]) -> None:
+        """Have a taken name on disk, and those that make room for it removed; returns when they are.
+
+        :raises PagletError: the disk does not take it.
+        """
+
+    async def release_name(self, name: str) -> None:
+        """Remove a name from the disk."""
+
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
@@ -86,9 +103,8 @@ class RelaySettings:
 class _Place:
     """Everything about one name."""
 
-    def __init__(self, node: RelayNode, credential: bytes) -> None:
+    def __init__(self, node: RelayNode) -> None:
         self.node = node
-        self.credential = credential
         self.session: LinkSession | None = None
         self.lost_at = 0.0
         self.told_offline = False
@@ -109,6 +125,8 @@ class Hub:
         self._began = self._loop.time()
         self._instance = uuid.uuid4().hex
         self._places: dict[str, _Place] = {}
+        self._names: dict[str, RelayName] = {row.name: row for row in port.names()} if settings.accepts else {}
+        """To whom each name belongs, also of hosts that are not connected."""
         self._awaited: dict[str, set[asyncio.Future[None]]] = {}
         self._waiting = 0
         self._closing = False
@@ -136,12 +154,81 @@ class Hub:
             raise HostError("this host is no relay hub; start it with --public-url to make it one")
         if name == self.name:
             raise ConflictError(f"{name!r} is the name of this hub; give the host another one")
-        place = self._places.get(name)
-        if place is None:
-            if len(self._places) >= MOST_NODES and not self._make_room():
+        known = self._names.get(name)
+        if known is None:
+            if len(self._names) >= MOST_NODES and self._longest_absent() is None:
                 raise OverloadedError(f"{MOST_NODES} hosts are connected; connect this one to another hub")
-        elif not hmac.compare_digest(place.credential, credential):
-            raise ConflictError(f"the name {name!r} belongs to a host with another key")
+        elif not hmac.compare_digest(known.credential, credential):
+            raise ConflictError(
+                f"the name {name!r} belongs to a host with another key; an operator of this hub can release it: "
+                f"paglets relay release {name}"
+            )
+
+    async def claim(self, name: str, credential: bytes) -> None:
+        """See that a host may be linked under a name, and have it belong to that host from now on.
+
+        It is on disk when this returns, so that a hub that starts again knows as well.
+
+        :raises ConflictError: see `admit`.
+        :raises InsufficientStorageError: the disk does not take it.
+        """
+        self.admit(name, credential)
+        known = self._names.get(name)
+        if known is not None:
+            if time.time() - known.seen_at > NOTED_SECONDS:
+                known.seen_at = time.time()
+                await self._port.keep_name(known, ())
+            return
+        released = []
+        if len(self._names) >= MOST_NODES and (longest := self._longest_absent()) is not None:
+            released.append(longest)
+            self._forget(longest)
+        # Before it is written: whoever comes meanwhile is second.
+        row = self._names[name] = RelayName(name, credential, time.time())
+        try:
+            await self._port.keep_name(row, released)
+        except BaseException:
+            if self._names.get(name) is row:
+                del self._names[name]
+            raise
+
+    async def release(self, name: str) -> None:
+        """Let a name belong to nobody, so that a host with another key may take it.
+
+        :raises NotFoundError: it belongs to nobody.
+        :raises ConflictError: a host is connected under it.
+        """
+        if name not in self._names:
+            raise NotFoundError(f"the name {name!r} belongs to nobody")
+        place = self._places.get(name)
+        if place is not None and place.session is not None and place.session.alive:
+            raise ConflictError(f"a host is connected under the name {name!r}; stop it first")
+        await self._port.release_name(name)
+        self._forget(name)
+        self._port.emit("relay-name-released", data={"name": name})
+
+    def _forget(self, name: str) -> None:
+        self._names.pop(name, None)
+        self._places.pop(name, None)
+
+    def _longest_absent(self) -> str | None:
+        """Return the name of the host that has been gone for longest, None where all are connected."""
+        absent = (
+            (row.seen_at, name)
+            for name, row in self._names.items()
+            if name not in self._places or self._places[name].session is None
+        )
+        return min(absent, default=(0.0, None))[1]
+
+    def names(self) -> list[dict[str, Any]]:
+        """Return the names that are taken, each with whether a host is connected under it and when it was seen."""
+        found = []
+        for name, row in sorted(self._names.items()):
+            place = self._places.get(name)
+            online = place is not None and place.session is not None and place.session.alive
+            seen = row.seen_at if place is None else place.node.last_seen
+            found.append({"name": name, "online": online, "last_seen": seen})
+        return found
 
     def session(self, name: str, credential: bytes) -> LinkSession:
         """Return the hub's end of a new link; give it a wire.
@@ -174,7 +261,9 @@ class Hub:
         health = {**hello.health, "name": name, "address": address}
         place = self._places.get(name)
         if place is None:
-            place = self._places[name] = _Place(RelayNode(name, health), credential)
+            place = self._places[name] = _Place(RelayNode(name, health))
+        row = self._names.setdefault(name, RelayName(name, credential, now))
+        row.seen_at = now
         former, place.session = place.session, session
         node = place.node
         node.health, node.last_seen, node.online, node.last_error = health, now, True, None
@@ -221,17 +310,12 @@ class Hub:
         node.online, node.active_polls, node.last_error = False, 0, reason
         node.last_poll_finished = time.time()
         node.last_seen = node.last_poll_finished - max(0.0, place.lost_at - session.link.heard_at)
+        if node.name in self._names:
+            self._names[node.name].seen_at = node.last_seen
         if self._closing:
             return
         self._port.mark_offline(self.address_of(node.name), self._offline_text(node))
         self._port.emit("relay-disconnected", data={"target": node.name}, error=reason)
-
-    def _make_room(self) -> bool:
-        absent = [(place.lost_at, name) for name, place in self._places.items() if place.session is None]
-        if not absent:
-            return False
-        del self._places[min(absent)[1]]
-        return True
 
     def close(self) -> None:
         """End every link."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from paglets.core.context import same_url
 from paglets.core.errors import PagletError
+from paglets.persistence.rows import RelayName
+from paglets.persistence.tables import relay_names
 from paglets.runtime.http.guards import Application
 from paglets.runtime.relay.gateway import RelayGateway
 from paglets.runtime.relay.hub import Hub
@@ -53,6 +57,20 @@ class _HostPort:
 
     def emit(self, kind: str, **fields: Any) -> None:
         self._kernel.emit(kind, **fields)
+
+    def names(self) -> Sequence[RelayName]:
+        return self._kernel.journal.read(relay_names.load)
+
+    async def keep_name(self, row: RelayName, released: Sequence[str]) -> None:
+        def unit(connection: sqlite3.Connection) -> None:
+            for name in released:
+                relay_names.remove(connection, name)
+            relay_names.put(connection, row)
+
+        await self._kernel.journal.write(unit)
+
+    async def release_name(self, name: str) -> None:
+        await self._kernel.journal.write(lambda connection: relay_names.remove(connection, name))
 
 
 class Relay:

@@ -12,6 +12,7 @@ from paglets.core.messages import Message
 from paglets.remote.artifact_requests import locate_artifact
 from paglets.remote.client import HostClient
 from paglets.remote.content import Progress, local_path, told
+from paglets.remote.pursuit import Patience
 from paglets.remote.uploads import Compress
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.worker.endpoint import Endpoint
@@ -56,6 +57,7 @@ class WorkerClient(HostClient):
         activate_if_inactive: bool = True,
         no_delay: bool = False,
         timeout: float | None = None,
+        patience: Patience | None = None,
     ) -> Any:
         """Deliver a message to a paglet on this or another host and return the reply.
 
@@ -81,6 +83,7 @@ class WorkerClient(HostClient):
             "activate_if_inactive": activate_if_inactive,
             "no_delay": no_delay,
             "timeout": self._limit(timeout),
+            **({} if patience is None else {"patience": [patience.unsent, patience.lost]}),
             **terms,
         }
         if exchange is not None and oneway and exchange.durable:

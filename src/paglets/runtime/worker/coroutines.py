@@ -36,12 +36,13 @@ class CoroutineRunner:
         if value is None or not inspect.isawaitable(value):
             return value
         coroutine = _as_coroutine(value)
-        loop = self._started()
+        loop = self.loop()
         if threading.current_thread() is self._thread:
             return _run_nested(coroutine)
         return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
-    def _started(self) -> asyncio.AbstractEventLoop:
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop; the first call starts it."""
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()

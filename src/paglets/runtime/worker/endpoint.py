@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-from paglets.core.error_wire import error_from_wire
+from paglets.core.error_wire import CALL_ERRORS, error_from_wire
 from paglets.core.errors import HostError
 from paglets.runtime import platform
 from paglets.runtime.attachment import EMPTY, Attachment
@@ -94,7 +94,7 @@ class Endpoint:
                 if frame.type == FrameType.REQUEST:
                     self._execute(frame)
                 elif frame.type == FrameType.FAILURE:
-                    raise error_from_wire(unpack(frame.payload), unknown=HostError)
+                    raise error_from_wire(unpack(frame.payload), unknown=HostError, table=CALL_ERRORS)
                 else:
                     return frame.attachment
         finally:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from paglets.artifacts import PagletFileRef, registered_name, registered_path
 from paglets.artifacts.streams import existing_path
+from paglets.core.allowance import Allowance, AllowanceBalance
 from paglets.core.context import ACTIVE
-from paglets.core.errors import InvalidAgentError, LifecycleError, ServiceNotFoundError
+from paglets.core.errors import InvalidAgentError, LifecycleError
 from paglets.core.messages import Message, ReplySet
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import Durability, ServiceScope
@@ -25,6 +26,8 @@ from paglets.runtime.worker.exchange import Exchange
 from paglets.serialization.blob import encode_blob
 from paglets.serialization.names import qualified_name
 from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord
+from paglets.services.leases import host_of
+from paglets.services.pool import HostFinder, RetryPolicy, ServicePool, pool_of, routed_handle
 from paglets.services.resident import ServiceLease
 
 if TYPE_CHECKING:
@@ -174,9 +177,10 @@ class WorkerHost:
         *,
         init: Any = None,
         agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy:
         """Create a paglet on this host."""
-        return self.create_remote("", agent_cls, state, init=init, agent_id=agent_id)
+        return self.create_remote("", agent_cls, state, init=init, agent_id=agent_id, allowance=allowance)
 
     def create_remote(
         self,
@@ -186,8 +190,9 @@ class WorkerHost:
         *,
         init: Any = None,
         agent_id: str | None = None,
+        allowance: Allowance | None = None,
     ) -> PagletProxy:
-        """Create a paglet on the host at ``target``."""
+        """Create a paglet on the host at ``target``; it gets no more than this one has left."""
         state_value = agent_cls.state_class()() if state is None else state
         return self._proxy(
             self._call(
@@ -198,6 +203,8 @@ class WorkerHost:
                 state=encode_blob(state_value).tobytes(),
                 init=init,
                 agent_id=agent_id,
+                allowance=None if allowance is None else allowance.to_wire(),
+                own=type(self._paglet).ALLOWANCE.to_wire(),
             )
         )
 
@@ -241,6 +248,12 @@ class WorkerHost:
         number, state = self._snapshot()
         if state is not None:
             self._endpoint.call(f"checkpoint:{number}", state)
+
+    def allowance(self, agent_id: str) -> AllowanceBalance:
+        """Return what this paglet has left of its allowance."""
+        self._own(agent_id)
+        # While it is created the host does not know its class yet.
+        return AllowanceBalance.from_wire(self._call("allowance", own=type(self._paglet).ALLOWANCE.to_wire()))
 
     def remind(
         self,
@@ -401,21 +414,34 @@ class WorkerHost:
         wires = self._call("lookup_services", name=name, capability=capability, scope=scope_text(scope))
         return [ServiceRecord.from_wire(wire) for wire in wires]
 
-    def service_handle(self, contract: ServiceContract, record: ServiceRecord) -> ServiceHandle:
-        """Return a handle that calls the record's provider through this host."""
-        return ServiceHandle(contract, record, self.client)
+    def service_handle(
+        self, contract: ServiceContract, record: ServiceRecord, *, scope: ServiceScope | None = None
+    ) -> ServiceHandle:
+        """Return a handle that calls a record's provider.
+
+        :param scope: where the handle looks for the provider again, or for another one, when it is lost; None for
+            nowhere.
+        """
+        if scope is None:
+            return ServiceHandle(contract, record, self.client)
+        return routed_handle(contract, record, self.client, HostFinder(self, contract.name, scope), own=self.address)
+
+    def service_pool(
+        self, contract: ServiceContract, *, scope: ServiceScope = ServiceScope.LOCAL, policy: RetryPolicy | None = None
+    ) -> ServicePool:
+        """Return what spreads calls over all providers of a contract; nothing is looked up yet."""
+        finder = HostFinder(self, contract.name, scope)
+        return pool_of(contract, self.client, finder, own=self.address, policy=policy)
 
     def lease_service_handle(self, handle: ServiceHandle, *, ttl: float = 60.0) -> ServiceLease:
-        """Keep a managed resident service awake.
+        """Have a managed resident service up, here or on another host, and keep it so for ``ttl`` seconds.
 
-        :raises ServiceNotFoundError: the provider is not one that this host manages.
+        :raises HostError: ``ttl`` is not above 0, or more than a week.
+        :raises ServiceNotFoundError: the provider is not one that its host manages.
+        :raises PagletError: the service did not start, or its host cannot be asked.
         """
-        raise not_managed(handle)
-
-
-def not_managed(handle: ServiceHandle) -> ServiceNotFoundError:
-    """Return the error for a lease on a service that no host manages."""
-    return ServiceNotFoundError(f"service {handle.record.name!r} is not a managed resident service")
+        wire = self._call("lease_service", record=handle.record.to_wire(), ttl=ttl)
+        return ServiceLease(handle, wire["lease_id"], host_of(handle.record), wire["expires_at"], self.client)
 
 
 def multicast_copy(kind: str | Message, args: dict[str, Any] | None) -> Message:

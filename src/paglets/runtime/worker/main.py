@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import socket
@@ -10,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import closing
 from contextvars import ContextVar
 from typing import Any, NoReturn
 
@@ -18,10 +20,11 @@ import setproctitle
 
 from paglets.core.agent import NOT_HANDLED, Paglet, PagletContext
 from paglets.core.error_wire import error_to_wire
-from paglets.core.errors import HostError, NotHandledError, PagletError, PayloadTooLargeError
+from paglets.core.errors import HostError, NotHandledError, PagletError, PayloadTooLargeError, StreamInterruptedError
 from paglets.core.events import CloneEvent, CreationEvent, MobilityEvent, PagletEvent, PersistencyEvent
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
+from paglets.core.stage import Stage, current_stage
 from paglets.runtime import platform
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.frames import IF_TOUCHED, Frame, Op
@@ -69,6 +72,7 @@ class Worker:
         self._handling: object | None = None
         self._in_hook = False
         self._exchange: Exchange | None = None
+        self._stage: Stage | None = None
         self._told_states = 0
         self._told_digest = b""
         self._recorded_digest = b""
@@ -90,6 +94,9 @@ class Worker:
 
     def execute(self, frame: Frame) -> None:
         """Execute one request and answer it; ``sys.exit`` in it ends the process."""
+        if frame.op == Op.STREAM:
+            self._pull(frame)
+            return
         try:
             payload, attachment = self._operations[frame.op](frame)
         except SystemExit as exc:
@@ -136,6 +143,12 @@ class Worker:
             handlers_rest=self._handlers_rest,
         )
         paglet._attach(PagletContext(host, agent_id))
+        # For this thread, and for the coroutines that it starts.
+        self._stage = Stage(
+            self._coroutines.loop,
+            lambda message: host.client.deliver(host.address, agent_id, message, oneway=True),
+        )
+        current_stage.set(self._stage)
         self._paglet = paglet
         hook = order["hook"]
         if hook:
@@ -146,6 +159,7 @@ class Worker:
             "resources": paglet.resources.status(),
             "departure_hooks": [name for name in DEPARTURE_HOOKS if _overrides(paglet, name)],
             "durability": agent_cls.DURABILITY.value,
+            "allowance": agent_cls.ALLOWANCE.to_wire() if agent_cls.ALLOWANCE.limits else None,
             "restart": agent_cls.RESTART.to_wire() if agent_cls.RESTART.restarts else None,
         }
         # What no hook has touched is what the host sent.
@@ -204,6 +218,37 @@ class Worker:
         to_wire = getattr(reply, "to_wire", None)
         return to_wire() if callable(to_wire) else reply
 
+    def _pull(self, frame: Frame) -> None:
+        """Have a pull at a stream answered by the loop that runs the paglet's coroutines."""
+        try:
+            message = Message.from_wire(unpack(frame.attachment.view()))
+        except PagletError as exc:
+            self._endpoint.fail(frame, _failure(exc))
+            return
+        finally:
+            frame.attachment.close()
+        streams = None if self._stage is None else self._stage.streams
+
+        async def answer() -> None:
+            try:
+                if streams is None:
+                    raise StreamInterruptedError("this paglet serves no stream")
+                reply = Attachment.of([pack(await streams.pull(message))])
+            except Exception as exc:
+                self._endpoint.fail(frame, _failure(exc))
+                return
+            with closing(reply):
+                self._endpoint.reply(frame, b"", reply)
+
+        asyncio.run_coroutine_threadsafe(answer(), self._coroutines.loop())
+
+    def _end_streams(self) -> None:
+        """End the streams before the paglet leaves this process, so that what they clean up goes along."""
+        streams = None if self._stage is None else self._stage.streams
+        if streams is not None:
+            on_loop = self._coroutines.owns(threading.current_thread())
+            streams.close_all("ended, because its provider leaves", on_loop=on_loop)
+
     def _own_exchange(self) -> Exchange | None:
         """Return the exchange on whose behalf the calling code runs, None outside of handlers."""
         exchange = self._exchange
@@ -243,6 +288,8 @@ class Worker:
         if order["hook"] == "on_deactivating":
             answer["policy"] = self._deactivation_policy(order["event"]).to_wire()
             order["event"]["policy"] = answer["policy"]
+        if order["hook"] in LEAVING_HOOKS:
+            self._end_streams()
         self._call_hook(order["hook"], order["event"])
         if order["cleanup"]:
             self._agent.resources.cleanup(reason=order["cleanup"])
@@ -381,6 +428,7 @@ def _overrides(paglet: Paglet[Any], name: str) -> bool:
     return getattr(type(paglet), name) is not getattr(Paglet, name) or name in vars(paglet)
 
 
+LEAVING_HOOKS = frozenset({"on_dispatching", "on_reverting", "on_deactivating", "on_disposing"})
 DEPARTURE_HOOKS = ("on_dispatching", "on_reverting", "on_cloning")
 
 _EVENT_TYPES: dict[str, type[PagletEvent]] = {

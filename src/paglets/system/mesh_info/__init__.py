@@ -1,0 +1,41 @@
+"""How busy all hosts of the mesh are, and which of them suit work best."""
+
+from paglets.system.mesh_info.agent import (
+    GET_LANDSCAPE,
+    GET_SNAPSHOT,
+    MESH_INFO,
+    SELECT_TARGETS,
+    SYNC_MESH_INFO,
+    LandscapeReply,
+    LandscapeRequest,
+    MeshHostSnapshot,
+    MeshInfoAgent,
+    MeshInfoState,
+    MeshInfoSyncReply,
+    MeshInfoSyncRequest,
+    SnapshotReply,
+    SnapshotRequest,
+    TargetCandidate,
+    TargetSelectionReply,
+    TargetSelectionRequest,
+)
+
+__all__ = [
+    "GET_LANDSCAPE",
+    "GET_SNAPSHOT",
+    "MESH_INFO",
+    "SELECT_TARGETS",
+    "SYNC_MESH_INFO",
+    "LandscapeReply",
+    "LandscapeRequest",
+    "MeshHostSnapshot",
+    "MeshInfoAgent",
+    "MeshInfoState",
+    "MeshInfoSyncReply",
+    "MeshInfoSyncRequest",
+    "SnapshotReply",
+    "SnapshotRequest",
+    "TargetCandidate",
+    "TargetSelectionReply",
+    "TargetSelectionRequest",
+]
