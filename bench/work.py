@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from bench import artifacts, durable, files, floors, relay, search, service_calls, services, system, testing
+from bench import artifacts, durable, files, floors, membership, relay, search, service_calls, services, system, testing
 from bench.agents import Caller, Echo, EchoState, Spinner
 from bench.measure import Row, milliseconds, timed
 from bench.peers import local_host, peer_host
@@ -194,6 +194,7 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "files": files.files,
     "load": under_load,
     "relay": relay.relay,
+    "membership": membership.membership,
     "search": search.search,
     "services": services.services,
     "calls": service_calls.calls,

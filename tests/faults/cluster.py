@@ -117,6 +117,8 @@ class HostProcess:
     directory: Path
     log: Path
     options: dict[str, Any]
+    setting: dict[str, Any] = field(default_factory=dict)
+    """What else the nursery is told of it."""
     port: int = 0
     pid: int = 0
     paused: bool = False
@@ -136,7 +138,7 @@ class HostProcess:
     @property
     def direct_url(self) -> str:
         """Where it listens itself."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.options.get('host', '127.0.0.1')}:{self.port}"
 
     @property
     def alive(self) -> bool:
@@ -152,6 +154,7 @@ class HostProcess:
         """
         assert not self.alive, f"{self.name} runs already"
         order = {
+            **self.setting,
             "name": self.name,
             "log": str(self.log),
             "environment": {**environment, "PAGLETS_FAULT": fault},
@@ -255,12 +258,14 @@ class Cluster:
     def add(self, name: str, **options: Any) -> HostProcess:
         """Describe a host that is not started."""
         full = f"{name}-{self._tag}"
+        setting = options.pop("setting", {})
         host = HostProcess(
             self._nursery,
             full,
             options.pop("directory", self.directory / f"host-{name}"),
             self.directory / f"{name}.log",
             {"mesh": False, "mesh_version": "test-version", "preload": PRELOAD, **options},
+            setting,
         )
         if self.network is not None:
             host.options["public_url"] = self.network.proxy(full, lambda: host.port, lambda: host.pid).url

@@ -10,6 +10,7 @@ Nothing outlives this process, which ends with its standard input: each host is 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import signal
@@ -26,6 +27,7 @@ from paglets.runtime import faults, platform
 from paglets.runtime.assembly import product_version
 from paglets.runtime.host import Host
 from paglets.runtime.http.page import documented_routes
+from tests.faults import switch
 
 _NEWS = 1
 
@@ -110,6 +112,10 @@ class _Nursery:
             os.set_inheritable(news, False)
             for there, here in ((null, 0), (log, 1), (log, 2)):
                 os.dup2(there, here)
+            if "port_of_switch" in order:
+                # Before the host has threads: a namespace belongs to the thread that enters it.
+                switch.enter_namespace()
+                switch.plug_in(order["name"], *order["port_of_switch"])
             run_host(order, stop_fd, news)
         except BaseException:
             traceback.print_exc()
@@ -122,6 +128,9 @@ def run_host(order: dict[str, Any], stop_fd: int, news: int) -> NoReturn:
     """Be a host until the pipe ``stop_fd`` is closed at its other end."""
     os.environ.update(order["environment"])
     faults.arm(os.environ.get("PAGLETS_FAULT", ""))
+    if order.get("log_mesh"):
+        logging.basicConfig(format="%(created).3f %(message)s")
+        logging.getLogger("paglets.remote.mesh").setLevel(logging.INFO)
     options = dict(order["options"])
     if "launch_config" in options:
         options["launch_config"] = load_launch_config(options["launch_config"])

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -72,6 +72,8 @@ def test_empty_urls_are_refused(url: str) -> None:
 
 
 @given(st.text(max_size=30))
+@example("h\r/")
+@example("h/ /")
 def test_normalizing_twice_changes_nothing(url: str) -> None:
     try:
         once = normalize_host_url(url)
@@ -398,3 +400,101 @@ def test_two_hosts_do_not_keep_a_third_alive_by_gossip() -> None:
                 table.tell(ref, float(now), direct=False)
     assert not first.get("gone").online
     assert not second.get("gone").online
+
+
+# doubts
+
+
+def test_a_late_peer_stays_online_until_it_was_late_too_often(table: Table) -> None:
+    table.tell(host())
+    for turn in range(membership.DOUBTS - 1):
+        assert not table.core.doubt(host().url, "late", now=float(turn))
+        assert table.get().online
+        assert table.core.due([host().url], now=float(turn), limit=1) == [host().url]
+    assert table.core.doubt(host().url, "late", now=3.0)
+    assert (table.get().online, table.get().error) == (False, "late")
+
+
+def test_an_answer_ends_all_doubts(table: Table) -> None:
+    table.tell(host())
+    for turn in range(3 * membership.DOUBTS):
+        table.core.doubt(host().url, "late", now=float(turn))
+        table.tell(host(last_seen=101.0 + turn), now=float(turn))
+    assert table.get().online
+
+
+def test_a_doubted_peer_that_is_silent_grows_stale(table: Table) -> None:
+    table.tell(host(), now=0.0)
+    table.core.doubt(host().url, "late", now=3.0)
+    table.core.age(now=10.0)
+    assert table.get().error == STALE_ERROR
+    pauses = []
+    now = 10.0
+    for _ in range(3):
+        assert table.core.doubt(host().url, "late", now=now)
+        start = now
+        while not table.core.due([host().url], now=now, limit=1):
+            now += 1.0
+        pauses.append(now - start)
+    assert pauses == [2.0, 4.0, 8.0]
+    assert table.get().error == STALE_ERROR
+    table.tell(host(last_seen=200.0), now=now, direct=False)
+    assert table.get().online
+
+
+def test_who_is_reached_by_others_only_is_asked_less_and_less(table: Table) -> None:
+    table.tell(host())
+    table.core.fail(host().url, "unreachable", now=0.0)
+    visits = 0
+    for second in range(1, 120):
+        table.tell(host(last_seen=100.0 + second), now=float(second), direct=False)
+        assert not table.get().online
+        if table.core.due([host().url], now=float(second), limit=1):
+            visits += 1
+            table.core.fail(host().url, "unreachable", now=float(second))
+    assert 5 <= visits <= 10
+
+
+# a round
+
+
+def test_those_in_question_come_first_and_the_dead_do_not_crowd_out_the_living(table: Table) -> None:
+    names = [f"h{number}" for number in range(10)]
+    for name in names:
+        table.tell(host(name), now=0.0)
+    urls = [host(name).url for name in names]
+    for url in urls:
+        table.core.reached(url, now=0.0)
+    for name in names[:4]:
+        table.core.fail(host(name).url, "refused", now=0.0)
+    for name in names[5:]:
+        table.tell(host(name), now=5.0)
+    found = table.core.due(urls, now=6.0, limit=4)
+    assert found[0] == host("h4").url  # silent for six seconds
+    assert set(found[1:3]) <= {host(name).url for name in names[5:]}
+    assert found[3] in {host(name).url for name in names[:4]}
+    assert set(table.core.due(urls[:4], now=6.0, limit=4)) == set(urls[:4])
+    assert not set(table.core.due(urls, now=6.0, limit=10, busy=urls[:5])) & set(urls[:5])
+
+
+def test_a_pause_of_this_host_is_nobodys_silence(table: Table) -> None:
+    table.tell(host(), now=0.0)
+    table.core.excuse(60.0)
+    table.core.age(now=69.9)
+    assert table.get().online
+    table.core.age(now=70.0)
+    assert not table.get().online
+
+
+def test_hearsay_is_as_old_as_it_says(table: Table) -> None:
+    """A host that is gone is not kept alive by hosts that are new and hear of it from each other."""
+    gone = host("gone")
+    for age in (0.0, 4.0, 8.0, 9.9):
+        newcomer = Table()
+        admitted = newcomer.core.observe(gone, own_url=OWN, now=100.0, direct=False, keep_other_version=False, age=age)
+        assert admitted is Admission.ACCEPTED
+        newcomer.core.age(now=110.0 - age)
+        assert not newcomer.get("gone").online
+    assert table.core.observe(gone, own_url=OWN, now=1.0, direct=False, keep_other_version=False, age=10.0) is (
+        Admission.UNCHANGED
+    )

@@ -56,8 +56,7 @@ class Network:
         host = self.hosts[base]
         if payload is None:
             return host.health()
-        host.mesh.register_wire(payload)
-        return {"hosts": [ref.to_wire() for ref in host.mesh.hosts()]}
+        return json.loads(json.dumps(host.mesh.receive(json.loads(json.dumps(payload)))))
 
     # the client of every host
     def get_json(self, url: str, *, timeout: float | None = None) -> Any:
@@ -474,7 +473,8 @@ def started() -> Iterator[Callable[[FakeHost], FakeHost]]:
 
 
 def mesh_threads(name: str) -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(f"paglets-mesh-{name}")]
+    """Return the names of the threads that make rounds; those of single contacts end by themselves."""
+    return [thread.name for thread in threading.enumerate() if thread.name == f"paglets-mesh-{name}"]
 
 
 def eventually(condition: Callable[[], bool]) -> bool:

@@ -19,6 +19,7 @@ from paglets.remote.connections import ConnectionPool
 from paglets.remote.content import Progress, local_path
 from paglets.remote.content_calls import Terms
 from paglets.remote.downloads import Downloads
+from paglets.remote.fabric import Fabric
 from paglets.remote.sockets import Stop
 from paglets.remote.uploads import Compress, Upload, Uploads
 
@@ -43,7 +44,8 @@ class AsyncArtifacts:
     def __init__(self) -> None:
         super().__init__()
         self._threads: ThreadPoolExecutor | None = None
-        self._content: ConnectionPool | None = None
+        self._content: Fabric | None = None
+        self._content_fabric: Fabric | None = None
         self._stops: set[Stop] = set()
 
     @abstractmethod
@@ -204,9 +206,9 @@ class AsyncArtifacts:
     def _downloads(self) -> Downloads:
         return Downloads(self._connections(), self.max_response_bytes)
 
-    def _connections(self) -> ConnectionPool:
+    def _connections(self) -> Fabric:
         if self._content is None:
-            self._content = ConnectionPool(ssl_context=self.ssl_context)
+            self._content = self._content_fabric or ConnectionPool(ssl_context=self.ssl_context)
         return self._content
 
     async def _transfer(self, work: Callable[[Terms], T], timeout: float | None, progress: Progress | None) -> T:

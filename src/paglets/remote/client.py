@@ -14,6 +14,7 @@ from paglets.remote.content import Progress, local_path
 from paglets.remote.content_calls import Terms
 from paglets.remote.downloads import Downloads
 from paglets.remote.exchanges import call, request_of, split_url
+from paglets.remote.fabric import Fabric
 from paglets.remote.following import Following
 from paglets.remote.uploads import Compress, Upload, Uploads
 from paglets.remote.whereabouts import learn_creation
@@ -43,6 +44,7 @@ class HostClient(Following):
     :param ssl_context: how to verify https hosts; the system's trust store by default.
     :param max_response_bytes: largest JSON answer to accept.
     :param pool: bounds of the connections kept open.
+    :param fabric: carries the requests; HTTP over `connections` by default.
     """
 
     def __init__(
@@ -53,16 +55,23 @@ class HostClient(Following):
         ssl_context: ssl.SSLContext | None = None,
         max_response_bytes: int = requests.DEFAULT_MAX_RESPONSE_BYTES,
         pool: PoolOptions | None = None,
+        fabric: Fabric | None = None,
     ) -> None:
         super().__init__()
         self.timeout = timeout
         self.api_key = api_key
         self.max_response_bytes = max_response_bytes
         self.connections = ConnectionPool(pool, ssl_context=ssl_context)
+        self._fabric = fabric
+
+    @property
+    def fabric(self) -> Fabric:
+        """What carries the requests."""
+        return self.connections if self._fabric is None else self._fabric
 
     def close(self) -> None:
         """Close the idle connections; a later call works, on a connection of its own."""
-        self.connections.close()
+        self.fabric.close()
 
     def __enter__(self) -> Self:
         return self
@@ -150,7 +159,7 @@ class HostClient(Following):
             expected_sha256=expected_sha256,
             compress=compress,
         )
-        return Uploads(self.connections, self.max_response_bytes).upload(upload, self._terms(timeout, progress))
+        return Uploads(self.fabric, self.max_response_bytes).upload(upload, self._terms(timeout, progress))
 
     def download_artifact(
         self,
@@ -177,7 +186,7 @@ class HostClient(Following):
         ref = artifact_requests.locate_artifact(artifact, artifact_id, "download_artifact")
         if not ref.sha256:
             ref = self.artifact_metadata(ref.host_url, ref.artifact_id, timeout=timeout)
-        downloads = Downloads(self.connections, self.max_response_bytes)
+        downloads = Downloads(self.fabric, self.max_response_bytes)
         downloads.download(ref, local_path(target), self._terms(timeout, progress), durable=move)
         if move:
             self.delete_artifact(ref, timeout=timeout)
@@ -203,7 +212,7 @@ class HostClient(Following):
         :raises TransferError: it is more than is read into memory, or not what it should be.
         """
         ref = artifact_requests.locate_artifact(artifact, artifact_id, "read_artifact")
-        downloads = Downloads(self.connections, self.max_response_bytes)
+        downloads = Downloads(self.fabric, self.max_response_bytes)
         return downloads.read(ref, start, length, self._terms(timeout, None))
 
     def artifact_metadata(self, host_url: str, artifact_id: str, *, timeout: float | None = None) -> ArtifactRef:
@@ -257,7 +266,7 @@ class HostClient(Following):
             length = len(body)
         request = request_of(method, url, body, content_type, api_key, length, fields)
         return call(
-            self.connections,
+            self.fabric,
             request,
             url,
             deadline,

@@ -148,6 +148,22 @@ class FileBody:
     count: int
     progress: Progress | None = None
 
+    def pieces(self) -> Iterator[bytes]:
+        """Yield it, for a fabric that has no socket.
+
+        :raises TransferError: while iterating; the file is shorter by now.
+        """
+        done, end = self.offset, self.offset + self.count
+        self.stream.seek(done)
+        while done < end:
+            data = self.stream.read(min(PIECE_BYTES, end - done))
+            if not data:
+                raise changed(self.path)
+            done += len(data)
+            if self.progress is not None:
+                self.progress(done, end)
+            yield data
+
     def write_to(self, connection: Connection, deadline: Deadline) -> bool:
         """Send it; return True if the peer answered before the end and the rest was left unsent.
 

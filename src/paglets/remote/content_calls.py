@@ -14,9 +14,10 @@ from paglets.core.errors import (
     RemoteHostError,
     RemoteTimeoutError,
 )
-from paglets.remote.connections import ConnectionPool, Deadline, Response
+from paglets.remote.connections import Deadline
 from paglets.remote.content import Progress
 from paglets.remote.exchanges import FAILURES, Body, call, exchange, failure, request_of
+from paglets.remote.fabric import Answer, Fabric
 from paglets.remote.requests import decode_reply
 from paglets.remote.sockets import Stop
 
@@ -88,13 +89,13 @@ class Breaks:
 
 
 class ContentCalls:
-    """Exchange content with hosts over a pool of connections. Thread-safe.
+    """Exchange content with hosts over a fabric. Thread-safe.
 
     :param max_response_bytes: largest JSON answer, and the most that is read into memory.
     """
 
-    def __init__(self, connections: ConnectionPool, max_response_bytes: int) -> None:
-        self._connections = connections
+    def __init__(self, fabric: Fabric, max_response_bytes: int) -> None:
+        self._fabric = fabric
         self.max_response_bytes = max_response_bytes
 
     def call(
@@ -117,7 +118,7 @@ class ContentCalls:
         request = request_of(method, url, body, content_type, terms.api_key, length, headers)
         try:
             return call(
-                self._connections,
+                self._fabric,
                 request,
                 url,
                 terms.deadline(whole=short),
@@ -136,22 +137,20 @@ class ContentCalls:
             # The caller is about to hear the reason for deleting it, which matters more; it expires.
             return
 
-    def close(self, response: Response, terms: Terms) -> None:
+    def close(self, response: Answer, terms: Terms) -> None:
         """Let go of a response, whose connection may serve somebody else then."""
         if terms.stop is not None:
             terms.stop.detach()
         response.close()
 
-    def answer(
-        self, url: str, headers: dict[str, str], terms: Terms, *, good: tuple[int, ...] = (200, 206)
-    ) -> Response:
+    def answer(self, url: str, headers: dict[str, str], terms: Terms, *, good: tuple[int, ...] = (200, 206)) -> Answer:
         """Ask for content and return the answer; the caller closes it.
 
         :raises PagletError: the host answered with an error.
         """
         deadline = terms.deadline()
         request = request_of("GET", url, b"", "", terms.api_key, None, headers)
-        response = exchange(self._connections, request, url, deadline)
+        response = exchange(self._fabric, request, url, deadline)
         if response.status in good:
             return response
         try:

@@ -16,10 +16,11 @@ from paglets.artifacts.hashing import PIECES_HELD
 from paglets.core.errors import RemoteHostError, TransferError
 from paglets.persistence.atomic import make_directories, replacing
 from paglets.remote import artifact_requests
-from paglets.remote.connections import BodyTooLargeError, Response
+from paglets.remote.connections import BodyTooLargeError
 from paglets.remote.content import PIECE_BYTES, ContentSink
 from paglets.remote.content_calls import BROKEN, Breaks, ContentCalls, Terms
 from paglets.remote.exchanges import FAILURES, failure
+from paglets.remote.fabric import Answer
 
 __all__ = ["Downloads"]
 
@@ -69,7 +70,7 @@ class Downloads(ContentCalls):
         finally:
             self.close(response, terms)
 
-    def _receive(self, response: Response, url: str, sink: ContentSink, total: int, terms: Terms) -> None:
+    def _receive(self, response: Answer, url: str, sink: ContentSink, total: int, terms: Terms) -> None:
         pieces = response.lent_pieces(PIECE_BYTES, PIECES_HELD)
         while True:
             try:
@@ -121,7 +122,7 @@ class Downloads(ContentCalls):
             self.close(response, terms)
 
 
-def _range_of(response: Response, url: str) -> tuple[int, int, int]:
+def _range_of(response: Answer, url: str) -> tuple[int, int, int]:
     """Return first byte, last byte and size of the whole that a partial answer names."""
     match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
     if match is None:

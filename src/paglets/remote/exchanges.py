@@ -1,4 +1,4 @@
-"""One exchange with a host over a pool of connections: the request as bytes, the answer decoded, failures named."""
+"""One exchange with a host over a fabric: the request as bytes, the answer decoded, failures named."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from paglets.core.errors import ConnectionLostError, RemoteHostError, RemoteTime
 from paglets.remote import requests
 from paglets.remote.connections import (
     BodyTooLargeError,
-    ConnectionPool,
     ConnectTimeoutError,
     Deadline,
     NotSentError,
     Origin,
     ProtocolError,
     Request,
-    Response,
 )
 from paglets.remote.content import FileBody
+from paglets.remote.fabric import Answer, Fabric
 from paglets.remote.pursuit import NotConnectedError
 from paglets.security.addresses import key_for
 
@@ -36,7 +35,7 @@ Body = bytes | Iterable[bytes | memoryview] | FileBody
 
 
 def call(
-    pool: ConnectionPool,
+    fabric: Fabric,
     request: Request,
     url: str,
     deadline: Deadline,
@@ -48,7 +47,7 @@ def call(
 
     :raises PagletError: what the host answered, or `RemoteHostError`.
     """
-    response = exchange(pool, request, url, deadline)
+    response = exchange(fabric, request, url, deadline)
     try:
         status, data = response.status, response.read(max_response_bytes)
     except FAILURES as exc:
@@ -58,13 +57,13 @@ def call(
     return requests.decode_reply(status, data, url, has_key=has_key)
 
 
-def exchange(pool: ConnectionPool, request: Request, url: str, deadline: Deadline) -> Response:
+def exchange(fabric: Fabric, request: Request, url: str, deadline: Deadline) -> Answer:
     """Send a request and return its response with the head read; the caller closes it.
 
     :raises RemoteHostError: the host was not reached, or ended the exchange.
     """
     try:
-        return pool.exchange(request, deadline)
+        return fabric.exchange(request, deadline)
     except FAILURES as exc:
         raise failure(exc, url, deadline.seconds) from exc
 

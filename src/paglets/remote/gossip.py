@@ -59,6 +59,50 @@ class GossipLoop:
                 self._wake.wait(self._pause())
 
 
+class Crew:
+    """Few short-lived daemon threads that each talk to one peer; a slow peer holds up nobody but its own thread.
+
+    :param action: called with a URL; must not raise.
+    :param threads: how many run at once.
+    """
+
+    def __init__(self, name: str, action: Callable[[str], None], *, threads: int) -> None:
+        self._name = name
+        self._action = action
+        self._threads = threads
+        self._changed = threading.Condition()
+        self._busy: set[str] = set()
+
+    def busy(self) -> frozenset[str]:
+        """Return the URLs that are being talked to."""
+        with self._changed:
+            return frozenset(self._busy)
+
+    def send(self, urls: Iterable[str]) -> None:
+        """Begin to talk to some peers; those for whom there is no thread are left out."""
+        for url in urls:
+            with self._changed:
+                if len(self._busy) >= self._threads:
+                    return
+                if url in self._busy:
+                    continue
+                self._busy.add(url)
+            threading.Thread(target=self._run, args=(url,), name=self._name, daemon=True).start()
+
+    def wait(self, seconds: float) -> bool:
+        """Return whether all threads have ended within that many seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._busy, seconds)
+
+    def _run(self, url: str) -> None:
+        try:
+            self._action(url)
+        finally:
+            with self._changed:
+                self._busy.discard(url)
+                self._changed.notify_all()
+
+
 def for_each_at_once(
     urls: Iterable[str],
     action: Callable[[str], None],

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from paglets.core.errors import HostError, PagletError
+from paglets.core.errors import ConnectionLostError, HostError, RemoteTimeoutError
+from paglets.protocol.gossip import Tidings
 from paglets.protocol.membership import Admission, HostRef, Membership, normalize_host_url, normalize_tags
+from paglets.remote import meetings
 from paglets.remote.announcement import Announcement
 from paglets.remote.beacon import MESH_BEACON_KIND, decode_mesh_beacon, encode_mesh_beacon
 from paglets.remote.code_version import resolve_code_version
 from paglets.remote.discovery import LanDiscovery, announced_hosts, discovery_allowed
-from paglets.remote.gossip import GossipLoop, for_each_at_once
+from paglets.remote.gossip import Crew, GossipLoop, for_each_at_once
 from paglets.remote.mesh_host import MeshHost
 
 __all__ = [
@@ -42,10 +45,12 @@ MESH_LAN_DISCOVERY_WORKERS: Final = 64
 
 REQUEST_TIMEOUT_SECONDS: Final = 3.0
 """How long one request to a peer may take."""
-PEERS_PER_ROUND: Final = 8
+PEERS_PER_ROUND: Final = 4
 """How many peers one background round contacts; news reach the others through these within a few rounds."""
-CONTACT_THREADS: Final = 4
-"""How many peers are contacted at once, so that a slow one does not delay the round."""
+CONTACT_THREADS: Final = 8
+"""How many peers are contacted at once, so that slow ones do not delay the others."""
+LATE_ROUND_SECONDS: Final = 1.0
+"""A round that is later than this finds a host that did not run: it was paused, or the machine slept."""
 LISTEN_SECONDS: Final = 1.5
 """How long `discover_lan_once` listens."""
 FIRST_ROUND_SECONDS: Final = 1.0
@@ -97,8 +102,13 @@ class MeshRegistry:
         self._thread_name = f"paglets-mesh-{host_runtime.name}"
         self._clock = clock
         self._membership = Membership(
-            code_version=version, offline_after=max(0.1, offline_after), retry_interval=self.gossip_interval
+            code_version=version,
+            offline_after=max(0.1, offline_after),
+            retry_interval=self.gossip_interval,
+            chance=random.random,
         )
+        self._crew = Crew(f"{self._thread_name}-contact", self._visit, threads=CONTACT_THREADS)
+        self._listened_at: float | None = None
         self._changed = threading.Condition()
         self._seeds: set[str] = set()
         self._announced_seeds: set[str] = set()
@@ -136,7 +146,7 @@ class MeshRegistry:
         with self._changed:
             if not self.enabled or self._loop is not None:
                 return
-            self._loop = loop = GossipLoop(self._thread_name, self._make_round, lambda: self.gossip_interval)
+            self._loop = loop = GossipLoop(self._thread_name, self._make_round, self._pause)
             has_seeds = bool(self._seeds)
             loop.start()
             if self.multicast and discovery_allowed():
@@ -155,6 +165,7 @@ class MeshRegistry:
         """End the background gossip; a request on its way is not waited for longer than two seconds."""
         with self._changed:
             loop, self._loop = self._loop, None
+            self._listened_at = None
             discovery, self._discovery = self._discovery, None
         if discovery is not None:
             discovery.stop()
@@ -162,7 +173,38 @@ class MeshRegistry:
             loop.stop()
 
     def _make_round(self, stopping: threading.Event) -> None:
-        self._contact_all(self._due(PEERS_PER_ROUND), timeout=REQUEST_TIMEOUT_SECONDS, stopping=stopping)
+        first = self._listened_at is None
+        with self._changed:
+            self._age()
+            self._listened_at = self._clock()
+        self._log_changes()
+        self._crew.send(self._due(PEERS_PER_ROUND, busy=self._crew.busy()))
+        if first:
+            # The start waits for the peers that were named; later rounds wait for nobody.
+            self._crew.wait(FIRST_ROUND_SECONDS)
+
+    def _log_changes(self) -> None:
+        with self._changed:
+            changes = self._membership.take_changes()
+        for ref in changes:
+            if ref.online:
+                logger.info("mesh: %s at %s is online", ref.name, ref.url)
+            else:
+                logger.info("mesh: %s at %s is offline: %s", ref.name, ref.url, ref.error or "it said so")
+
+    def _pause(self) -> float:
+        # Hosts that were started together do not stay in step.
+        return self.gossip_interval * (0.9 + 0.2 * random.random())  # noqa: S311 - no secret
+
+    def _age(self) -> None:
+        """See who is stale; what passed while this host itself did not run is nobody's silence."""
+        now = self._clock()
+        if self._listened_at is not None:
+            late = now - self._listened_at - self.gossip_interval * 1.1
+            if late > LATE_ROUND_SECONDS:
+                self._membership.excuse(late)
+                self._listened_at = now
+        self._membership.age(now=now)
 
     # asking
 
@@ -170,7 +212,7 @@ class MeshRegistry:
         """Return the known hosts, sorted by name and URL."""
         own = self.refresh_self()
         with self._changed:
-            self._membership.age(now=self._clock())
+            self._age()
             refs = self._membership.peers()
         if include_self:
             refs.append(own)
@@ -186,7 +228,7 @@ class MeshRegistry:
         if name_or_url == own.name or url == own.url:
             return own
         with self._changed:
-            self._membership.age(now=self._clock())
+            self._age()
             found = self._membership.find(name_or_url)
             return found if found is not None or url is None else self._membership.get(url)
 
@@ -266,6 +308,29 @@ class MeshRegistry:
         checked = replace(ref, url=normalize_host_url(ref.url), tags=normalize_tags(ref.tags))
         return self._register(checked, own=self.refresh_self(), direct=True)
 
+    def receive(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Take in what a visiting host says about itself and others, and return the answer to it.
+
+        A visitor that brings no gossip is told of every known host.
+
+        :raises SerializationError: the payload does not describe a host, or its gossip is malformed.
+        """
+        ref = HostRef.from_wire(payload)
+        gossip = payload.get(meetings.GOSSIP)
+        tidings = None if gossip is None else Tidings.from_wire(gossip)
+        registered = self.register(ref)
+        if tidings is None:
+            return {"hosts": [known.to_wire() for known in self.hosts()]}
+        own = self.refresh_self()
+        with self._changed:
+            self._age()
+            now = self._clock()
+            if registered is not None:
+                self._hear(tidings)
+            lacking = self._membership.lacking(tidings.digest, own, visitor=ref.url, now=now)
+            reply = self._membership.reply(tidings, own, now=now)
+        return meetings.answer(own, lacking, reply)
+
     def mark_offline(self, url: str, error: str) -> None:
         """Note that a host could not be reached; its `last_seen` stays."""
         key = normalize_host_url(url)
@@ -274,6 +339,13 @@ class MeshRegistry:
             alias = self._aliases.get(key)
             if alias is not None:
                 self._membership.fail(alias, error, now=self._clock())
+            self._changed.notify_all()
+
+    def _hear(self, tidings: Tidings) -> None:
+        now = self._clock()
+        for beat in tidings.beats:
+            if beat.url != self._own_url:
+                self._membership.hear_beat(beat, now=now)
 
     def refresh_self(self) -> HostRef:
         """Return what this host says about itself now."""
@@ -283,7 +355,8 @@ class MeshRegistry:
             url=self._host.address.rstrip("/"),
             code_version=self.code_version,
             online=True,
-            last_seen=time.time(),
+            # To the millisecond, so that it is short wherever it is passed on.
+            last_seen=round(time.time(), 3),
             active_count=active,
             inactive_count=inactive,
             tags=tuple(self._host.tags),
@@ -371,7 +444,7 @@ class MeshRegistry:
     def _targets(self) -> list[str]:
         own = self.refresh_self()
         with self._changed:
-            self._membership.age(now=self._clock())
+            self._age()
             known = {ref.url: ref.online for ref in self._membership.peers()}
             # A seed that is another address of an online peer, or of this host, needs no visit of its own.
             seeds = {seed for seed in self._seeds if not self._is_covered(seed, known, own.url)}
@@ -381,18 +454,17 @@ class MeshRegistry:
         alias = self._aliases.get(seed)
         return alias is not None and alias != seed and (alias == own_url or known.get(alias, False))
 
-    def _due(self, limit: int) -> list[str]:
+    def _due(self, limit: int, busy: Collection[str] = ()) -> list[str]:
         targets = self._targets()
         with self._changed:
-            return self._membership.due(targets, now=self._clock(), limit=limit)
+            return self._membership.due(targets, now=self._clock(), limit=limit, busy=busy)
 
-    def _contact_all(self, urls: Iterable[str], *, timeout: float, stopping: threading.Event | None = None) -> None:
+    def _contact_all(self, urls: Iterable[str], *, timeout: float) -> None:
         for_each_at_once(
             urls,
             lambda url: self._contact(url, timeout=timeout),
             threads=CONTACT_THREADS,
             name=f"{self._thread_name}-contact",
-            stopping=stopping,
         )
 
     def _contact(self, url: str, *, timeout: float) -> None:
@@ -402,6 +474,27 @@ class MeshRegistry:
             # Whatever a peer does to us, the mesh goes on without it.
             logger.debug("mesh contact with %s failed", url, exc_info=True)
             self.mark_offline(url, str(error) or type(error).__name__)
+
+    def _visit(self, url: str) -> None:
+        """Make a contact in the background, where being late once is no proof."""
+        try:
+            self._meet(url, REQUEST_TIMEOUT_SECONDS)
+        except (RemoteTimeoutError, ConnectionLostError) as error:
+            logger.debug("mesh contact with %s was late", url, exc_info=True)
+            with self._changed:
+                for known in {url, self._aliases.get(url, url)}:
+                    self._membership.doubt(known, str(error), now=self._clock())
+                self._changed.notify_all()
+        except Exception as error:
+            logger.debug("mesh contact with %s failed", url, exc_info=True)
+            self.mark_offline(url, str(error) or type(error).__name__)
+
+    def _meet(self, url: str, timeout: float) -> None:
+        """Exchange acquaintances in one request with a peer that is known and online, else after a look at it."""
+        with self._changed:
+            known = self._membership.get(url)
+        if known is None or not known.online or not self._tell(url, url, self.refresh_self(), True, timeout):
+            self._exchange(url, timeout)
 
     def _exchange(self, url: str, timeout: float) -> None:
         health = self._host.client.get_json(f"{url}/health", timeout=timeout)
@@ -422,16 +515,29 @@ class MeshRegistry:
             return
         last_seen = ref.last_seen or (time.time() if known is None else known.last_seen)
         admitted = self._register(replace(ref, online=True, last_seen=last_seen), own=own, direct=direct)
-        if admitted is None:
-            return
-        reply = self._host.client.post_json(f"{url}/hosts/join", own.to_wire(), timeout=timeout)
-        for entry in reply["hosts"]:
-            try:
-                told = HostRef.from_wire(entry)
-            except PagletError:
-                logger.debug("mesh peer %s told of an unreadable host", url, exc_info=True)
-                continue
-            self._register(told, own=own, direct=direct and told.url == ref.url)
+        if admitted is not None:
+            self._tell(url, ref.url, own, direct, timeout)
+
+    def _tell(self, url: str, claimed: str, own: HostRef, direct: bool, timeout: float) -> bool:
+        """Ask the host at a URL to join, and take in its answer; return whether it still is who it was.
+
+        :param claimed: the address that it gives for itself.
+        :param direct: whether it can be used at that address.
+        """
+        with self._changed:
+            tidings = self._membership.inquiry(own, now=self._clock())
+        reply = self._host.client.post_json(f"{url}/hosts/join", meetings.invitation(own, tidings), timeout=timeout)
+        answer = meetings.read_answer(url, reply)
+        with self._changed:
+            self._membership.reached(url, now=self._clock())
+        for told in answer.records:
+            if direct and told.ref.url == claimed:
+                self._register(told.ref, own=own, direct=True)
+            else:
+                self._register(told.ref, own=own, direct=False, age=told.age)
+        with self._changed:
+            self._hear(answer.tidings)
+        return answer.about(claimed) is not None
 
     def _register(
         self,
@@ -439,6 +545,7 @@ class MeshRegistry:
         *,
         own: HostRef,
         direct: bool,
+        age: float = 0.0,
         health: dict[str, Any] | None = None,
         contacted: str | None = None,
     ) -> HostRef | None:
@@ -447,7 +554,7 @@ class MeshRegistry:
             if ref.name == own.name and ref.url in self._former_urls:
                 return own
             admission = self._membership.observe(
-                ref, own_url=own.url, now=self._clock(), direct=direct, keep_other_version=relay_mode
+                ref, own_url=own.url, now=self._clock(), direct=direct, keep_other_version=relay_mode, age=age
             )
             known = self._membership.get(ref.url)
             self._changed.notify_all()

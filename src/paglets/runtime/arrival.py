@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -71,6 +71,11 @@ MAX_PLAIN_CLASSES = 1024
 Answer = asyncio.Future[dict[str, Any]]
 
 
+#: Of all transfers that have ended.
+_DECIDED = asyncio.Event()
+_DECIDED.set()
+
+
 @dataclass(slots=True, eq=False)
 class Arrival:
     """One transfer in which this host is the target."""
@@ -97,10 +102,15 @@ class Arrival:
     commit_waiters: list[Answer] = field(default_factory=list)
     settled: asyncio.Task[dict[str, str] | None] | None = None
     timer: asyncio.TimerHandle | None = None
-    inbox: deque[events.ParticipantEvent] = field(default_factory=deque)
+    inbox: list[events.ParticipantEvent] = field(default_factory=list)
     running: bool = False
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the paglet is here, or is not."""
+
+    def let_go(self) -> None:
+        """Keep of a transfer that has ended only what a late question needs: thousands of them are remembered."""
+        self.incoming = self.entry = self.place = self.cargo = self.touched = self.hook = self.storing = None
+        self.installed, self.timer, self.decided = {}, None, _DECIDED
 
     @property
     def plan(self) -> TransferPlan:
@@ -304,10 +314,10 @@ class ArrivalDesk:
                     event = await self._perform(arrival, action)
                     if event is not None:
                         # Its result comes before whatever the network brought meanwhile.
-                        arrival.inbox.appendleft(event)
+                        arrival.inbox.insert(0, event)
                 if not arrival.inbox:
                     return
-                arrival.state, todo = participant.step(arrival.state, arrival.inbox.popleft())
+                arrival.state, todo = participant.step(arrival.state, arrival.inbox.pop(0))
                 if arrival.state.terminal:
                     self._open.discard(arrival.transfer_id)
                 else:
@@ -320,6 +330,8 @@ class ArrivalDesk:
             raise
         finally:
             arrival.running = False
+            if arrival.state.terminal and not arrival.inbox:
+                arrival.let_go()
 
     async def _perform(self, arrival: Arrival, action: actions.ParticipantAction) -> events.ParticipantEvent | None:
         match action:

@@ -14,12 +14,14 @@ from paglets.core.errors import ForbiddenError, TransferError
 from paglets.core.runtime_values import LaunchConfigSyncAction
 from paglets.persistence.journal import Journal
 from paglets.remote.aio import AsyncHostClient
+from paglets.remote.fabric import Inlet
 from paglets.runtime import platform
 from paglets.runtime.artifact_home import ArtifactHome
 from paglets.runtime.calls import CallDesk
 from paglets.runtime.entrance import Entrance
 from paglets.runtime.http.app import application
 from paglets.runtime.http.guards import GuardPolicy, own_host_names
+from paglets.runtime.inlets import HttpInlet, LinkInlet
 from paglets.runtime.kernel import Kernel, KernelConfig
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.loop import LoopThread
@@ -28,7 +30,6 @@ from paglets.runtime.options import Binding, own_shortcut
 from paglets.runtime.relay.wiring import Relay
 from paglets.runtime.residents.declared import own_modules
 from paglets.runtime.startup_agents import start_agents
-from paglets.runtime.surroundings import Server
 from paglets.services.contracts import ServiceRegistry
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Assembly:
         self._words = words
         self._relay = Relay(host, node.kernel)
         self._artifacts = artifacts
-        self._server: Server | None = None
+        self._inlet: Inlet | None = None
         self._timekeeper: asyncio.Task[None] | None = None
         self._entrance: Entrance | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -90,12 +91,12 @@ class Assembly:
         prepare_directory(host)
         entrance = entrance_of(host)
         # Before anything listens.
-        beyond = binding.beyond if host.connect_to is None else ()
+        beyond = binding.beyond if host.listens else ()
         host.open_to_strangers = entrance.check(beyond, insecure=host.insecure)
         around = host.surroundings
         launcher = launcher or around.launcher()
         launcher.start()
-        sockets = around.bind(binding.hosts, host.port) if host.connect_to is None else []
+        sockets = around.bind(binding.hosts, host.port) if host.listens else []
         try:
             if sockets:
                 host.port = sockets[0].getsockname()[1]
@@ -152,14 +153,12 @@ class Assembly:
         served = application(
             node, self._policy(), version=product_version(), relay=self._relay.gateway, gate=entrance.gate()
         )
-        if host.connect_to is None:
-            self._server = host.surroundings.server(served, sockets, tls=entrance.context)
-            await self._server.start()
+        self._inlet = self._way_in(sockets, entrance)
+        await self._inlet.open(served)
+        if host.listens:
             # With TLS its certificate is for the public name, not for the address of the socket.
             shortcut = None if host.tls is not None else own_shortcut(host.public_url, host.bind_host, host.port)
-            host.client.connections.shortcut = self._words.shortcut = shortcut
-        else:
-            self._relay.connect(served)
+            host.client.connections.shortcut = self._words.http.shortcut = shortcut
         self._served = True
         self._watcher = self.loop.create_task(entrance.watch())
         await node.residents.start_wanted(RESUME_SECONDS)
@@ -171,7 +170,15 @@ class Assembly:
         self._timekeeper = self.loop.create_task(node.timers.run())
         self._sweeper = self.loop.create_task(self._sweep_artifacts())
         host.mesh.refresh_self()
-        await self._relay.settle()
+        await self._inlet.settle()
+
+    def _way_in(self, sockets: list[Any], entrance: Entrance) -> Inlet:
+        host = self._host
+        if host.fabric is not None:
+            return host.fabric.inlet(host.name)
+        if host.connect_to is not None:
+            return LinkInlet(self._relay, GRACEFUL_SECONDS)
+        return HttpInlet(host.surroundings, sockets, tls=entrance.context)
 
     async def _sweep_artifacts(self) -> None:
         """Remove what has expired, now and from time to time; what is found damaged is told once."""
@@ -228,9 +235,9 @@ class Assembly:
         await self.node.close()
         if self._served:
             self.emit("context-shutdown")
-        await self._relay.stop(GRACEFUL_SECONDS)
-        if self._server is not None:
-            await self._server.stop()
+        self._relay.close()
+        if self._inlet is not None:
+            await self._inlet.close()
         self._host.client.connections.shortcut = None
         if self._entrance is not None:
             await self._entrance.close()
@@ -262,6 +269,8 @@ async def build(
         api_key=host.shown_key or host.client.api_key,
         ssl_context=host.tls_context or host.client.connections.ssl_context,
         max_connections=MAX_PEER_CALLS,
+        fabric=None if host.fabric is None else host.fabric.for_loop(),
+        content=None if host.fabric is None else host.fabric.for_threads(),
     )
     ports = NodePorts(
         client=host.client,

@@ -39,6 +39,7 @@ from paglets.persistence.rows import Status
 from paglets.persistence.storage import DEFAULT_PERSISTENT_STORAGE_QUOTA_BYTES, ManagedStorage
 from paglets.persistence.tables import paglets as rows
 from paglets.remote.client import HostClient
+from paglets.remote.fabric import HostFabric
 from paglets.remote.mesh import HostRef, MeshRegistry
 from paglets.remote.proxy import PagletProxy
 from paglets.remote.transfer import TransferTicket
@@ -146,6 +147,7 @@ class Host:
     :param api_key: every request must show it as bearer key.
     :param public_url: base URL under which a reverse proxy makes this host reachable; other hosts may connect to it.
     :param connect_to: base URL of a hub; this host is reached through it and listens nowhere.
+    :param fabric: reaches others and is reached by them instead of HTTP; the host listens nowhere then.
     :param relay_offline_after: seconds of silence after which the other end of a link is taken for dead.
     :param relay_delivery_timeout: seconds that a connected host may take to answer where whoever asks sets no limit;
         None for as long as he waits.
@@ -224,6 +226,7 @@ class Host:
         tls: TlsOptions | None = None,
         policy: Policy | None = None,
         insecure: bool = False,
+        fabric: HostFabric | None = None,
     ) -> None:
         if auto_update_from_git:
             raise not_available("auto_update_from_git")
@@ -238,6 +241,9 @@ class Host:
         self.connect_to = checked_public_url(connect_to, "connect_to")
         if self.public_url is not None and self.connect_to is not None:
             raise ValueError("a host is a hub or connected to one: give public_url or connect_to")
+        if fabric is not None and (self.public_url is not None or self.connect_to is not None):
+            raise ValueError("a host is reached over HTTP or over a fabric of its own: give fabric alone")
+        self.fabric = fabric
         self.relay_mode = self.public_url is not None or self.connect_to is not None
         self.relay_settings = RelaySettings(
             accepts=self.public_url is not None,
@@ -274,7 +280,14 @@ class Host:
         self.shown_key = None if api_key is None else BoundKey(api_key, self.policy.hosts)
         """What this host shows to others, as far as its policy lets it."""
         self.client: HostClient = (
-            LocalHostClient(self, api_key=self.shown_key, ssl_context=self.tls_context) if client is None else client
+            LocalHostClient(
+                self,
+                api_key=self.shown_key,
+                ssl_context=self.tls_context,
+                fabric=None if fabric is None else fabric.for_threads(),
+            )
+            if client is None
+            else client
         )
         if self.client.api_key is None:
             self.client.api_key = self.shown_key
@@ -303,9 +316,14 @@ class Host:
     # --- address ------------------------------------------------------------------------------------------------------
 
     @property
+    def listens(self) -> bool:
+        """Whether this host listens on addresses of its machine."""
+        return self.connect_to is None and self.fabric is None
+
+    @property
     def bind_hosts(self) -> list[str]:
         """The addresses this host listens on, none where it is connected to a hub."""
-        return [] if self.connect_to is not None else list(self._binding.hosts)
+        return list(self._binding.hosts) if self.listens else []
 
     @property
     def bind_host(self) -> str:
@@ -320,6 +338,8 @@ class Host:
     @property
     def address(self) -> str:
         """Base URL for others, without a trailing slash."""
+        if self.fabric is not None:
+            return self.fabric.address(self.name).rstrip("/")
         if self.connect_to is not None:
             return f"{self.connect_to}/relay/hosts/{quote(self.name, safe='')}"
         return self.public_url or base_url(self.public_host, self.port, tls=self.tls is not None)
@@ -332,6 +352,8 @@ class Host:
     @property
     def sends_in_clear(self) -> bool:
         """Whether other machines talk to this host without encryption."""
+        if self.fabric is not None:
+            return False  # what it sends is the fabric's to know
         if self.connect_to is not None:
             return self.connect_to.startswith("http:") and not is_loopback(urlsplit(self.connect_to).hostname or "")
         return bool(self._binding.beyond) and self.tls is None and self.public_url is None

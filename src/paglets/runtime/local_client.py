@@ -15,6 +15,7 @@ from paglets.core.errors import PagletError, RemoteHostError, RemoteTimeoutError
 from paglets.remote.artifact_requests import locate_artifact
 from paglets.remote.client import HostClient
 from paglets.remote.content import Progress, local_path, told
+from paglets.remote.fabric import Fabric
 from paglets.remote.requests import Parcel, terms_of
 from paglets.remote.uploads import Compress
 from paglets.runtime.artifact_desk import export, read_part, served
@@ -27,13 +28,20 @@ if TYPE_CHECKING:
 
 
 class LocalHostClient(HostClient):
-    """Reach one host of this process directly, and every other over HTTP.
+    """Reach one host of this process directly, and every other over its fabric.
 
     What a call returns or raises is the same either way, and a paglet that is elsewhere by now is followed either way.
     """
 
-    def __init__(self, host: Host, *, api_key: str | None = None, ssl_context: ssl.SSLContext | None = None) -> None:
-        super().__init__(api_key=api_key, ssl_context=ssl_context)
+    def __init__(
+        self,
+        host: Host,
+        *,
+        api_key: str | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        fabric: Fabric | None = None,
+    ) -> None:
+        super().__init__(api_key=api_key, ssl_context=ssl_context, fabric=fabric)
         self._host = host
 
     def _is_here(self, host_url: str) -> bool:

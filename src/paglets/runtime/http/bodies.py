@@ -182,6 +182,13 @@ class VoteBody(msgspec.Struct, kw_only=True):
     vote: ShortText = ""
 
 
+class GossipBody(msgspec.Struct, kw_only=True):
+    """What a host says of the others that it knows."""
+
+    beats: list[list[str | int | float]] = msgspec.field(default_factory=list)
+    digest: ShortText = ""
+
+
 class JoinBody(msgspec.Struct, kw_only=True):
     """What a host says about itself: its record, or its health."""
 
@@ -196,6 +203,7 @@ class JoinBody(msgspec.Struct, kw_only=True):
     tags: list[ShortText] = msgspec.field(default_factory=list)
     properties: dict[str, str] = msgspec.field(default_factory=dict)
     error: ShortText | None = None
+    gossip: GossipBody | None = None
 
 
 class GitUpdateBody(msgspec.Struct, kw_only=True):

@@ -50,6 +50,20 @@ class HostsReply(msgspec.Struct, kw_only=True):
     hosts: list[HostRecord]
 
 
+class GossipRecord(msgspec.Struct, kw_only=True):
+    """What a host says of the others that it knows: who was alive when, and a sum of what they are."""
+
+    beats: list[list[str | int | float]]
+    digest: str
+
+
+class JoinReply(msgspec.Struct, kw_only=True):
+    """The hosts that a visitor may not know; all of them where it brought no gossip."""
+
+    hosts: list[HostRecord]
+    gossip: GossipRecord | None = None
+
+
 class EventRecord(msgspec.Struct, kw_only=True):
     """One thing that happened on a host."""
 

@@ -47,12 +47,10 @@ async def hosts(request: JsonRequest) -> Answer:
     return answer({"hosts": [ref.to_wire() for ref in node_of(request).ports.mesh.hosts()]})
 
 
-@post("/hosts/join", status_code=200, summary="Join the mesh", responses=documented(replies.HostsReply))
+@post("/hosts/join", status_code=200, summary="Join the mesh", responses=documented(replies.JoinReply))
 async def join(request: JsonRequest, data: JSONBody[bodies.JoinBody]) -> Answer:
-    """Register the calling host and return every known host."""
-    mesh = node_of(request).ports.mesh
-    mesh.register_wire(msgspec.to_builtins(data))
-    return answer({"hosts": [ref.to_wire() for ref in mesh.hosts()]})
+    """Register the calling host and return every known host, or what its gossip lacks."""
+    return answer(node_of(request).ports.mesh.receive(msgspec.to_builtins(data)))
 
 
 @post(

@@ -119,12 +119,15 @@ class Relay:
                 async with asyncio.timeout(FIRST_LINK_SECONDS):
                     await self._connector.connected.wait()
 
-    async def stop(self, graceful_seconds: float) -> None:
-        """End every link; requests in progress get a moment."""
+    async def disconnect(self, graceful_seconds: float) -> None:
+        """End the link to the hub, if there is one; requests in progress get a moment."""
         if self._inside is not None:
             await self._inside.stop(graceful_seconds)
         if self._connector is not None:
             await self._connector.stop()
+
+    def close(self) -> None:
+        """End the links of connected hosts."""
         self.hub.close()
 
     def _learn(self, records: list[dict[str, Any]]) -> None:
