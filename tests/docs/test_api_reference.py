@@ -145,3 +145,14 @@ def test_every_page_is_in_the_navigation_once_and_the_map_has_it() -> None:
     start = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
     guides = [page for page in there if "/" not in page and page != "index.md"]
     assert [page for page in guides if f"({page})" not in start] == []
+
+
+def test_docstrings_of_the_reference_are_markdown() -> None:
+    roles = []
+    for module, below in entries().items():
+        spec = importlib.util.find_spec(module)
+        assert spec is not None and spec.origin is not None
+        source = Path(spec.origin)
+        for path in source.parent.rglob("*.py") if below else [source]:
+            roles += re.findall(r":(?:func|class|mod|meth|attr|data):`[^`]+`", path.read_text(encoding="utf-8"))
+    assert roles == [], "write a name in plain backticks"
