@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -17,7 +18,15 @@ from paglets.core.errors import OverloadedError, PagletError, SerializationError
 from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.envelope import PagletEnvelope
 from paglets.protocol.transfer import actions, events, participant
-from paglets.protocol.transfer.model import ActivatedRecord, LifecycleCall, Outcome, PreparedRecord
+from paglets.protocol.transfer.model import (
+    ActivatedRecord,
+    LifecycleCall,
+    Outcome,
+    PreparedRecord,
+    Refusal,
+    RefusalReason,
+    TransferPlan,
+)
 from paglets.remote.movement import Sink
 from paglets.runtime import faults
 from paglets.runtime.activation import Activator
@@ -42,6 +51,8 @@ from paglets.runtime.whereabouts import Whereabouts
 REMEMBERED_TRANSFERS = 4096
 #: Transfers that are not settled yet, the ones of paglets that live here already included.
 MAX_OPEN_ARRIVALS = 2048
+#: How long a transfer waits for the outcome of an earlier one of the same paglet.
+DECISION_SECONDS = 5.0
 
 
 class ArrivalDesk:
@@ -217,7 +228,7 @@ class ArrivalDesk:
     def _feed(self, arrival: Arrival, event: events.ParticipantEvent) -> None:
         arrival.inbox.append(event)
         if not arrival.running:
-            arrival.running = True
+            arrival.take_up()
             self._kernel.background(self._drive(arrival))
 
     async def _drive(self, arrival: Arrival, todo: tuple[actions.ParticipantAction, ...] = ()) -> None:
@@ -242,14 +253,14 @@ class ArrivalDesk:
                     waiter.set_exception(TransferError(f"the transfer failed here: {type(exc).__name__}: {exc}"))
             raise
         finally:
-            arrival.running = False
+            arrival.lay_aside()
             if arrival.state.terminal and not arrival.inbox:
                 arrival.let_go()
 
     async def _perform(self, arrival: Arrival, action: actions.ParticipantAction) -> events.ParticipantEvent | None:
         match action:
             case actions.CheckAdmission(plan):
-                refusal = await self._admission.judge(arrival, plan)
+                refusal = await self._admit(arrival, plan)
                 return events.Admitted() if refusal is None else events.NotAdmitted(refusal)
             case actions.MaterialiseFiles() | actions.StartProcess() | actions.RunHook():
                 try:
@@ -308,6 +319,21 @@ class ArrivalDesk:
         if arrival.timer is not None:
             arrival.timer.cancel()
         arrival.timer = call_about(after, partial(self._feed, arrival, events.RetryDue()))
+
+    async def _admit(self, arrival: Arrival, plan: TransferPlan) -> Refusal | None:
+        """Judge a paglet; where an earlier transfer of it is undecided, have that decided first and judge again."""
+        refusal = await self._admission.judge(arrival, plan)
+        older = self._undecided.get(plan.agent_id)
+        if refusal is None or refusal.reason is not RefusalReason.BUSY or older is None:
+            return refusal
+        # Its source is up again, as a rule, and is asked now rather than when the pause between two questions is over.
+        self._feed(older, events.RetryDue())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DECISION_SECONDS):
+                await older.decided.wait()
+                # What it had put in place must be gone.
+                await older.rest.wait()
+        return await self._admission.judge(arrival, plan)
 
     async def _write(
         self, arrival: Arrival, action: actions.StoreInert | actions.JournalActivate

@@ -50,11 +50,14 @@ class AdmissionDesk:
         if refusal is not None:
             return refusal
         entry = self._kernel.agents.get(plan.agent_id)
+        older = self._undecided.get(plan.agent_id)
+        if older is not None and older is not arrival and older.entry is entry:
+            entry = None  # an inert copy, which lives nowhere yet
         live = entry.epoch if entry is not None else None
         if entry is None and plan.agent_id in self._dormitory:
             live = -1  # an inactive paglet of that id: a conflict whatever its epoch
         departed = await self._whereabouts.departed(plan.agent_id)
-        undecided = self._undecided.get(plan.agent_id)
+        undecided = self._undecided.get(plan.agent_id)  # as of now: the question before took a while
         return participant.judge_epoch(
             plan,
             live=live,

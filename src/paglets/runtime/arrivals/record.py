@@ -56,11 +56,25 @@ class Arrival:
     running: bool = False
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the paglet is here, or is not."""
+    rest: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while nothing is being done."""
+
+    def take_up(self) -> None:
+        """Note that something is being done from now on."""
+        self.running = True
+        if self.rest is not _DECIDED:
+            self.rest.clear()
+
+    def lay_aside(self) -> None:
+        """Note that nothing is being done any more."""
+        self.running = False
+        self.rest.set()
 
     def let_go(self) -> None:
         """Keep of a transfer that has ended only what a late question needs: thousands of them are remembered."""
         self.incoming = self.entry = self.place = self.cargo = self.touched = self.hook = self.storing = None
-        self.installed, self.timer, self.decided = {}, None, _DECIDED
+        self.installed, self.timer = {}, None
+        self.decided = self.rest = _DECIDED
 
     @property
     def plan(self) -> TransferPlan:
