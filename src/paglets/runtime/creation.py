@@ -8,13 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from paglets.core.agent import Paglet, PagletState
+from paglets.core.errors import HostError
 from paglets.persistence.directory import validate_agent_id
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, Opening
 from paglets.runtime.attachment import Attachment
-from paglets.runtime.kernel import Kernel
+from paglets.runtime.kernel import Kernel, check_importable
 from paglets.runtime.starting import StartOrder
 from paglets.security.caller import Caller
+from paglets.serialization.blob import encode_blob
+from paglets.serialization.names import qualified_name
 
 
 class Creator:
@@ -87,6 +91,24 @@ class Creator:
         kernel.starter.activate(entry)
         kernel.emit("create", entry)
         return await kernel.starter.begin(entry, fail_with_run=True) or kernel.proxy_wire(agent_id)
+
+
+def blueprint(agent_cls: type[Paglet[Any]], state: PagletState | None) -> tuple[str, str, Attachment]:
+    """Return class name, state class name and state blob of a paglet to be.
+
+    :raises HostError: the class is no paglet, or its state no dataclass.
+    :raises SerializationError: a class is local, or the state cannot travel.
+    """
+    candidate: Any = agent_cls
+    if not isinstance(candidate, type) or not issubclass(candidate, Paglet):
+        raise HostError(f"{agent_cls!r} is not a Paglet class")
+    value = agent_cls.state_class()() if state is None else state
+    if isinstance(value, type) or not hasattr(value, "__dataclass_fields__"):
+        raise HostError(f"state of {agent_cls.__name__} must be a dataclass instance, not {type(value).__name__}")
+    names = qualified_name(agent_cls), qualified_name(value)
+    for name in names:
+        check_importable(name)
+    return *names, Attachment.of(encode_blob(value).segments)
 
 
 def first_epoch() -> int:
