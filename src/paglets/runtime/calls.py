@@ -27,7 +27,7 @@ from paglets.runtime.kernel import Kernel
 from paglets.runtime.local_client import as_over_http
 from paglets.runtime.node import Node, new_agent_id, proxy_of
 from paglets.runtime.place import Place, packed
-from paglets.runtime.post import Posting
+from paglets.runtime.posting import Posting
 from paglets.runtime.views import mailbox_counts
 from paglets.serialization.values import pack, unpack
 from paglets.services.contracts import ServiceRecord

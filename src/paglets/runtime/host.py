@@ -62,7 +62,7 @@ from paglets.runtime.options import (
     positive,
     positive_or_none,
 )
-from paglets.runtime.post import Posting
+from paglets.runtime.posting import Posting
 from paglets.runtime.relay.hub import RelaySettings
 from paglets.runtime.remote_resources import RemoteResources
 from paglets.runtime.service_desk import MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS

@@ -52,7 +52,8 @@ from paglets.runtime.imports import ImportDesk
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.local_link import LocalTransferLink
 from paglets.runtime.outbox import Outbox
-from paglets.runtime.post import Posting, PostOffice
+from paglets.runtime.post import PostOffice
+from paglets.runtime.posting import Posting
 from paglets.runtime.recorder import JournalRecorder
 from paglets.runtime.resident_services import ResidentServices
 from paglets.runtime.residents.leases import LeaseDesk

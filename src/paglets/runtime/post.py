@@ -6,8 +6,8 @@ What to do with a message is decided by :func:`paglets.protocol.delivery.routing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from paglets.core.errors import (
@@ -21,7 +21,7 @@ from paglets.core.errors import (
     PagletError,
     RemoteTimeoutError,
 )
-from paglets.core.messages import DEACTIVATE, STREAM_PULL, Message
+from paglets.core.messages import DEACTIVATE, STREAM_PULL
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
@@ -29,84 +29,16 @@ from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.tables import queued
 from paglets.protocol.delivery import routing
 from paglets.protocol.delivery.window import Outcome
-from paglets.remote.requests import Parcel
 from paglets.runtime.activation import Activator
 from paglets.runtime.agents import HELD_MESSAGES, AgentEntry, Delivery, DeliveryDone, HeldPosting, Phase
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.deactivation import Deactivator
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.place import packed
+from paglets.runtime.posting import Posting
 from paglets.runtime.pump import delivery_future, outcome_as_answer, withdrawn
 from paglets.runtime.sleep import Dormitory, not_awake
 from paglets.runtime.wakeups import MOST_AWAKENINGS, Wakeups
-from paglets.serialization.values import pack, unpack
-
-
-@dataclass(frozen=True, slots=True)
-class Posting:
-    """A message as it arrives at a host: packed once, with what delivery needs to know beside it."""
-
-    packed: bytes
-    kind: str
-    priority: int
-    message_id: str
-    oneway: bool = False
-    activate_if_inactive: bool = True
-    no_delay: bool = False
-    terms: DeliveryTerms = FIRST_ATTEMPT
-    found: dict[str, str] | None = None
-    """Gets the ``location`` and ``home`` of a paglet that turns out to be on another host, for whoever wants it."""
-    wakes: int = 0
-    """How often it has woken its receiver, which went back to sleep before it was handled."""
-
-    @classmethod
-    def of(
-        cls,
-        message: Message,
-        *,
-        oneway: bool = False,
-        activate_if_inactive: bool = True,
-        no_delay: bool = False,
-        terms: DeliveryTerms = FIRST_ATTEMPT,
-        found: dict[str, str] | None = None,
-    ) -> Posting:
-        """Pack a message.
-
-        :raises SerializationError: it holds something that cannot travel.
-        """
-        return cls(
-            pack(message.to_wire()),
-            message.kind,
-            message.priority,
-            message.message_id,
-            oneway,
-            activate_if_inactive,
-            no_delay,
-            terms,
-            found,
-        )
-
-    @classmethod
-    def sent(cls, delivery: Mapping[str, Any], terms: DeliveryTerms, *, oneway: bool) -> Posting:
-        """Take over a delivery as a paglet's process sends it; its message is packed already."""
-        return cls(
-            delivery["message"],
-            delivery["kind"],
-            delivery["priority"],
-            delivery["message_id"],
-            oneway,
-            delivery["activate_if_inactive"],
-            delivery["no_delay"],
-            terms,
-        )
-
-    def message(self) -> Message:
-        """Unpack the message."""
-        return Message.from_wire(unpack(self.packed))
-
-    def parcel(self) -> Parcel:
-        """Return what a request to another host carries of it."""
-        return Parcel(self.message(), self.oneway, self.activate_if_inactive, self.no_delay)
 
 
 class Residents(Protocol):

@@ -10,7 +10,8 @@ from typing import Any
 
 from paglets.core.messages import FutureReply, Message
 from paglets.runtime.attachment import Attachment
-from paglets.runtime.post import Posting, PostOffice
+from paglets.runtime.post import PostOffice
+from paglets.runtime.posting import Posting
 from paglets.serialization.values import unpack
 
 
