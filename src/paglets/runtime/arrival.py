@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -47,6 +45,7 @@ from paglets.remote.movement import Sink
 from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
+from paglets.runtime.ended_transfers import EndedTransfers, Settling
 from paglets.runtime.files import FileDesk
 from paglets.runtime.frames import IF_TOUCHED
 from paglets.runtime.kernel import Kernel, StartOrder
@@ -61,19 +60,12 @@ from paglets.runtime.transfer_wire import TransferLink, plan_from_wire, refusal_
 from paglets.runtime.unloading import UnloadingDesk
 from paglets.runtime.whereabouts import Whereabouts
 
-#: Finished and called-off transfers that are remembered, so that late repetitions are answered without work.
-REMEMBERED_TRANSFERS = 4096
 #: Transfers that are not settled yet, the ones of paglets that live here already included.
 MAX_OPEN_ARRIVALS = 2048
 MAX_PLAIN_CLASSES = 1024
 
 
 Answer = asyncio.Future[dict[str, Any]]
-
-
-#: Of all transfers that have ended.
-_DECIDED = asyncio.Event()
-_DECIDED.set()
 
 
 @dataclass(slots=True, eq=False)
@@ -100,17 +92,12 @@ class Arrival:
     installed: dict[str, PagletFileRef] = field(default_factory=dict)
     prepare_waiters: list[Answer] = field(default_factory=list)
     commit_waiters: list[Answer] = field(default_factory=list)
-    settled: asyncio.Task[dict[str, str] | None] | None = None
+    settled: Settling | None = None
     timer: asyncio.TimerHandle | None = None
     inbox: list[events.ParticipantEvent] = field(default_factory=list)
     running: bool = False
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the paglet is here, or is not."""
-
-    def let_go(self) -> None:
-        """Keep of a transfer that has ended only what a late question needs: thousands of them are remembered."""
-        self.incoming = self.entry = self.place = self.cargo = self.touched = self.hook = self.storing = None
-        self.installed, self.timer, self.decided = {}, None, _DECIDED
 
     @property
     def plan(self) -> TransferPlan:
@@ -144,7 +131,9 @@ class ArrivalDesk:
         self._timers = timers
         self._whereabouts = whereabouts
         self._link_to = link_to
-        self._arrivals: OrderedDict[str, Arrival] = OrderedDict()
+        self._arrivals: dict[str, Arrival] = {}
+        """Those that have not ended."""
+        self._ended = EndedTransfers(kernel.loop)
         self._open: set[str] = set()
         """Ids of the transfers whose machine has not ended."""
         self._starting: dict[str, Arrival] = {}
@@ -254,7 +243,7 @@ class ArrivalDesk:
         """Wait until the ``run`` of an arrived paglet has settled; return where the paglet is then."""
         arrival = self._arrivals.get(transfer_id)
         if arrival is None or arrival.settled is None:
-            return None
+            return await self._ended.location(transfer_id)
         return await asyncio.shield(arrival.settled)
 
     def arriving(self, entry: AgentEntry) -> bool:
@@ -290,14 +279,14 @@ class ArrivalDesk:
         if arrival is None:
             validate_agent_id(transfer_id)
             arrival = self._arrivals[transfer_id] = Arrival(transfer_id)
-            if len(self._arrivals) > REMEMBERED_TRANSFERS:
-                self._forget_oldest()
+            arrival.state = self._ended.unbury(transfer_id) or arrival.state
         return arrival
 
-    def _forget_oldest(self) -> None:
-        ended = (key for key, arrival in self._arrivals.items() if arrival.state.terminal and not arrival.running)
-        for transfer_id in list(islice(ended, len(self._arrivals) - REMEMBERED_TRANSFERS)):
-            del self._arrivals[transfer_id]
+    def _end(self, arrival: Arrival) -> None:
+        if arrival.timer is not None:
+            arrival.timer.cancel()
+        del self._arrivals[arrival.transfer_id]
+        self._ended.bury(arrival.transfer_id, arrival.state, arrival.settled)
 
     # --- driving the machine ------------------------------------------------------------------------------------------
 
@@ -331,7 +320,7 @@ class ArrivalDesk:
         finally:
             arrival.running = False
             if arrival.state.terminal and not arrival.inbox:
-                arrival.let_go()
+                self._end(arrival)
 
     async def _perform(self, arrival: Arrival, action: actions.ParticipantAction) -> events.ParticipantEvent | None:
         match action:
