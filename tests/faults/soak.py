@@ -121,6 +121,8 @@ class Soak:
         peers = [host.url for host in self.veterans]
         self.mortals = [cluster.add(f"mortal{number}", peers=peers, **MESH) for number in range(2)]
         cluster.start_all(self.mortals)
+        self.endings: dict[str, list[str]] = {}
+        """By id: what was answered to whoever disposed of a paglet, where it was not done at once."""
         self._seed = seed
         self._directory = directory
 
@@ -174,21 +176,24 @@ class Soak:
             self.done.add("moves that failed")
 
     def _dispose(self, name: str, proxy: PagletProxy, stop: threading.Event) -> None:
-        deadline, last = time.monotonic() + 60.0, ""
+        deadline = time.monotonic() + 60.0
+        answers: list[str] = []
         while time.monotonic() < deadline:
             try:
                 proxy.dispose()
-            except InvalidAgentError as exc:
-                if not last:
-                    self.done.wrong(f"{name} is nowhere at its end: {exc}")
-                break  # the answer to an earlier attempt was lost
             except PagletError as exc:
-                last = f"{type(exc).__name__}: {exc}"
-                stop.wait(0.1)
-                continue
+                answers.append(f"{time.strftime('%H:%M:%S')} {type(exc).__name__}: {exc}")
+                if not isinstance(exc, InvalidAgentError):
+                    stop.wait(0.1)
+                    continue
+                if len(answers) == 1:
+                    self.done.wrong(f"{name} is nowhere at its end: {exc}")
+                # Otherwise the answer to an earlier attempt was lost.
             break
         else:
-            self.done.wrong(f"{name} could not be disposed of: {last}")
+            self.done.wrong(f"{name} could not be disposed of: {answers[-1]}")
+        if answers:
+            self.endings[proxy.agent_id] = answers
         self.done.add("paglets disposed of")
 
     def _file(self, client: HostClient, chance: random.Random) -> None:
@@ -274,15 +279,24 @@ def _check_rest(soak: Soak) -> None:
     cluster = soak.cluster
     cluster.everyone_back()
 
-    def empty() -> bool:
+    def left() -> list[tuple[HostProcess, dict[str, Any]]] | None:
         with suppress(PagletError):
-            return not any(
-                cluster.client.get_json(f"{host.url}/agents?state=all")["agents"] for host in cluster.hosts.values()
-            )
-        return False
+            return [
+                (host, agent)
+                for host in cluster.hosts.values()
+                for agent in cluster.client.get_json(f"{host.url}/agents?state=all")["agents"]
+            ]
+        return None
 
     try:
-        eventually(empty, "all paglets to be gone", 60.0)
+        try:
+            eventually(lambda: left() == [], "all paglets to be gone", 60.0)
+        except AssertionError:
+            for host, agent in left() or ():
+                soak.done.wrong(f"left on {host.name}: {agent}; disposed of: {soak.endings.get(agent['agent_id'])}")
+                for each in cluster.hosts.values():
+                    soak.done.wrong(f"  {each.name}: {_known_of(cluster, each, agent['agent_id'])}")
+            raise
         names = {host.name for host in cluster.hosts.values()}
         for host in cluster.hosts.values():
             eventually(
@@ -299,6 +313,17 @@ def _check_rest(soak: Soak) -> None:
             )
     except AssertionError as exc:
         soak.done.wrong(str(exc))
+
+
+def _known_of(cluster: Cluster, host: HostProcess, agent_id: str) -> str:
+    """Return what a host knows of a paglet that should be gone: what happened to it there, and where it says it is."""
+    found = []
+    for part in ("journey", "location"):
+        try:
+            found.append(json.dumps(cluster.client.get_json(f"{host.url}/agents/{agent_id}/{part}")))
+        except PagletError as exc:
+            found.append(f"{type(exc).__name__}: {exc}")
+    return " | ".join(found)
 
 
 def main() -> int:

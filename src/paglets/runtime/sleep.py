@@ -28,7 +28,8 @@ from paglets.core.runtime_values import Durability
 from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.rows import RecordSummary, Status, StoredRecord
 from paglets.protocol.delivery.routing import AMBIGUOUS_SECONDS
-from paglets.protocol.delivery.window import DedupWindow, Outcome
+from paglets.protocol.delivery.shelf import WindowShelf
+from paglets.protocol.delivery.window import Outcome
 from paglets.protocol.mailbox import Queued
 from paglets.protocol.reminders import is_firing
 from paglets.runtime import faults
@@ -48,8 +49,8 @@ STARTUP_CONCURRENCY = 16
 MOST_AWAKENINGS = 8
 #: How long a paglet that was to be woken sleeps on where the host has no room for it.
 WAKE_AGAIN_SECONDS = 2.0
-#: Sleepers whose handled messages are remembered in memory.
-MOST_WINDOWS = 4_096
+#: Sleepers of which it is counted how often.
+MOST_IDLED = 4_096
 
 
 class Timers(Protocol):
@@ -79,7 +80,7 @@ class Dormitory:
         self._sleepers: dict[str, RecordSummary] = {}
         self._recovering: set[str] = set()
         """Those of them that were active when the host died, and are not back yet."""
-        self._windows: dict[str, DedupWindow] = {}
+        self._windows = WindowShelf()
         """What the newest sleepers remembered, of those that have no such thing on disk."""
         self._idled: dict[str, int] = {}
         """How often sleepers woke for messages and handled none of them."""
@@ -302,7 +303,7 @@ class Dormitory:
         times = self._idled.pop(agent_id, 0) + 1 if idled else 0
         if times:
             self._idled[agent_id] = times
-            if len(self._idled) > MOST_WINDOWS:
+            if len(self._idled) > MOST_IDLED:
                 del self._idled[next(iter(self._idled))]
         return times < MOST_AWAKENINGS
 
@@ -336,9 +337,7 @@ class Dormitory:
 
     def _keep_window(self, entry: AgentEntry) -> None:
         if entry.durability is not Durability.MESSAGE:
-            self._windows[entry.agent_id] = entry.window
-            if len(self._windows) > MOST_WINDOWS:
-                del self._windows[next(iter(self._windows))]
+            self._windows.put(entry.agent_id, entry.window)
 
     def _recall_window(self, entry: AgentEntry, found: Awakened) -> None:
         """Have a paglet that comes back know which messages it has handled, as far as that is known."""
@@ -346,7 +345,7 @@ class Dormitory:
             entry.window.restore(found.window)
             entry.window_lost_at = None
             return
-        window = self._windows.pop(entry.agent_id, None)
+        window = self._windows.take(entry.agent_id)
         if window is not None:
             entry.window = window
         elif time.time() - found.record.deactivated_at < AMBIGUOUS_SECONDS:
@@ -396,7 +395,7 @@ class Dormitory:
 
         :param repeated: its sender says that it may have. Of a `MESSAGE` paglet that is known anyway.
         """
-        window = self._windows.get(agent_id)
+        window = self._windows.find(agent_id)
         if window is not None:
             return repeated and window.seen(message_id), window.outcome(message_id)
         return await self._kernel.on_disk(self._vault.recall, agent_id, message_id, repeated)
@@ -415,6 +414,8 @@ class Dormitory:
         except BaseException:
             self.lay_down(summary)
             raise
+        self._windows.take(agent_id)
+        self._idled.pop(agent_id, None)
         self._timers.forget_all(agent_id)
         await self._kernel.on_disk(self._files.remove_work_dir, agent_id)
         self._kernel.emit("dispose", agent_id=agent_id, class_name=summary.agent_class_name, data={"active": False})
