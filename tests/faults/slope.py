@@ -19,7 +19,7 @@ class Trend:
 
 
 def floor(samples: Sequence[tuple[float, float]], seconds: float) -> list[tuple[float, float]]:
-    """Return the lowest of the figures in each stretch of so many seconds, with the times at which they were measured."""
+    """Return the lowest of the figures in each stretch of so many seconds, with the times when they were measured."""
     lowest: dict[int, tuple[float, float]] = {}
     for when, figure in samples:
         stretch = int((when - samples[0][0]) // seconds)
