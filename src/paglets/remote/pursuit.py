@@ -178,6 +178,9 @@ class Pursuit:
         # Places that do not know the paglet, with the newest epoch that was known when they said so.
         self._strangers: dict[str, int] = {}
         self._epoch = 0
+        self._pointed_to = ""
+        """Where it is by the newest that a stranger said."""
+        self._unreached: dict[str, NotConnectedError] = {}
         self._sent = False
         self._uncertain = False
         self._unknown: InvalidAgentError | None = None
@@ -207,6 +210,7 @@ class Pursuit:
             case NotConnectedError():
                 self._routes.block(place)
                 self._tried.add(place)
+                self._unreached[place] = failure
             case HostUnreachableError() if self._passed_on:
                 self._tried.add(place)
             case ConnectionLostError() if self._repeatable:
@@ -233,6 +237,8 @@ class Pursuit:
         whereabouts = Whereabouts() if isinstance(said, PagletError) else Whereabouts.of(said)
         if whereabouts.here or whereabouts.ended:
             raise failure
+        if whereabouts.url and whereabouts.epoch >= self._epoch:
+            self._pointed_to = whereabouts.url
         self._strangers[place] = self._epoch = max(self._epoch, whereabouts.epoch)
         hints = [url for url in (whereabouts.url, whereabouts.home) if url]
         self._places = dict.fromkeys((*hints, *self._places))
@@ -265,6 +271,10 @@ class Pursuit:
 
     def _given_up(self, failure: PagletError) -> PagletError:
         if not self._uncertain:
+            unreached = self._unreached.get(self._pointed_to)
+            if unreached is not None and not self._passed_on:
+                # A host that does not have it any more says where it went: it has not ended for being out of reach.
+                return unreached
             return self._unknown or failure
         if self._lost_end < self._end:
             lost = ConnectionLostError(f"lost the host of paglet {self._agent_id} while an answer was due: {failure}")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import msgspec
@@ -35,6 +33,7 @@ from paglets.runtime.arrivals.admission import AdmissionDesk
 from paglets.runtime.arrivals.preparation import PreparationDesk
 from paglets.runtime.arrivals.record import Answer, Arrival, Undecided
 from paglets.runtime.arrivals.settlement import SettlementDesk
+from paglets.runtime.ended_transfers import EndedTransfers
 from paglets.runtime.files import FileDesk
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.luggage import MAX_LUGGAGE_BYTES
@@ -47,8 +46,6 @@ from paglets.runtime.transfer_wire import TransferLink, plan_from_wire, refusal_
 from paglets.runtime.unloading import UnloadingDesk
 from paglets.runtime.whereabouts import Whereabouts
 
-#: Finished and called-off transfers that are remembered, so that late repetitions are answered without work.
-REMEMBERED_TRANSFERS = 4096
 #: Transfers that are not settled yet, the ones of paglets that live here already included.
 MAX_OPEN_ARRIVALS = 2048
 #: How long a transfer waits for the outcome of an earlier one of the same paglet.
@@ -75,7 +72,9 @@ class ArrivalDesk:
         self._unloader = unloader
         self._log = log
         self._link_to = link_to
-        self._arrivals: OrderedDict[str, Arrival] = OrderedDict()
+        self._arrivals: dict[str, Arrival] = {}
+        """Those that have not ended."""
+        self._ended = EndedTransfers(kernel.loop)
         self._open: set[str] = set()
         """Ids of the transfers whose machine has not ended."""
         self._undecided = Undecided()
@@ -187,7 +186,7 @@ class ArrivalDesk:
         """Wait until the ``run`` of an arrived paglet has settled; return where the paglet is then."""
         arrival = self._arrivals.get(transfer_id)
         if arrival is None or arrival.settled is None:
-            return None
+            return await self._ended.location(transfer_id)
         return await asyncio.shield(arrival.settled)
 
     def arriving(self, entry: AgentEntry) -> bool:
@@ -214,14 +213,14 @@ class ArrivalDesk:
         if arrival is None:
             validate_agent_id(transfer_id)
             arrival = self._arrivals[transfer_id] = Arrival(transfer_id)
-            if len(self._arrivals) > REMEMBERED_TRANSFERS:
-                self._forget_oldest()
+            arrival.state = self._ended.unbury(transfer_id) or arrival.state
         return arrival
 
-    def _forget_oldest(self) -> None:
-        ended = (key for key, arrival in self._arrivals.items() if arrival.state.terminal and not arrival.running)
-        for transfer_id in list(islice(ended, len(self._arrivals) - REMEMBERED_TRANSFERS)):
-            del self._arrivals[transfer_id]
+    def _end(self, arrival: Arrival) -> None:
+        if arrival.timer is not None:
+            arrival.timer.cancel()
+        del self._arrivals[arrival.transfer_id]
+        self._ended.bury(arrival.transfer_id, arrival.state, arrival.settled)
 
     # --- driving the machine ------------------------------------------------------------------------------------------
 
@@ -255,7 +254,7 @@ class ArrivalDesk:
         finally:
             arrival.lay_aside()
             if arrival.state.terminal and not arrival.inbox:
-                arrival.let_go()
+                self._end(arrival)
 
     async def _perform(self, arrival: Arrival, action: actions.ParticipantAction) -> events.ParticipantEvent | None:
         match action:

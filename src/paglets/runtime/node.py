@@ -175,11 +175,11 @@ class Node:
         kernel = self.kernel
         await kernel.vault.settle_in()
         summaries = await kernel.on_disk(kernel.vault.summaries)
+        crashed = [summary.agent_id for summary in summaries if summary.status is Status.CRASHED]
+        wanted = self.dormitory.load(summaries, await kernel.on_disk(kernel.vault.crash_errors, crashed))
         for summary in summaries:
             if summary.holder:
                 kernel.holdings.count(summary.holder, summary.agent_id)
-        crashed = [summary.agent_id for summary in summaries if summary.status is Status.CRASHED]
-        wanted = self.dormitory.load(summaries, await kernel.on_disk(kernel.vault.crash_errors, crashed))
         await self._load_timers(summaries)
         found = await kernel.on_disk(self._log.load)
         stay = {summary.agent_id: summary.epoch for summary in summaries if summary.status is not Status.DEPARTING}

@@ -17,14 +17,12 @@ from paglets.core.runtime_values import Durability
 from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.rows import RecordSummary, Status
 from paglets.protocol.delivery.routing import AMBIGUOUS_SECONDS
-from paglets.protocol.delivery.window import DedupWindow, Outcome
+from paglets.protocol.delivery.shelf import WindowShelf
+from paglets.protocol.delivery.window import Outcome
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.files import FileDesk
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.vault import Awakened
-
-#: Sleepers whose handled messages are remembered in memory.
-MOST_WINDOWS = 4_096
 
 
 class Timers(Protocol):
@@ -57,7 +55,7 @@ class Dormitory:
         self._sleepers: dict[str, RecordSummary] = {}
         self._recovering: set[str] = set()
         """Those of them that were active when the host died, and are not back yet."""
-        self._windows: dict[str, DedupWindow] = {}
+        self._windows = WindowShelf()
         """What the newest sleepers remembered, of those that have no such thing on disk."""
         self._staying: dict[str, asyncio.Event] = {}
         """Sleepers that may not be woken for a moment, because something is written of them."""
@@ -218,9 +216,7 @@ class Dormitory:
 
     def _keep_window(self, entry: AgentEntry) -> None:
         if entry.durability is not Durability.MESSAGE:
-            self._windows[entry.agent_id] = entry.window
-            if len(self._windows) > MOST_WINDOWS:
-                del self._windows[next(iter(self._windows))]
+            self._windows.put(entry.agent_id, entry.window)
 
     def recall_window(self, entry: AgentEntry, found: Awakened) -> None:
         """Have a paglet that comes back know which messages it has handled, as far as that is known."""
@@ -228,7 +224,7 @@ class Dormitory:
             entry.window.restore(found.window)
             entry.window_lost_at = None
             return
-        window = self._windows.pop(entry.agent_id, None)
+        window = self._windows.take(entry.agent_id)
         if window is not None:
             entry.window = window
         elif time.time() - found.record.deactivated_at < AMBIGUOUS_SECONDS:
@@ -246,7 +242,7 @@ class Dormitory:
 
         :param repeated: its sender says that it may have. Of a `MESSAGE` paglet that is known anyway.
         """
-        window = self._windows.get(agent_id)
+        window = self._windows.find(agent_id)
         if window is not None:
             return repeated and window.seen(message_id), window.outcome(message_id)
         return await self._kernel.on_disk(self._vault.recall, agent_id, message_id, repeated)

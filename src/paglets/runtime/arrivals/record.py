@@ -13,17 +13,13 @@ from paglets.protocol.transfer import events, participant
 from paglets.protocol.transfer.model import TransferPlan
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.attachment import Attachment
+from paglets.runtime.ended_transfers import Settling
 from paglets.runtime.place import Place
 from paglets.runtime.receiving import Incoming
 from paglets.runtime.transfer_log import Cargo
 from paglets.runtime.transfer_wire import TransferLink
 
 Answer = asyncio.Future[dict[str, Any]]
-
-
-#: Of all transfers that have ended.
-_DECIDED = asyncio.Event()
-_DECIDED.set()
 
 
 @dataclass(slots=True, eq=False)
@@ -50,7 +46,7 @@ class Arrival:
     installed: dict[str, PagletFileRef] = field(default_factory=dict)
     prepare_waiters: list[Answer] = field(default_factory=list)
     commit_waiters: list[Answer] = field(default_factory=list)
-    settled: asyncio.Task[dict[str, str] | None] | None = None
+    settled: Settling | None = None
     timer: asyncio.TimerHandle | None = None
     inbox: list[events.ParticipantEvent] = field(default_factory=list)
     running: bool = False
@@ -62,19 +58,12 @@ class Arrival:
     def take_up(self) -> None:
         """Note that something is being done from now on."""
         self.running = True
-        if self.rest is not _DECIDED:
-            self.rest.clear()
+        self.rest.clear()
 
     def lay_aside(self) -> None:
         """Note that nothing is being done any more."""
         self.running = False
         self.rest.set()
-
-    def let_go(self) -> None:
-        """Keep of a transfer that has ended only what a late question needs: thousands of them are remembered."""
-        self.incoming = self.entry = self.place = self.cargo = self.touched = self.hook = self.storing = None
-        self.installed, self.timer = {}, None
-        self.decided = self.rest = _DECIDED
 
     @property
     def plan(self) -> TransferPlan:
