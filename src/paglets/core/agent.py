@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from paglets.remote.proxy import PagletProxy
     from paglets.remote.references import PagletProxyRef
     from paglets.remote.transfer import TransferTicket
-    from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceOperation, ServiceRecord
+    from paglets.services.contracts import (
+        ServiceContract,
+        ServiceHandle,
+        ServiceOperation,
+        ServiceRecord,
+        StreamOperation,
+    )
     from paglets.services.pool import RetryPolicy, ServicePool
     from paglets.services.resident import ServiceLease
 
@@ -357,7 +363,7 @@ class Paglet(Generic[StateT]):
         self,
         contract: ServiceContract,
         *,
-        operation: ServiceOperation[Any, Any] | None = None,
+        operation: ServiceOperation[Any, Any] | StreamOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
     ) -> ServiceHandle | None:
         """Return a handle of the first provider of a contract, or None."""
@@ -367,7 +373,7 @@ class Paglet(Generic[StateT]):
         self,
         contract: ServiceContract,
         *,
-        operation: ServiceOperation[Any, Any] | None = None,
+        operation: ServiceOperation[Any, Any] | StreamOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
     ) -> list[ServiceHandle]:
         """Return handles of all providers of a contract."""
@@ -377,7 +383,7 @@ class Paglet(Generic[StateT]):
         self,
         contract: ServiceContract,
         *,
-        operation: ServiceOperation[Any, Any] | None = None,
+        operation: ServiceOperation[Any, Any] | StreamOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
     ) -> ServiceHandle:
         """Return a handle of a provider; ServiceNotFoundError if there is none."""
@@ -397,7 +403,7 @@ class Paglet(Generic[StateT]):
         self,
         contract: ServiceContract,
         *,
-        operation: ServiceOperation[Any, Any] | None = None,
+        operation: ServiceOperation[Any, Any] | StreamOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
         ttl: float = 60.0,
     ) -> ServiceLease:
