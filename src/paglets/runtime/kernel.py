@@ -261,7 +261,7 @@ class Kernel:
         entry.opening = opening or Opening()
         if by is not None:
             entry.holder = by.name
-            entry.opening = replace(entry.opening, cap=entry.opening.cap.within(self.config.policy.allowance))
+            entry.opening = replace(entry.opening, cap=entry.opening.cap.within(self.config.policy.allowance_of(by)))
         if reserved is not None:
             reserved(entry)
         try:

@@ -345,7 +345,7 @@ class Node:
             self.kernel.holdings.add(by, envelope.agent_id)
         carried = AllowanceBalance.from_wire(envelope.metadata.get("allowance"))
         if by is not None:
-            carried = carried.capped(self.kernel.config.policy.allowance, time.time())
+            carried = carried.capped(self.kernel.config.policy.allowance_of(by), time.time())
         plan = TransferPlan(
             transfer_id=uuid.uuid4().hex,
             kind=TransferKind(
