@@ -21,7 +21,7 @@ __all__ = ["OperationClient", "OperationPaglet", "RepT", "ReqT", "StateT"]
 
 
 class OperationPaglet(Paglet[StateT], Generic[StateT]):
-    """Answer the operations that :meth:`operation_handlers` lists, and serve the streams of :meth:`stream_handlers`.
+    """Answer the operations that `operation_handlers` lists, and serve the streams of `stream_handlers`.
 
     Requests are decoded, replies and items encoded.
     """
