@@ -143,12 +143,6 @@ class Worker:
             handlers_rest=self._handlers_rest,
         )
         paglet._attach(PagletContext(host, agent_id))
-        # For this thread, and for the coroutines that it starts.
-        self._stage = Stage(
-            self._coroutines.loop,
-            lambda message: host.client.deliver(host.address, agent_id, message, oneway=True),
-        )
-        current_stage.set(self._stage)
         self._paglet = paglet
         hook = order["hook"]
         if hook:
@@ -204,6 +198,11 @@ class Worker:
 
     def _handle(self, frame: Frame, message: Message, exchange: Exchange) -> Any:
         paglet = self._agent
+        if self._stage is None:
+            # Not before: an idle paglet has no use for it.
+            self._stage = Stage(self._coroutines.loop, self._tell_self)
+        if current_stage.get() is not self._stage:
+            current_stage.set(self._stage)  # for this thread, and for the coroutines that it starts
         self._exchange = exchange
         self._handling = frame
         handling = _handling.set(frame)
@@ -217,6 +216,10 @@ class Worker:
             raise NotHandledError(f"{type(paglet).__name__} does not handle message {message.kind!r}")
         to_wire = getattr(reply, "to_wire", None)
         return to_wire() if callable(to_wire) else reply
+
+    def _tell_self(self, message: Message) -> None:
+        context = self._agent.context
+        context.host.client.deliver(context.address, self._agent.agent_id, message, oneway=True)
 
     def _pull(self, frame: Frame) -> None:
         """Have a pull at a stream answered by the loop that runs the paglet's coroutines."""
