@@ -122,7 +122,6 @@ class Paglet(Generic[StateT]):
             raise HostError(f"state of {type(self).__name__} must be a dataclass instance, not {type(state).__name__}")
         self.agent_id: str = agent_id or uuid.uuid4().hex
         self.state: StateT = state
-        self.resources = ResourceRegistry()
         self._context: PagletContext | None = None
         self._lock = threading.RLock()
         self._changed: threading.Condition | None = None
@@ -137,6 +136,11 @@ class Paglet(Generic[StateT]):
         if not isinstance(state, type) or not is_dataclass(state):
             raise HostError(f"{cls.__module__}:{cls.__qualname__} must set State to a dataclass")
         return state
+
+    @functools.cached_property
+    def resources(self) -> ResourceRegistry:
+        """What this paglet holds open, and is released before it moves, sleeps or ends."""
+        return ResourceRegistry()
 
     @property
     def context(self) -> PagletContext:

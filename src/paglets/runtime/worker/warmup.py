@@ -33,6 +33,7 @@ _AFTER_THE_FORK = (
     platform.receive_with_descriptors,
     serve,
     Worker.serve,
+    Endpoint.connect,
     Endpoint.start,
     Endpoint.serve_commands,
     Endpoint._read,
@@ -102,7 +103,8 @@ def _live(rounds: int) -> None:
     with ours, theirs:
         theirs.setblocking(False)
         for _ in range(rounds):
-            worker = Worker(ours, ours)
+            worker = Worker()
+            worker.connect(ours, ours)
             worker.execute(Frame(FrameType.REQUEST, Op.START, 1, 0, order, Attachment.of([blob])))
             message = pack(Message("echo", {"by": 2}).to_wire())
             worker.execute(Frame(FrameType.REQUEST, Op.MESSAGE, 2, 0, b"", Attachment.of([message])))
