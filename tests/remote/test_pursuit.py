@@ -174,6 +174,9 @@ def test_a_caller_who_knows_somebody_else_says_how_long_it_is_patient() -> None:
         world.pursue(timeout=10.0, patience=Patience(unsent=0.1, lost=1.0))
     assert 0.9 < world.now < 1.2
 
+    # A machine that is gone is silent: no connection is waited for longer than that.
+    assert all(limit is not None and limit <= 1.0 for limit in world.limits[1:])
+
     world = World({A: after(1, lost, unreachable)})
     with pytest.raises(errors.RemoteTimeoutError, match="may still"):
         world.pursue(timeout=10.0, patience=Patience(unsent=1.0))

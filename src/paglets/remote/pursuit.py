@@ -198,10 +198,20 @@ class Pursuit:
             left = self._end - self._clock()
             if left <= 0:
                 raise self._given_up(outcome)
-            others = len(self._places) - len(self._strangers) > 1
-            outcome = yield Ask(place, self._attempt, left, connecting_seconds(left) if others else None)
+            outcome = yield Ask(place, self._attempt, left, self._connecting(left))
         self._routes.unblock(place)
         return place, outcome
+
+    def _connecting(self, left: float) -> float | None:
+        """Return how long the next connection may take, None for all of the time that is left."""
+        others = len(self._places) - len(self._strangers) > 1
+        bound = connecting_seconds(left) if others else None
+        patient_end = self._lost_end if self._uncertain else self._unsent_end
+        if patient_end >= self._end:
+            return bound
+        # A host that has gone with its machine refuses nothing: it is silent.
+        patient = max(patient_end - self._clock(), _LAST_SECONDS)
+        return patient if bound is None else min(bound, patient)
 
     def _judge(self, place: str, failure: PagletError) -> Generator[Step, Any, None]:
         match failure:

@@ -67,7 +67,7 @@ class Creator:
         entry.opening = opening or Opening()
         if by is not None:
             entry.holder = by.name
-            entry.opening = replace(entry.opening, cap=entry.opening.cap.within(kernel.config.policy.allowance))
+            entry.opening = replace(entry.opening, cap=entry.opening.cap.within(kernel.config.policy.allowance_of(by)))
         if reserved is not None:
             reserved(entry)
         try:

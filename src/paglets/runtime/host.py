@@ -963,8 +963,9 @@ class Host:
         :raises PagletError: the service did not start, or its host cannot be asked.
         """
         node = self._node
-        wire = self._wait(lambda: node.leases.take(handle.record, ttl))
-        return ServiceLease(handle, wire["lease_id"], host_of(handle.record), wire["expires_at"], self.client)
+        provider = handle.provider
+        wire = self._wait(lambda: node.leases.take(provider, ttl))
+        return ServiceLease(handle, wire["lease_id"], host_of(provider), wire["expires_at"], self.client)
 
     def acquire_resident_service_lease(self, agent_id: str, service_name: str, *, ttl: float) -> dict[str, Any]:
         """Have a managed resident service of this host up for ``ttl`` seconds; return ``lease_id`` and ``expires_at``.

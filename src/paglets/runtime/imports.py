@@ -47,7 +47,7 @@ class ImportDesk:
             self._kernel.holdings.add(by, envelope.agent_id)
         carried = AllowanceBalance.from_wire(envelope.metadata.get("allowance"))
         if by is not None:
-            carried = carried.capped(self._kernel.config.policy.allowance, time.time())
+            carried = carried.capped(self._kernel.config.policy.allowance_of(by), time.time())
         plan = TransferPlan(
             transfer_id=uuid.uuid4().hex,
             kind=TransferKind(

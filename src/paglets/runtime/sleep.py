@@ -161,6 +161,7 @@ class Dormitory:
         except BaseException:
             self.lay_down(summary)
             raise
+        self._windows.take(agent_id)
         self._timers.forget_all(agent_id)
         await self._kernel.on_disk(self._files.remove_work_dir, agent_id)
         self._kernel.emit("dispose", agent_id=agent_id, class_name=summary.agent_class_name, data={"active": False})

@@ -70,7 +70,7 @@ class AdmissionDesk:
         now = time.time()
         balance = replace(plan.carried, exceeded=None)
         if incoming.by is not None:
-            balance = balance.capped(self._kernel.config.policy.allowance, now)
+            balance = balance.capped(self._kernel.config.policy.allowance_of(incoming.by), now)
         arrival.balance = balance
         if incoming.recovering:
             return None  # it was handed over to this host, and sleeps here if it may not live

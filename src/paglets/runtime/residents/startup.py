@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from paglets.core.allowance import Allowance
 from paglets.core.runtime_values import Durability
 from paglets.runtime.activation import Activator
 from paglets.runtime.agents import AgentEntry
@@ -28,6 +29,7 @@ class Keeper(Protocol):
         init: Any,
         agent_id: str,
         trusted: bool,
+        allowance: Allowance | None,
         reserved: Callable[[AgentEntry], None],
     ) -> dict[str, str]:
         """Create a paglet."""
@@ -85,6 +87,7 @@ class Startup:
             init=service.init,
             agent_id=agent_id,
             trusted=True,
+            allowance=service.allowance,
             reserved=self._reserved,
         )
         return True
