@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paglets.remote.discovery import DISCOVERY_ENV
+from tests.preload import Preloaded
 from tests.support import Gate, HostFactory
 
 # Tests that run side by side must not find each other's hosts; those of discovery itself switch it on for themselves.
@@ -23,6 +24,14 @@ def hosts(tmp_path: Path) -> Iterator[HostFactory]:
         yield factory
     finally:
         factory.close()
+
+
+@pytest.fixture(scope="session")
+def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preloaded]:
+    """Give what runs programs of this package without their imports."""
+    started = Preloaded(tmp_path_factory.mktemp("preloaded"))
+    yield started
+    started.close()
 
 
 @pytest.fixture
