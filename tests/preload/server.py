@@ -24,6 +24,8 @@ from pathlib import Path
 import paglets.cli
 import paglets.runtime.http.server
 import tests.docs.run_page  # noqa: F401 - imported ahead for the pages
+from paglets.cli.app import app
+from paglets.cli.launcher import command_of
 from paglets.runtime import platform
 from paglets.runtime.assembly import product_version
 from paglets.runtime.http.page import documented_routes
@@ -162,6 +164,7 @@ def main() -> None:
         importlib.import_module(module.name)
     for name in _AHEAD:
         importlib.import_module(name)
+    command_of(app)
     documented_routes(product_version())  # once for all hosts
     if threading.active_count() != 1:
         raise RuntimeError("a process with threads must not fork programs")
