@@ -7,6 +7,7 @@ import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -66,6 +67,8 @@ REMEMBERED_TRANSFERS = 4096
 #: Transfers that are not settled yet, the ones of paglets that live here already included.
 MAX_OPEN_ARRIVALS = 2048
 MAX_PLAIN_CLASSES = 1024
+#: How long a transfer waits for the outcome of an earlier one of the same paglet.
+DECISION_SECONDS = 5.0
 
 
 Answer = asyncio.Future[dict[str, Any]]
@@ -106,11 +109,14 @@ class Arrival:
     running: bool = False
     decided: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the paglet is here, or is not."""
+    rest: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while nothing is being done."""
 
     def let_go(self) -> None:
         """Keep of a transfer that has ended only what a late question needs: thousands of them are remembered."""
         self.incoming = self.entry = self.place = self.cargo = self.touched = self.hook = self.storing = None
-        self.installed, self.timer, self.decided = {}, None, _DECIDED
+        self.installed, self.timer = {}, None
+        self.decided = self.rest = _DECIDED
 
     @property
     def plan(self) -> TransferPlan:
@@ -305,6 +311,8 @@ class ArrivalDesk:
         arrival.inbox.append(event)
         if not arrival.running:
             arrival.running = True
+            if arrival.rest is not _DECIDED:
+                arrival.rest.clear()
             self._kernel.background(self._drive(arrival))
 
     async def _drive(self, arrival: Arrival, todo: tuple[actions.ParticipantAction, ...] = ()) -> None:
@@ -330,13 +338,14 @@ class ArrivalDesk:
             raise
         finally:
             arrival.running = False
+            arrival.rest.set()
             if arrival.state.terminal and not arrival.inbox:
                 arrival.let_go()
 
     async def _perform(self, arrival: Arrival, action: actions.ParticipantAction) -> events.ParticipantEvent | None:
         match action:
             case actions.CheckAdmission(plan):
-                refusal = await self._judge(arrival, plan)
+                refusal = await self._admit(arrival, plan)
                 return events.Admitted() if refusal is None else events.NotAdmitted(refusal)
             case actions.MaterialiseFiles() | actions.StartProcess() | actions.RunHook():
                 try:
@@ -398,6 +407,21 @@ class ArrivalDesk:
 
     # --- steps --------------------------------------------------------------------------------------------------------
 
+    async def _admit(self, arrival: Arrival, plan: TransferPlan) -> Refusal | None:
+        """Judge a paglet; where an earlier transfer of it is undecided, have that decided first and judge again."""
+        refusal = await self._judge(arrival, plan)
+        older = self._starting.get(plan.agent_id)
+        if refusal is None or refusal.reason is not RefusalReason.BUSY or older is None:
+            return refusal
+        # Its source is up again, as a rule, and is asked now rather than when the pause between two questions is over.
+        self._feed(older, events.RetryDue())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DECISION_SECONDS):
+                await older.decided.wait()
+                # What it had put in place must be gone.
+                await older.rest.wait()
+        return await self._judge(arrival, plan)
+
     async def _judge(self, arrival: Arrival, plan: TransferPlan) -> Refusal | None:
         incoming = arrival.incoming
         envelope = incoming.envelope if incoming is not None else None
@@ -423,11 +447,14 @@ class ArrivalDesk:
         if refusal is not None:
             return refusal
         entry = self._kernel.agents.get(plan.agent_id)
+        older = self._starting.get(plan.agent_id)
+        if older is not None and older is not arrival and older.entry is entry:
+            entry = None  # an inert copy, which lives nowhere yet
         live = entry.epoch if entry is not None else None
         if entry is None and plan.agent_id in self._dormitory:
             live = -1  # an inactive paglet of that id: a conflict whatever its epoch
         departed = await self._whereabouts.departed(plan.agent_id)
-        undecided = self._starting.get(plan.agent_id)
+        undecided = self._starting.get(plan.agent_id)  # as of now: the question before took a while
         return participant.judge_epoch(
             plan,
             live=live,

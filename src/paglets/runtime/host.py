@@ -120,7 +120,7 @@ HOST_CAPABILITIES = [
     "artifacts:list",
     "artifacts:delete",
 ]
-"""Every capability there is, in order; :meth:`Host.health` lists those that this version has."""
+"""Every capability there is, in order; `Host.health` lists those that this version has."""
 
 __all__ = [
     "AUTO_UPDATE_REQUEST_INTERVAL_SECONDS",
@@ -142,7 +142,7 @@ class Host:
 
     :param name: shown to others and used for the default directory.
     :param host: address or addresses to listen on; ``auto`` is the address in the local network.
-    :param port: 0 takes a free one at start; :attr:`port` has it then.
+    :param port: 0 takes a free one at start; `port` has it then.
     :param client: used for calls to other hosts and by the proxies this host hands out.
     :param api_key: every request must show it as bearer key.
     :param public_url: base URL under which a reverse proxy makes this host reachable; other hosts may connect to it.
@@ -774,7 +774,7 @@ class Host:
         at: float | None = None,
         args: dict[str, Any] | None = None,
     ) -> None:
-        """Set a durable timer of a paglet here; see :meth:`paglets.core.agent.Paglet.remind`."""
+        """Set a durable timer of a paglet here; see `paglets.core.agent.Paglet.remind`."""
         node = self._node
         chosen = args or {}
         self._wait(lambda: node.remind(agent_id, name, after=after, every=every, at=at, args=chosen))
