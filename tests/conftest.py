@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from paglets.remote.discovery import DISCOVERY_ENV
+from tests.preload import Preloaded
 from tests.support import Gate, HostFactory
 
 # Consoles take their width from the environment when they are made, which no test may have changed by then.
@@ -19,6 +20,44 @@ import paglets.cli.console  # noqa: F401
 os.environ[DISCOVERY_ENV] = "off"
 
 
+LONGEST = (
+    "docs/test_code_blocks.py",
+    "faults/test_kill_at_every_step.py",
+    "cli/test_demo.py",
+    "faults/test_files.py",
+    "faults/test_random_kills.py",
+    "artifacts/test_s3.py",
+    "runtime/http/test_openapi.py",
+    "faults/test_network.py",
+    "protocol/test_membership_simulation.py",
+    "faults/test_relay.py",
+    "faults/test_pauses.py",
+    "runtime/test_shared_storage.py",
+    "examples/search/test_agent.py",
+    "cli/test_host_cli.py",
+    "cli/test_keys_command.py",
+    "patterns/test_file_crashes.py",
+    "runtime/test_allowances_crashes.py",
+)
+"""Files of tests that take longest. They come first, so that no worker is left with one of them at the end."""
+_HERE = Path(__file__).parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have files handed out in the order of `LONGEST`, where the plugin would go by how many tests they have."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the tests that take longest to the front; the rest keeps its order."""
+    ranks = {_HERE / name: rank for rank, name in enumerate(LONGEST)}
+    missing = [str(path) for path in ranks if not path.is_file()]
+    if missing:
+        raise pytest.UsageError(f"LONGEST in {__file__} has no such files: {', '.join(missing)}")
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[HostFactory]:
     """Give a factory of started hosts, which stops them and checks that no process or thread of theirs is left."""
@@ -27,6 +66,14 @@ def hosts(tmp_path: Path) -> Iterator[HostFactory]:
         yield factory
     finally:
         factory.close()
+
+
+@pytest.fixture(scope="session")
+def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preloaded]:
+    """Give what runs programs of this package without their imports."""
+    started = Preloaded(tmp_path_factory.mktemp("preloaded"))
+    yield started
+    started.close()
 
 
 @pytest.fixture

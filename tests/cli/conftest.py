@@ -14,6 +14,7 @@ from paglets.config.env import DEFAULT_API_KEY_ENV
 from paglets.core.errors import PagletError
 from paglets.remote.client import HostClient
 from tests.cli.processes import Program
+from tests.preload import Preloaded
 from tests.support import eventually
 
 Run = Callable[..., tuple[int, str, str]]
@@ -60,7 +61,7 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def two_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def two_hosts(tmp_path_factory: pytest.TempPathFactory, preloaded: Preloaded) -> Iterator[Pair]:
     """Give two hosts that know each other."""
     directory = tmp_path_factory.mktemp("hosts")
     programs: list[Program] = []
@@ -68,7 +69,7 @@ def two_hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     def begin(name: str, *options: str) -> str:
         given = ["--name", name, "--port", "0", "--persistence-dir", str(directory / name), "--mesh-version", "test"]
         given += ["--launch-config", str(directory / "launch.toml"), "--no-sync-launch-config", "--json"]
-        program = Program("host", *given, "--log-level", "error", *options)
+        program = Program("host", *given, "--log-level", "error", *options, preloaded=preloaded)
         programs.append(program)
         return str(program.json_line()["address"])
 

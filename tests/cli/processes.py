@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 from paglets.config.env import DEFAULT_API_KEY_ENV
+from tests.preload import Preloaded
 from tests.support import eventually
 
 PATIENCE = 30.0
@@ -28,11 +29,25 @@ def environment(**more: str) -> dict[str, str]:
 
 
 class Program:
-    """A running program whose output is collected line by line."""
+    """A running program whose output is collected line by line.
 
-    def __init__(self, *arguments: str, module: str = "paglets", stdin: Any = subprocess.DEVNULL, **more: str) -> None:
+    :param preloaded: has the program forked, for tests that are not about its start or what it imports.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        module: str = "paglets",
+        stdin: Any = subprocess.DEVNULL,
+        preloaded: Preloaded | None = None,
+        **more: str,
+    ) -> None:
+        command = [sys.executable, "-m", module] if preloaded is None else preloaded.command(module)
+        if preloaded is not None:
+            # As for the other kind of start, which looks for modules in the current directory.
+            more = {"PYTHONPATH": os.pathsep.join([str(_CHECKOUT / "src"), str(_CHECKOUT)]), **more}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*command, *arguments],
             env=environment(**more),
             cwd=_CHECKOUT,
             stdin=stdin,

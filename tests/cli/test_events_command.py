@@ -18,6 +18,7 @@ from paglets.core.errors import RemoteHostError
 from paglets.remote.admin import ServerRef
 from tests.cli.conftest import Pair, Run
 from tests.cli.processes import Program
+from tests.preload import Preloaded
 from tests.support import HostFactory, eventually, free_port
 
 
@@ -94,12 +95,14 @@ def test_a_selection() -> None:
 
 
 @pytest.fixture
-def follow(two_hosts: Pair) -> Iterator[Callable[..., Program]]:
+def follow(two_hosts: Pair, preloaded: Preloaded) -> Iterator[Callable[..., Program]]:
     """Give what follows the events of the two hosts as a process; it is gone after the test."""
     programs: list[Program] = []
 
     def begin(*options: str, entry: str | None = None) -> Program:
-        programs.append(Program("events", "--follow", "--entry", entry or two_hosts.alpha, *options))
+        programs.append(
+            Program("events", "--follow", "--entry", entry or two_hosts.alpha, *options, preloaded=preloaded)
+        )
         return programs[-1]
 
     yield begin

@@ -21,6 +21,7 @@ from paglets.core.allowance import (
 from paglets.core.error_wire import HTTP_ERRORS, error_from_wire, error_to_wire, http_status
 from paglets.core.errors import AllowanceExceededError, LifecycleError, RemoteHostError, SerializationError
 from paglets.protocol.transfer import Charge, TransferKind, charge
+from tests.effort import thorough
 
 counts = st.none() | st.integers(0, 20)
 allowances = st.builds(
@@ -36,7 +37,7 @@ def clones_of(balances: list[AllowanceBalance]) -> int | None:
 
 
 @given(allowances, st.lists(st.tuples(st.integers(0, 50), kinds, places, places), max_size=30))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=thorough(50, 150), deadline=None)
 def test_a_family_never_has_more_than_it_was_given(
     given_: Allowance, steps: list[tuple[int, TransferKind, str, str]]
 ) -> None:

@@ -1,6 +1,7 @@
-"""Run the code blocks of one page in the current directory: ``python run_page.py PAGE``; see `code_blocks`.
+"""Run the code blocks of one page in the current directory: ``run_page PAGE WORD...``; see `code_blocks`.
 
-It runs in a process of its own, so that a page has a home directory, modules and hosts to itself, and ends with them.
+The words are the command line that `paglets` stands for. It runs in a process of its own, so that a page has a home
+directory, modules and hosts to itself, and ends with them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,23 +114,26 @@ class Page:
         return source
 
 
-def provide_commands(directory: Path) -> None:
-    """Make `python`, `pytest` and `paglets` mean those of this interpreter."""
+def provide_commands(directory: Path, paglets: Sequence[str]) -> None:
+    """Make `python` and `pytest` mean those of this interpreter, and `paglets` the command line given.
+
+    Like an installed program, `paglets` does not look for modules in the current directory by itself.
+    """
     directory.mkdir()
     python = shlex.quote(sys.executable)
     source = shlex.quote(str(Path(__file__).resolve().parents[2] / "src"))
-    path = f'PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}"{source} exec {python}'
-    # Like an installed program, `paglets` does not look for modules in the current directory by itself.
-    commands = {"python": "", "pytest": " -m pytest -p no:cacheprovider", "paglets": " -P -m paglets"}
+    path = f'PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}"{source} exec'
+    commands = {"python": python, "pytest": f"{python} -m pytest -p no:cacheprovider", "paglets": shlex.join(paglets)}
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # loading plugins would take longer than the tests
-    for name, arguments in commands.items():
+    for name, words in commands.items():
         command = directory / name
-        command.write_text(f'#!/bin/sh\n{path}{arguments} "$@"\n')
+        command.write_text(f'#!/bin/sh\n{path} {words} "$@"\n')
         command.chmod(0o755)
     os.environ["PATH"] = f"{directory}{os.pathsep}{os.environ['PATH']}"
 
 
 if __name__ == "__main__":
-    provide_commands(Path.cwd() / ".commands")
-    sys.path[0] = str(Path.cwd())
-    print(Page(Path(sys.argv[1])).run())
+    _, page, *program = sys.argv
+    provide_commands(Path.cwd() / ".commands", program)
+    sys.path.insert(0, str(Path.cwd()))
+    print(Page(Path(page)).run())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.docs.code_blocks import Block, Use, blocks_of
+from tests.preload import Preloaded
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGES.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -26,14 +26,15 @@ def is_run(page: Path) -> bool:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if is_run(page)], ids=name_of)
-def test_the_code_of_a_page_runs_as_it_says(page: Path, tmp_path: Path) -> None:
+def test_the_code_of_a_page_runs_as_it_says(page: Path, preloaded: Preloaded) -> None:
+    home = preloaded.new_home()
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("PAGLETS_", "PYTEST_", "COV_"))
     }
-    environment |= {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
+    environment |= {"HOME": str(home), "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.docs.run_page", str(page)],
-        cwd=tmp_path,
+        [*preloaded.command("tests.docs.run_page"), str(page), *preloaded.command("paglets")],
+        cwd=home,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -28,6 +28,7 @@ from paglets.runtime.assembly import product_version
 from paglets.runtime.host import Host
 from paglets.runtime.http.page import documented_routes
 from tests.faults import switch
+from tests.preload import waiting
 
 _NEWS = 1
 
@@ -116,6 +117,7 @@ class _Nursery:
                 # Before the host has threads: a namespace belongs to the thread that enters it.
                 switch.enter_namespace()
                 switch.plug_in(order["name"], *order["port_of_switch"])
+            waiting.keep_one_waiting()
             run_host(order, stop_fd, news)
         except BaseException:
             traceback.print_exc()

@@ -15,6 +15,7 @@ from paglets.core.errors import HostError, InsufficientStorageError, OverloadedE
 from paglets.persistence import schema
 from paglets.persistence.commits import Committer, Unit
 from paglets.persistence.tables import outbox, paglets
+from tests.effort import thorough
 
 from .journal_rows import in_file, inline, record
 
@@ -254,7 +255,7 @@ FATES: dict[str, type[Exception]] = {
 STEPS = st.builds(Step, st.sampled_from(["", "k1", "k2"]), st.sampled_from(["ok", "ok", "ok", *FATES]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=thorough(66, 200), deadline=None)
 @given(st.lists(st.lists(STEPS, min_size=1, max_size=6), max_size=5))
 def test_groups_end_as_if_every_unit_were_alone(groups: list[list[Step]]) -> None:
     connection, committer = flaky()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.effort import thorough
 from tests.protocol.simulate_membership import SimHost, Traffic, Weather, World, mesh_of
 
 ROUGH = Weather(delay=(0.01, 0.1), late=0.05, retransmitted=0.1)
@@ -22,9 +23,9 @@ def nobody_sees(world: World, url: str) -> bool:
     return not any(url in world.online(host) for host in world.alive())
 
 
-def test_two_hundred_hosts() -> None:
+def test_a_large_mesh() -> None:
     """They learn of each other in ten rounds, rough weather makes nobody look dead, and a death is seen in time."""
-    world = formed(200, seed=1)
+    world = formed(thorough(100, 200), seed=1)
     for host in world.hosts.values():
         host.traffic = Traffic()
     world.weather, world.watching = ROUGH, True

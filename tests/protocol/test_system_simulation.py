@@ -9,16 +9,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from tests.effort import thorough
 from tests.protocol.simulate_system import KINDS, LIFECYCLE, MOST_PAGLETS, main, run, search, speak
 from tests.protocol.system_world import BUGS, Bug, World
 
 
 def test_seeded_worlds_hold() -> None:
-    assert search(0, 250) is None
+    assert search(0, thorough(120, 250)) is None
 
 
 def test_long_worlds_hold() -> None:
-    assert search(50_000, 10, steps=5_000) is None
+    assert search(50_000, thorough(5, 10), steps=5_000) is None
 
 
 @pytest.mark.parametrize("bug", BUGS)
@@ -207,7 +208,7 @@ class SystemMachine(RuleBasedStateMachine):
 
 TestSystemMachine = SystemMachine.TestCase
 TestSystemMachine.settings = settings(
-    max_examples=200,
+    max_examples=thorough(66, 200),
     stateful_step_count=80,
     deadline=None,
     derandomize=True,

@@ -10,20 +10,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from paglets.protocol.transfer import TransferKind
+from tests.effort import thorough
 from tests.protocol.simulate_transfer import KINDS, main, run, search
 from tests.protocol.transfer_world import Bug, Machine, World
 
 
 def test_seeded_worlds_hold() -> None:
-    assert search(0, 300) is None
+    assert search(0, thorough(120, 300)) is None
 
 
 def test_a_target_that_loses_its_inert_copies_gets_them_again() -> None:
-    assert search(10_000, 150, lose_inert=True) is None
+    assert search(10_000, thorough(80, 150), lose_inert=True) is None
 
 
 def test_losing_tombstones_costs_no_correctness() -> None:
-    assert search(20_000, 150, drop_tombstones=True) is None
+    assert search(20_000, thorough(80, 150), drop_tombstones=True) is None
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ class TransferMachine(RuleBasedStateMachine):
 
 TestTransferMachine = TransferMachine.TestCase
 TestTransferMachine.settings = settings(
-    max_examples=300,
+    max_examples=thorough(100, 300),
     stateful_step_count=60,
     deadline=None,
     derandomize=True,

@@ -32,6 +32,7 @@ from paglets.remote.transport import (
     restore_binary_tag,
     restore_json_safe,
 )
+from tests.effort import thorough
 
 PAYLOAD = {"state": {"raw": b"x" * 100_000, "grown": bytearray(b"y")}, "n": 2**70, "list": [1, None, True, 1.5, "z"]}
 
@@ -155,7 +156,7 @@ class TestDataOnlyEncoding:
         with pytest.raises(EOFError):
             load_pickle(io.BytesIO(b"PGLF" + (2**63).to_bytes(8, "little") + b"x"))
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=thorough(66, 200), deadline=None)
     @given(st.binary(max_size=100) | st.binary(max_size=60).map(lambda tail: dumped({"a": 1})[:-20] + tail))
     def test_arbitrary_bytes(self, data: bytes) -> None:
         with contextlib.suppress(SerializationError, EOFError):
@@ -344,7 +345,7 @@ class TestReaders:
         with pytest.raises(HostError, match="malformed chunked body"):
             ChunkedRequestReader(io.BytesIO(data)).read()
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=thorough(66, 200), deadline=None)
     @given(st.binary(max_size=60))
     def test_arbitrary_bytes(self, data: bytes) -> None:
         with contextlib.suppress(PagletError, EOFError):

@@ -17,6 +17,7 @@ from paglets.runtime.http.guards import send_json
 from paglets.security.addresses import BoundKey, fits, key_for, origin_of
 from paglets.security.policy import Policy
 from tests.agents.http_agents import Talker
+from tests.effort import thorough
 from tests.runtime.http.wire import Served
 from tests.support import HostFactory
 
@@ -64,7 +65,7 @@ def test_what_does_not(pattern: str, url: str) -> None:
     assert not fits([pattern], url)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=thorough(100, 300), deadline=None)
 @given(st.text(max_size=60), st.text(alphabet="htps:/[]*.@#?x1-", max_size=40))
 def test_no_text_is_more_than_its_own_host(url: str, pattern: str) -> None:
     fits([pattern], url)

@@ -17,6 +17,7 @@ from paglets.security.caller import ANYBODY
 from paglets.security.key_file import KeyFile, change_key_file, key_file_text, load_key_file, parse_key_file
 from paglets.security.keys import KeyLimits, KeyRecord, checked_key_name, new_key, split_key
 from paglets.security.roles import ROLE_NAMES, Role, role_named
+from tests.effort import thorough
 
 
 def bearer(key: str) -> bytes:
@@ -157,7 +158,7 @@ def test_mistakes_are_named_and_values_are_not(text: str, words: str) -> None:
     assert caught.value.__cause__ is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=thorough(50, 150), deadline=None)
 @given(st.binary(max_size=400) | st.text(max_size=300).map(lambda text: (GOOD + text).encode(errors="replace")))
 def test_whatever_is_in_the_file_there_is_one_kind_of_error(content: bytes) -> None:
     try:
@@ -253,7 +254,7 @@ def ring(tmp_path_factory: pytest.TempPathFactory) -> Keyring:
     return Keyring("classic", [path], certificates=True)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=thorough(100, 300), deadline=None)
 @given(
     st.none() | st.binary(max_size=200) | st.binary(max_size=80).map(lambda rest: b"Bearer " + rest),
     st.none()

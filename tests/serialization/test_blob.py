@@ -30,6 +30,7 @@ from paglets.serialization.blob import (
     encode_blob,
 )
 from paglets.serialization.codec import dataclass_to_wire
+from tests.effort import thorough
 from tests.serialization.states import (
     Anything,
     Arrays,
@@ -338,14 +339,14 @@ def read_or_refuse(blob: bytes) -> None:
         decode_blob_plain(blob)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=thorough(50, 150), deadline=None)
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_raise_nothing_else(data: bytes) -> None:
     read_or_refuse(data)
     read_or_refuse(HEAD.pack(b"PGLB", 1, 1, 0, 1, len(data), 0, 0) + data)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=thorough(83, 250), deadline=None)
 @given(st.data())
 def test_mutated_blobs_raise_nothing_else(data: st.DataObject) -> None:
     blob = bytearray(data.draw(st.sampled_from(VALID)))

@@ -14,6 +14,7 @@ from paglets.core.errors import SerializationError
 from paglets.remote.transport import json_safe
 from paglets.serialization.blob import blob_from_wire, decode_blob, decode_blob_plain, encode_blob
 from paglets.serialization.codec import dataclass_from_wire, dataclass_to_wire, from_wire, to_wire
+from tests.effort import thorough
 from tests.serialization.states import (
     Anything,
     Binary,
@@ -129,7 +130,7 @@ def kinds(value: Any) -> Any:
     return type(value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=thorough(100, 300), deadline=None)
 @given(states)
 def test_every_way_gives_back_the_state(state: Any) -> None:
     cls = type(state)
@@ -170,7 +171,7 @@ def test_the_wire_form_holds_plain_values_only(state: Any) -> None:
 CLASSES = (NativeState, NestedNative, Scalars, ComplexState, Binary, Tree, Shapes, Anything)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=thorough(100, 300), deadline=None)
 @given(st.sampled_from(CLASSES), states, st.data())
 def test_a_wrong_payload_is_refused_and_nothing_else(cls: type, other: Any, data: st.DataObject) -> None:
     payload = dataclass_to_wire(other)

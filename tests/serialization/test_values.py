@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from paglets.core.errors import SerializationError
 from paglets.serialization.values import pack, restored, unpack
+from tests.effort import thorough
 from tests.serialization.states import Color, Job, Opaque, Point, Ref
 
 wire_values = st.recursive(
@@ -41,7 +42,7 @@ def same(left: Any, right: Any) -> bool:
     return bool(left == right)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=thorough(100, 300), deadline=None)
 @given(wire_values)
 def test_wire_values_come_back_as_they_were(value: Any) -> None:
     assert same(unpack(pack(value)), value)
@@ -109,7 +110,7 @@ def test_bottomless_values_are_refused() -> None:
         unpack(b"\x91" * 100_000)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=thorough(100, 300), deadline=None)
 @given(st.binary(max_size=200))
 def test_arbitrary_bytes_raise_nothing_else(data: bytes) -> None:
     try:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Final
 
 import typer
+import typer.main
 
 from paglets.cli.console import one_line, print_error
 
@@ -18,6 +20,12 @@ INTERRUPTED_EXIT: Final = 130
 UsageError: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 
 
+@cache
+def command_of(app: typer.Typer) -> Callable[..., Any]:
+    """Return what runs an application, made of its annotations once: that takes longer than many a command."""
+    return typer.main.get_command(app)
+
+
 def run_app(app: typer.Typer, argv: Sequence[str] | None, program: str) -> int:
     """Run an application with the given arguments and return its exit code.
 
@@ -25,7 +33,7 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None, program: str) -> int:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        result = app(args=arguments, prog_name=program, standalone_mode=False)
+        result = command_of(app)(args=arguments, prog_name=program, standalone_mode=False)
     except UsageError as exc:
         return _refuse(exc, program)
     except typer.Exit as exc:

@@ -17,6 +17,7 @@ from paglets.examples.search import reading
 from paglets.examples.search.matching import pattern_of
 from paglets.examples.search.models import SearchEvent, SearchRequest
 from paglets.examples.search.results import MAX_TEXT_CHARS
+from tests.effort import thorough
 from tests.examples.search.local import found, plant, search
 
 needs_grep = pytest.mark.skipif(shutil.which("grep") is None, reason="there is no grep to compare with")
@@ -290,7 +291,7 @@ _ATOMS = st.sampled_from(
 _SOURCES = st.lists(_ATOMS, min_size=1, max_size=3).map("".join)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=thorough(100, 300), deadline=None)
 @given(lines=_LINES, source=_SOURCES, ignore_case=st.booleans(), word=st.booleans())
 def test_the_test_before_the_pattern_misses_nothing(
     lines: list[str], source: str, ignore_case: bool, word: bool

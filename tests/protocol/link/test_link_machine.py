@@ -22,6 +22,7 @@ from paglets.protocol.link import (
     frames,
 )
 from paglets.protocol.link.frames import Kind
+from tests.effort import thorough
 
 LIMITS = LinkLimits(
     data_bytes=32,
@@ -48,7 +49,7 @@ _frames = st.one_of(
 
 
 @given(st.lists(st.lists(_frames, max_size=8).map(b"".join), max_size=12), st.booleans(), st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=thorough(50, 150), deadline=None)
 def test_no_bytes_break_or_fill_an_end(messages: list[bytes], greeted: bool, first: bool) -> None:
     link = Link(Hello(name="one"), first=first, now=0.0, limits=LIMITS)
     if greeted:

@@ -13,6 +13,7 @@ from paglets.runtime.http.gate import CALLER, Gate
 from paglets.runtime.http.guards import Guard, GuardPolicy, send_json
 from paglets.runtime.http.keyring import Keyring
 from paglets.runtime.http.quotas import Quotas
+from tests.effort import thorough
 
 KEY = "the-key"
 HOSTS = [b"localhost", b"127.0.0.1:8765", b"[::1]", b"evil.example", b"localhost@evil", b"", b"\xff", b"localhost:x"]
@@ -43,7 +44,7 @@ PATHS = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=thorough(133, 400), deadline=None)
 @given(
     st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "X"]),
     PATHS,

@@ -24,13 +24,14 @@ from paglets.core.messages import Message
 from paglets.runtime.host import Host
 from paglets.runtime.http.routes import ROUTES
 from tests.agents.http_agents import Parrot, Talker
+from tests.effort import thorough
 from tests.runtime.http.wire import ask
 from tests.support import HostFactory
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 ACTIVE, INACTIVE, CRASHED = "active-one", "inactive-one", "crashed-one"
 #: For each operation, once with bodies and parameters as described and once with others.
-EXAMPLES = 8
+EXAMPLES = thorough(4, 8)
 STATUSES = {
     "200", "400", "401", "403", "404", "405", "408", "409", "413", "415", "422", "429", "431", "500", "503", "507",
 }  # fmt: skip
