@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from paglets.core.events import MobilityEvent
 from paglets.core.messages import Message
 from paglets.patterns.operations import OperationPaglet
 from paglets.patterns.tasks import TaskPaglet, TaskState, TaskStatus
-from paglets.services.contracts import EmptyPayload, ServiceOperation
+from paglets.services.contracts import EmptyPayload, ServiceOperation, StreamOperation
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,30 @@ ADD = ServiceOperation("add", Term, Term)
 CLEAR = ServiceOperation("clear", EmptyPayload, EmptyPayload)
 UNSAID = ServiceOperation("unsaid", EmptyPayload, Term)
 UNUSED = ServiceOperation("unused", EmptyPayload, Term)
+COUNTING = StreamOperation("counting", Term, Term, window=4)
+FLOWING = StreamOperation("flowing", Term, Term, window=4)
+SILENT = StreamOperation("silent", Term, Term)
 
 
 class Summer(OperationPaglet[SumState]):
     State = SumState
     Operations = (ADD, CLEAR, UNUSED)
+    Streams = (COUNTING, SILENT)
 
     def operation_handlers(self) -> Mapping[ServiceOperation[Any, Any], Callable[[Any], Any]]:
         return {ADD: self.add, CLEAR: self.clear, UNSAID: self.unsaid}
+
+    def stream_handlers(self) -> Mapping[StreamOperation[Any, Any], Callable[[Any], Any]]:
+        return {COUNTING: self.counting, FLOWING: self.flowing}
+
+    def counting(self, term: Term) -> Iterator[Term]:
+        for number in range(term.value):
+            self.state.total += number
+            yield Term(number)
+
+    async def flowing(self, term: Term) -> AsyncIterator[Term]:
+        for number in range(term.value):
+            yield Term(number)
 
     def add(self, term: Term) -> Term:
         self.state.total += term.value

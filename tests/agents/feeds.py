@@ -14,7 +14,7 @@ from paglets.core.agent import NOT_HANDLED, Paglet, PagletState, handler
 from paglets.core.errors import OutcomeUnknownError
 from paglets.core.messages import Message
 from paglets.core.runtime_values import Durability, ServiceScope
-from paglets.services.contracts import ServiceContract, ServiceOperation, StreamOperation
+from paglets.services.contracts import ServiceContract, ServiceOperation, ServiceRecord, StreamOperation
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,16 @@ class Reader(Paglet[PagletState]):
             return handle.call(AGAIN if again else ONCE, Work(kill=True, marker=marker)).agent_id
         except OutcomeUnknownError:
             return "nobody knows"
+
+    @handler
+    def wait_for(self, provider: dict[str, Any], gate: str) -> str:
+        """Call a provider that waits in a gate and is lost meanwhile."""
+        record = ServiceRecord.from_wire(provider)
+        handle = self.context.host.service_handle(FEED, record, scope=ServiceScope.LOCAL)
+        try:
+            return handle.call(ONCE, Work(marker=gate, wait=True), timeout=600.0).agent_id
+        except OutcomeUnknownError:
+            return "lost"
 
     @handler
     def read_for(self, name: str, gate: str, trace: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +156,14 @@ class Holder(Paglet[ResidentState]):
     @handler
     def call(self) -> int:
         return self.require_contract(CONTRACT).call(REPORT).calls
+
+    @handler
+    def hold_another(self, lost: str) -> str:
+        """Lease what a handle found when its provider, which has this id, was lost."""
+        handle = self.require_contract(CONTRACT)
+        handle = replace(handle, record=replace(handle.record, proxy=replace(handle.record.proxy, agent_id=lost)))
+        handle.call(REPORT)
+        return self.context.host.lease_service_handle(handle, ttl=60.0).lease_id
 
     @handler
     def use(self, scope: str = "local") -> list[Any]:

@@ -107,3 +107,26 @@ def test_effective_values_of_a_policy() -> None:
     assert values["policy.keys.laptop.allow"] == (None, Origin.DEFAULT, None)
     assert values["startup_agents[1].singleton"] == (True, Origin.DEFAULT, None)
     assert values["startup_agents[1].agent_id"] == (None, Origin.CLASS, None)
+
+
+def test_effective_values_of_allowances() -> None:
+    text = """\
+[policy.keys.laptop.allowance]
+max_hops = 3
+[[startup_agents]]
+class = "a:B"
+allowance = { lifetime = "2h" }
+[[startup_agents]]
+class = "a:C"
+[[resident_services]]
+class = "a:D"
+[resident_services.allowance]
+max_state_size = "1K"
+"""
+    values = {value.key: (value.value, value.origin, value.line) for value in check_launch_text(text, PATH).effective()}
+    assert values["policy.keys.laptop.allowance.max_hops"] == (3, Origin.FILE, 2)
+    assert values["policy.keys.laptop.allowance.max_clones"] == (None, Origin.DEFAULT, None)
+    assert values["startup_agents[1].allowance.lifetime"] == (7200.0, Origin.FILE, 5)
+    assert values["startup_agents[1].allowance.max_hops"] == (None, Origin.DEFAULT, None)
+    assert values["startup_agents[2].allowance"] == (None, Origin.CLASS, None)
+    assert values["resident_services[1].allowance.max_state_size"] == (1024, Origin.FILE, 11)

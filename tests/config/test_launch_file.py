@@ -117,6 +117,12 @@ def test_a_full_file(path: Path) -> None:
         ("[[resident_services]]\nlifecycle = 'hasty'", "resident service lifecycle must be one of: lazy, eager"),
         ("[[resident_services]]\nlifecycle = 3", "resident service lifecycle must be a string"),
         ("[[resident_services]]\nscope = 'galaxy'", "resident service scope must be one of: local, mesh"),
+        ("[[startup_agents]]\nallowance = 3", "number 1: allowance: must be a table with max_hops, max_clones"),
+        (
+            "[[startup_agents]]\nallowance = { hops = 3 }",
+            "number 1: allowance: unknown key 'hops'; allowed are max_hops",
+        ),
+        ("[[resident_services]]\n[resident_services.allowance]\nlifetime = 'x'", "line 3: .*'lifetime' must be a time"),
         ("[launch]\nsync_demo_config = 0", "'sync_demo_config' must be true or false"),
         ("[launch]\ndemo_config_version = 5", "'demo_config_version' must be a text"),
         ("[lunch]", "the file: unknown key 'lunch'; allowed are launch, policy, startup_agents, resident_services"),

@@ -18,6 +18,16 @@ class Trend:
     """Slope of the line."""
 
 
+def floor(samples: Sequence[tuple[float, float]], seconds: float) -> list[tuple[float, float]]:
+    """Return the lowest of the figures in each stretch of so many seconds, with the times when they were measured."""
+    lowest: dict[int, tuple[float, float]] = {}
+    for when, figure in samples:
+        stretch = int((when - samples[0][0]) // seconds)
+        if stretch not in lowest or figure < lowest[stretch][1]:
+            lowest[stretch] = when, figure
+    return [lowest[stretch] for stretch in sorted(lowest)]
+
+
 def trend(samples: Sequence[tuple[float, float]], *, warm_up: float) -> Trend:
     """Return the line through samples of (seconds, figure), without those of the first `warm_up` seconds.
 

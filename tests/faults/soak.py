@@ -30,7 +30,7 @@ from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
 from paglets.remote.transfer import TransferTicket
 from tests.faults.cluster import LEDGER, Cluster, HostProcess, Nursery, cluster_in
-from tests.faults.slope import trend
+from tests.faults.slope import floor, trend
 from tests.faults.workload import Call, Load, Notes
 from tests.support import eventually
 
@@ -38,6 +38,9 @@ MEGABYTE = 1024 * 1024
 LIMITS_PER_MINUTE = {"memory MB": 0.25, "threads": 0.2, "descriptors": 0.3, "fork server MB": 0.25, "journal MB": 0.5}
 """What a figure may grow by: less than the noise of a few minutes, and nothing that lasts."""
 SAMPLE_SECONDS = 5.0
+FLOOR_SECONDS = 30.0
+WARM_UP = 0.4
+"""Share of the time in which what is bounded fills up; the paths of some 700 paglets fill the caches of the router."""
 MESH = {
     "mesh": True,
     "mesh_multicast": False,
@@ -72,17 +75,20 @@ class Figures:
 
     name: str
     samples: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    descriptors: list[dict[str, int]] = field(default_factory=list)
+    """How many descriptors of which kind there were, by time."""
 
     def take(self, host: HostProcess) -> None:
         """Measure a host that runs."""
         now = time.monotonic()
         process = psutil.Process(host.pid)
         found = {
-            "memory MB": process.memory_full_info().uss / MEGABYTE,
+            "memory MB": anonymous_bytes(host.pid) / MEGABYTE,
             "threads": float(process.num_threads()),
             "descriptors": float(process.num_fds()),
             "journal MB": sum(path.stat().st_size for path in host.directory.glob("journal.db*")) / MEGABYTE,
         }
+        self.descriptors.append(_descriptors_of(process))
         for child in process.children():
             with suppress(psutil.NoSuchProcess):
                 if not " ".join(child.cmdline()).startswith("paglet:"):
@@ -94,7 +100,8 @@ class Figures:
         """Return how each figure went after the warm-up, and whether that is within its limit."""
         rows = []
         for what, samples in self.samples.items():
-            line = trend(samples, warm_up=warm_up)
+            # What grows for ever raises the floor; what is under way when it is measured, only what is above.
+            line = trend(floor(samples, FLOOR_SECONDS), warm_up=warm_up)
             limit = LIMITS_PER_MINUTE[what]
             rows.append(
                 {
@@ -110,6 +117,29 @@ class Figures:
         return rows
 
 
+def anonymous_bytes(process_id: int) -> int:
+    """Return how much memory a process has that no file is behind.
+
+    Not what is its own alone: a host is forked here, and its first full garbage collection writes to some 5 MB that it
+    had shared until then.
+    """
+    for line in Path(f"/proc/{process_id}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Anonymous:"):
+            return int(line.split()[1]) * 1024
+    raise LookupError(f"the system does not tell of the memory of process {process_id}")
+
+
+def _descriptors_of(process: psutil.Process) -> dict[str, int]:
+    """Return how many descriptors of which kind a process has: connections by their state, others by what they are."""
+    found: Counter[str] = Counter()
+    for connection in process.net_connections("inet"):
+        found[f"connection {connection.status.lower()}"] += 1
+    for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            found[str(descriptor.readlink()).partition(":")[0].rpartition("/")[2]] += 1
+    return dict(found)
+
+
 class Soak:
     """The work and the trouble."""
 
@@ -121,6 +151,8 @@ class Soak:
         peers = [host.url for host in self.veterans]
         self.mortals = [cluster.add(f"mortal{number}", peers=peers, **MESH) for number in range(2)]
         cluster.start_all(self.mortals)
+        self.endings: dict[str, list[str]] = {}
+        """By id: what was answered to whoever disposed of a paglet, where it was not done at once."""
         self._seed = seed
         self._directory = directory
 
@@ -174,21 +206,24 @@ class Soak:
             self.done.add("moves that failed")
 
     def _dispose(self, name: str, proxy: PagletProxy, stop: threading.Event) -> None:
-        deadline, last = time.monotonic() + 60.0, ""
+        deadline = time.monotonic() + 60.0
+        answers: list[str] = []
         while time.monotonic() < deadline:
             try:
                 proxy.dispose()
-            except InvalidAgentError as exc:
-                if not last:
-                    self.done.wrong(f"{name} is nowhere at its end: {exc}")
-                break  # the answer to an earlier attempt was lost
             except PagletError as exc:
-                last = f"{type(exc).__name__}: {exc}"
-                stop.wait(0.1)
-                continue
+                answers.append(f"{time.strftime('%H:%M:%S')} {type(exc).__name__}: {exc}")
+                if not isinstance(exc, InvalidAgentError):
+                    stop.wait(0.1)
+                    continue
+                if len(answers) == 1:
+                    self.done.wrong(f"{name} is nowhere at its end: {exc}")
+                # Otherwise the answer to an earlier attempt was lost.
             break
         else:
-            self.done.wrong(f"{name} could not be disposed of: {last}")
+            self.done.wrong(f"{name} could not be disposed of: {answers[-1]}")
+        if answers:
+            self.endings[proxy.agent_id] = answers
         self.done.add("paglets disposed of")
 
     def _file(self, client: HostClient, chance: random.Random) -> None:
@@ -248,7 +283,7 @@ def run(minutes: float, seed: int, directory: Path) -> dict[str, Any]:
             _check_rest(soak)
     finally:
         nursery.close()
-    rows = [row for measured in figures for row in measured.rows(warm_up=minutes * 60.0 / 3)]
+    rows = [row for measured in figures for row in measured.rows(warm_up=minutes * 60.0 * WARM_UP)]
     return {
         "measured_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "minutes": minutes,
@@ -257,9 +292,23 @@ def run(minutes: float, seed: int, directory: Path) -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1),
         "done": dict(soak.done.counts),
         "figures": rows,
+        "descriptors": {
+            each.name: {
+                "early": _typical(each.descriptors[: count // 3]),
+                "late": _typical(each.descriptors[-count // 3 :]),
+            }
+            for each in figures
+            if (count := len(each.descriptors)) > 2
+        },
         "problems": soak.done.problems,
         "good": not soak.done.problems and all(row["good"] for row in rows),
     }
+
+
+def _typical(samples: list[dict[str, int]]) -> dict[str, float]:
+    """Return how many descriptors of each kind there were on average."""
+    kinds = sorted({kind for sample in samples for kind in sample})
+    return {kind: round(sum(sample.get(kind, 0) for sample in samples) / len(samples), 1) for kind in kinds}
 
 
 def _say_where(soak: Soak, figures: list[Figures], end: float) -> None:
@@ -274,15 +323,24 @@ def _check_rest(soak: Soak) -> None:
     cluster = soak.cluster
     cluster.everyone_back()
 
-    def empty() -> bool:
+    def left() -> list[tuple[HostProcess, dict[str, Any]]] | None:
         with suppress(PagletError):
-            return not any(
-                cluster.client.get_json(f"{host.url}/agents?state=all")["agents"] for host in cluster.hosts.values()
-            )
-        return False
+            return [
+                (host, agent)
+                for host in cluster.hosts.values()
+                for agent in cluster.client.get_json(f"{host.url}/agents?state=all")["agents"]
+            ]
+        return None
 
     try:
-        eventually(empty, "all paglets to be gone", 60.0)
+        try:
+            eventually(lambda: left() == [], "all paglets to be gone", 60.0)
+        except AssertionError:
+            for host, agent in left() or ():
+                soak.done.wrong(f"left on {host.name}: {agent}; disposed of: {soak.endings.get(agent['agent_id'])}")
+                for each in cluster.hosts.values():
+                    soak.done.wrong(f"  {each.name}: {_known_of(cluster, each, agent['agent_id'])}")
+            raise
         names = {host.name for host in cluster.hosts.values()}
         for host in cluster.hosts.values():
             eventually(
@@ -299,6 +357,17 @@ def _check_rest(soak: Soak) -> None:
             )
     except AssertionError as exc:
         soak.done.wrong(str(exc))
+
+
+def _known_of(cluster: Cluster, host: HostProcess, agent_id: str) -> str:
+    """Return what a host knows of a paglet that should be gone: what happened to it there, and where it says it is."""
+    found = []
+    for part in ("journey", "location"):
+        try:
+            found.append(json.dumps(cluster.client.get_json(f"{host.url}/agents/{agent_id}/{part}")))
+        except PagletError as exc:
+            found.append(f"{type(exc).__name__}: {exc}")
+    return " | ".join(found)
 
 
 def main() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from paglets.core.messages import Message
 from paglets.patterns.operations import OperationClient
 from paglets.runtime.host import Host
 from paglets.services.contracts import EmptyPayload, ServiceOperation
-from tests.agents.adder import ADD, CLEAR, UNSAID, UNUSED, AddResult, Summer, SumState, Term
+from tests.agents.adder import ADD, CLEAR, COUNTING, FLOWING, SILENT, UNSAID, UNUSED, AddResult, Summer, SumState, Term
 from tests.support import eventually
 
 
@@ -77,3 +78,21 @@ def test_a_client_calls_and_sends(pair: tuple[Host, Host]) -> None:
     with pytest.raises(ServiceContractError):
         client.send_oneway(ADD, EmptyPayload())  # type: ignore[misc]
     assert client.call(ADD, Term(0)) == Term(40)
+
+
+def test_streams_are_served_and_read(pair: tuple[Host, Host]) -> None:
+    alpha, beta = pair
+    client = OperationClient(alpha.create_remote(beta.address, Summer))
+    assert [item.value for item in client.stream(COUNTING, Term(10))] == list(range(10))
+    assert client.call(ADD, Term(0)) == Term(45)
+    with client.stream(FLOWING, Term(10), window=2) as items:
+        assert next(items) == Term(0)
+
+    async def read() -> list[int]:
+        return [item.value async for item in client.astream(FLOWING, Term(9))]
+
+    assert asyncio.run(read()) == list(range(9))
+    with pytest.raises(ServiceContractError, match="No handler registered for stream 'silent'"):
+        next(client.stream(SILENT, Term(1)))
+    with pytest.raises(ServiceContractError):
+        client.stream(COUNTING, EmptyPayload())  # type: ignore[misc]

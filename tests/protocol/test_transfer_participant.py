@@ -382,6 +382,68 @@ def test_what_makes_no_sense_is_an_error(happened: tuple[ParticipantEvent, ...],
         participant.step(target(*happened), event)
 
 
+# -- what is kept of it ----------------------------------------------------------------------------------------------
+
+REFUSED = Refusal(RefusalReason.QUOTA, "full", retryable=True)
+ENDED: dict[str, tuple[ParticipantEvent, ...]] = {
+    "never begun": (),
+    "refused": (prepare(), NotAdmitted(REFUSED)),
+    "refused for good": (prepare(), NotAdmitted(replace(REFUSED, retryable=False))),
+    "failed": (prepare(), Admitted(), FilesMaterialised(), StepFailed("no", ValueError("no"))),
+    "called off": (*to_prepared(), AbortReceived()),
+    "called off before it began": (AbortReceived(),),
+    "forgotten": (*to_active(), SettledReceived("v1")),
+}
+LATE: tuple[ParticipantEvent, ...] = (
+    prepare(vote="v2"),
+    prepare(attempt=2, vote="v2"),
+    prepare(attempt=2, vote="v2", recovering=True),
+    CommitReceived("v1"),
+    AbortReceived(),
+    OutcomeReceived(Outcome.COMMITTED, "v1"),
+    QueryFailed("no answer"),
+    SettledReceived("v1"),
+    RetryDue(),
+    CallRequested(CALL),
+)
+
+
+@pytest.mark.parametrize("event", LATE, ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("name", ENDED)
+def test_a_tombstone_answers_late_events_as_the_machine_did(name: str, event: ParticipantEvent) -> None:
+    ended = target(*ENDED[name])
+    kept = participant.tombstone(ended) or participant.ParticipantState()
+
+    _, told = participant.step(ended, event)
+    _, repeated = participant.step(kept, event)
+
+    assert [_plain(action) for action in repeated] == [_plain(action) for action in told]
+
+
+def _plain(action: object) -> object:
+    """Leave out the exception, which is for this side only."""
+    return replace(action, refusal=replace(action.refusal, cause=None)) if isinstance(action, ReplyRefused) else action
+
+
+@pytest.mark.parametrize("name", ENDED)
+def test_a_tombstone_is_small(name: str) -> None:
+    kept = participant.tombstone(replace(target(*ENDED[name]), refusal=Refusal(RefusalReason.POLICY, "x" * 10_000)))
+
+    assert kept is None or (kept.plan is None and kept.refusal is not None and len(kept.refusal.text) == 500)
+
+
+def test_a_tombstone_holds_nothing_of_what_was_under_way_when_it_failed() -> None:
+    kept = participant.tombstone(target(*ENDED["failed"]))
+
+    assert kept is not None and kept.refusal is not None
+    assert (kept.refusal.text, kept.refusal.cause) == ("no", None)
+
+
+def test_there_is_no_tombstone_of_a_transfer_that_goes_on() -> None:
+    with pytest.raises(TransferProtocolError):
+        participant.tombstone(target(*to_prepared()))
+
+
 # -- the journal in memory -------------------------------------------------------------------------------------------
 
 

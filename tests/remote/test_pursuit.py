@@ -174,6 +174,9 @@ def test_a_caller_who_knows_somebody_else_says_how_long_it_is_patient() -> None:
         world.pursue(timeout=10.0, patience=Patience(unsent=0.1, lost=1.0))
     assert 0.9 < world.now < 1.2
 
+    # A machine that is gone is silent: no connection is waited for longer than that.
+    assert all(limit is not None and limit <= 1.0 for limit in world.limits[1:])
+
     world = World({A: after(1, lost, unreachable)})
     with pytest.raises(errors.RemoteTimeoutError, match="may still"):
         world.pursue(timeout=10.0, patience=Patience(unsent=1.0))
@@ -265,6 +268,47 @@ def test_a_definite_answer_ends_it(error: type[errors.PagletError]) -> None:
 
 
 # --- not known --------------------------------------------------------------------------------------------------------
+
+
+OPERATION = {"passed_on": False, "lasting": False, "repeatable": False}
+
+
+def at(url: str, epoch: int) -> dict[str, Any]:
+    return {"host_url": url, "epoch": epoch, "here": False, "ended": False}
+
+
+def test_a_paglet_on_a_host_that_is_down_has_not_ended() -> None:
+    world = World({HOME: unknown}, {HOME: at(B, 3)})
+    world.routes.learn("p", A, B, HOME)
+
+    with pytest.raises(NotConnectedError):
+        world.pursue(**OPERATION)
+
+    assert sorted(place for place, _ in world.asked) == [A, B, HOME]
+
+
+def test_it_has_not_ended_either_where_it_went_unseen() -> None:
+    world = World({A: unknown}, {A: at(B, 3)})
+
+    with pytest.raises(NotConnectedError):
+        world.pursue(**OPERATION)
+
+
+def test_a_paglet_of_which_the_last_host_knows_nothing_is_unknown() -> None:
+    world = World({A: unknown, C: unknown}, {A: at(B, 3), C: at(A, 2)})
+    world.routes.learn("p", A, C)
+    world.hosts[B] = unknown
+
+    with pytest.raises(errors.InvalidAgentError):
+        world.pursue(**OPERATION)
+
+
+def test_a_paglet_of_which_nobody_knows_is_unknown_though_a_host_is_down() -> None:
+    world = World({A: unknown})
+    world.routes.learn("p", A, C)
+
+    with pytest.raises(errors.InvalidAgentError):
+        world.pursue(**OPERATION)
 
 
 def test_an_unknown_paglet_is_an_answer_at_once() -> None:

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +18,26 @@ import pytest
 
 from paglets.core.context import PagletContext
 from paglets.core.errors import (
+    ConnectionLostError,
     InvalidAgentError,
     OutcomeUnknownError,
     PagletCrashedError,
     RemoteTimeoutError,
+    ServiceContractError,
     ServiceNotFoundError,
 )
 from paglets.core.runtime_values import ServiceScope
 from paglets.protocol.membership import HostRef
+from paglets.remote.aio import AsyncHostClient
+from paglets.remote.calls import CallOptions
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
-from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceOperation
+from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceOperation, StreamOperation
 from paglets.services.directory import ServiceDirectory
 from paglets.services.pool import RetryPolicy
 from tests.agents.feeds import AGAIN, FEED, FLOW, ONCE, WHO, Count, Feed, FeedState, Reader, Work
-from tests.support import HostFactory, await_event
+from tests.support import Gate, HostFactory, await_event
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +215,76 @@ def test_a_host_that_is_killed(two: tuple[Host, Host], far: tuple[str, subproces
         # Nobody can have had this one: it goes on at the other.
         assert known.call(ONCE).agent_id == local.agent_id
         alpha.mesh.mark_offline(address, "killed")
+
+
+@pytest.mark.parametrize("caller", ["outside", "paglet"])
+def test_a_call_that_is_under_way_when_its_host_is_killed_ends_long_before_its_time(
+    two: tuple[Host, Host], far: tuple[str, subprocess.Popen[str]], tmp_path: Path, caller: str
+) -> None:
+    alpha, _ = two
+    address, process = far
+    alpha.create_remote(address, Feed)
+    gate = Gate(tmp_path)
+    reader = alpha.create(Reader)
+    with HostClient(timeout=600.0) as client, ThreadPoolExecutor(1) as pool:
+        handle = ServiceDirectory(address, client).require_contract(FEED)
+        work = Work(marker=str(gate), wait=True)
+        if caller == "outside":
+            answer: Future[Any] = pool.submit(lambda: handle.call(ONCE, work))
+        else:
+            ask = reader.with_options(CallOptions(timeout=600.0)).call
+            answer = pool.submit(lambda: ask(Reader.wait_for, handle.record.to_wire(), str(gate)))
+        gate.await_entered()
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+        gate.open()
+        # The calls have ten minutes; the test has not.
+        if caller == "outside":
+            with pytest.raises(OutcomeUnknownError, match="may have been carried out") as caught:
+                answer.result(60)
+            assert isinstance(caught.value, ConnectionLostError)
+        else:
+            assert answer.result(60) == "lost"
+
+
+def test_a_handle_with_another_client_calls_over_that(two: tuple[Host, Host]) -> None:
+    alpha, beta = two
+    feed, other = alpha.create(Feed), beta.create(Feed)
+    with HostClient(timeout=5.0) as first, HostClient(timeout=6.0) as second:
+        handle = ServiceDirectory(alpha.address, first).require_contract(FEED, scope=ServiceScope.MESH)
+        feed.dispose()
+        assert handle.call(WHO).agent_id == other.agent_id
+        changed = replace(handle, context_or_client=second)
+        assert changed.provider == handle.provider
+        first.close()
+        assert changed.call(WHO).agent_id == other.agent_id
+        third = beta.create(Feed)
+        other.dispose()
+        assert changed.call(WHO).agent_id == third.agent_id  # it is found over the second client as well
+        back = replace(changed, record=handle.record)
+        assert back.provider == changed.provider
+        assert replace(changed, record=changed.provider).provider == changed.provider
+
+        async def call() -> str:
+            async with AsyncHostClient() as client:
+                own = replace(changed, context_or_client=client)
+                third.dispose()
+                alpha.create(Feed)
+                return (await own.acall(WHO)).host
+
+        assert asyncio.run(call()) == "alpha"
+
+
+def test_a_contract_is_asked_for_by_one_of_its_streams(two: tuple[Host, Host]) -> None:
+    alpha, _ = two
+    alpha.create(Feed)
+    context = PagletContext(alpha)
+    handle = context.require_contract(FEED, operation=FLOW)
+    assert [item.number for item in handle.stream(FLOW, Count(2))] == [0, 1]
+    with pytest.raises(ServiceContractError, match="Stream 'other' is no part of contract"):
+        context.require_contract(FEED, operation=StreamOperation("other"))
+    with pytest.raises(ServiceContractError, match="Operation 'other' is no part of contract"):
+        context.lookup_contract(FEED, operation=ServiceOperation("other"))
 
 
 def test_a_pool_asks_the_nearest_and_spreads_among_those(two: tuple[Host, Host]) -> None:

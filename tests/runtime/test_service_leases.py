@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -126,6 +126,20 @@ def test_a_service_that_is_leased_while_it_goes_to_bed_is_awake_afterwards(two: 
         with two.alpha.lease_service_handle(handle):
             assert state_of(two.alpha) == "active"
             assert two.alpha.get_proxy(ID) is not None
+
+
+def test_the_provider_that_a_handle_has_found_since_is_leased(two: Two) -> None:
+    handle = handle_of(two.alpha)
+    lost = replace(handle.record, proxy=replace(handle.record.proxy, agent_id="lost"))
+    handle = replace(handle, record=lost)
+    handle.call(REPORT)
+    assert (handle.record.proxy.agent_id, handle.provider.proxy.agent_id) == ("lost", ID)
+    with two.alpha.lease_service_handle(handle) as leased:
+        assert leases(two.alpha) == 1
+        assert leased is handle
+    holder = two.alpha.create(Holder)
+    assert holder.call(Holder.hold_another, "lost")
+    assert leases(two.alpha) == 1
 
 
 def test_only_what_is_managed_can_be_leased_and_only_for_a_time(two: Two) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from paglets.config.startup import StartupAgentConfig, bundled_launch_config_text, load_launch_config
+from paglets.core.allowance import AllowanceBalance
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.core.runtime_values import ResidentLifecycle
 from tests.agents.actor import Actor
-from tests.agents.residents import ID, ResidentState
+from tests.agents.residents import ID, REPORT, ResidentState
 from tests.runtime.relay.conftest import KEY
 from tests.runtime.services import handle_of, launch, service
 from tests.support import HostFactory, events_of, free_port
@@ -127,3 +128,21 @@ def test_the_bundled_file_works_as_far_as_its_classes_are_there(hosts: HostFacto
     assert len(failed) == len(set(failed))
     assert events_of(host, "preload-refused") == []
     assert all(shown["state"] != "failed" for shown in host.resident_services())
+
+
+def test_what_the_file_gives_them_to_use_up(hosts: HostFactory, tmp_path: Path) -> None:
+    (tmp_path / "launch.toml").write_text(f"""
+[[startup_agents]]
+class = "{NAME}"
+allowance = {{ max_hops = 2, lifetime = "1h" }}
+
+[[resident_services]]
+class = "tests.agents.residents:Resident"
+allowance = {{ max_clones = 0 }}
+""")
+    host = hosts(launch_config=load_launch_config(tmp_path / "launch.toml"))
+    given = host.allowance("starter")
+    assert (given.hops_left, given.clones_left) == (2, None)
+    assert given.expires_at is not None
+    handle_of(host).call(REPORT)
+    assert host.allowance(ID) == AllowanceBalance(clones_left=0)

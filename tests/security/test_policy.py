@@ -56,6 +56,10 @@ max_state_size = "64M"
 [policy.keys.laptop]
 allow = ["myapp.reports:*"]
 max_paglets = 3
+
+[policy.keys.laptop.allowance]
+max_hops = 2
+lifetime = "1h"
 """
 
 
@@ -77,7 +81,7 @@ def test_the_whole_table(tmp_path: Path) -> None:
         64 * 1024**2,
         1000,
         32,
-        {"laptop": KeyPolicy(ClassPolicy(("myapp.reports:*",)), 3)},
+        {"laptop": KeyPolicy(ClassPolicy(("myapp.reports:*",)), 3, Allowance(max_hops=2, lifetime=3600.0))},
         Allowance(max_hops=10, lifetime=7 * 86400.0, max_state_bytes=64 * 1024**2),
     )
     assert parsed("", tmp_path) is None
@@ -104,6 +108,8 @@ def test_the_whole_table(tmp_path: Path) -> None:
         ("[policy]\nkeys = 3", "must be tables"),
         ("[policy.keys]\nlaptop = 3", "must be tables"),
         ("[policy.keys.laptop]\nrole = 'admin'", "keys.laptop: unknown key 'role'"),
+        ("[policy.keys.laptop]\nallowance = 3", "keys.laptop.allowance: must be a table with max_hops, max_clones"),
+        ("[policy.keys.laptop.allowance]\nhops = 3", "keys.laptop.allowance: unknown key 'hops'"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, words: str) -> None:
@@ -199,7 +205,7 @@ def test_a_class_outside_the_list_is_not_even_imported(hosts: HostFactory) -> No
         "choosy",
         policy=Policy(ClassPolicy(("tests.agents.http_agents:Talker", "tests.agents.http_agents:TalkerState"))),
     )
-    started = len(host._running().kernel._places)
+    started = len(host._running().kernel.starter.places)
     with HostClient() as client:
         for name in (IMPORTING, "os:system", "__main__:X", "tests.agents.http_agents:Parrot"):
             with pytest.raises((ForbiddenError, HostError), match=r"may not be used here|__main__"):
@@ -219,7 +225,7 @@ def test_a_class_outside_the_list_is_not_even_imported(hosts: HostFactory) -> No
             )
             assert "refused" in answer
     assert "tests.agents.import_exits" not in sys.modules
-    assert len(host._running().kernel._places) == started
+    assert len(host._running().kernel.starter.places) == started
     assert processes_of(host.name) == []
     assert host.list_agents(inactive=True) == []
 
@@ -234,6 +240,30 @@ def test_a_key_may_have_classes_of_its_own(hosts: HostFactory, tmp_path: Path) -
     allowed = ask(host.address, "POST", "/agents", creation(class_name="tests.agents.http_agents:Parrot"), bearer(few))
     assert allowed.status == 200
     assert ask(host.address, "POST", "/agents", creation("more"), bearer(all_of_them)).status == 200
+
+
+def test_what_comes_with_a_key_has_no_more_left_than_that(hosts: HostFactory, tmp_path: Path) -> None:
+    path = tmp_path / "keys.toml"
+    few, other = add_key(path, "few", Role.OPERATE), add_key(path, "other", Role.OPERATE)
+    policy = Policy(
+        keys={"few": KeyPolicy(allowance=Allowance(max_hops=1, max_clones=9))}, allowance=Allowance(max_clones=4)
+    )
+    host, source = hosts("sparing", keys=path, policy=policy), hosts("giving", client=HostClient(api_key=few))
+
+    def left(agent_id: str) -> tuple[int | None, int | None]:
+        balance = host.allowance(agent_id)
+        return balance.hops_left, balance.clones_left
+
+    for key, agent_id, expected in ((few, "p", (1, 4)), (other, "q", (None, 4))):
+        body = {**creation(agent_id), "allowance": {"max_hops": None}}
+        assert ask(host.address, "POST", "/agents", body, bearer(key)).status == 200
+        assert left(agent_id) == expected
+    envelope = {**prepare("r")["envelope"], "state": {}}
+    assert ask(host.address, "POST", "/agents", {"envelope": envelope}, bearer(few)).status == 200
+    assert left("r") == (1, 4)
+    # A move, which shows the key of its host.
+    moved = source.create(Talker).dispatch(host.address)
+    assert left(moved.agent_id) == (1, 4)
 
 
 def test_a_key_has_so_many_paglets(hosts: HostFactory, tmp_path: Path) -> None:

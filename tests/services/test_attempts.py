@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -218,7 +217,7 @@ def test_the_last_provider_is_waited_for_when_there_is_no_other() -> None:
     first, last = world.sent
     assert first.patience is not None
     assert first.patience.unsent == RetryPolicy().patience
-    assert first.patience.lost == math.inf
+    assert first.patience.lost == RetryPolicy().patience
     assert last.patience is None
 
     world = World(A)
@@ -228,9 +227,10 @@ def test_the_last_provider_is_waited_for_when_there_is_no_other() -> None:
     assert world.seen == ["a", "find", "a", "find"]
 
 
-def test_a_repeatable_call_does_not_wait_long_for_a_lost_answer() -> None:
+@pytest.mark.parametrize("idempotent", [False, True])
+def test_no_call_waits_long_for_a_lost_answer(idempotent: bool) -> None:
     world = World(A)
-    world.call(idempotent=True)
+    world.call(idempotent=idempotent)
     assert world.sent[0].patience is not None
     assert world.sent[0].patience.lost == RetryPolicy().patience
 

@@ -29,7 +29,7 @@ from paglets.testing import MeshStuckError, PagletMesh, scheduler
 from tests.agents.actor import Actor, ActorState
 from tests.agents.conformist import Careful, Conformist, ConformistState
 from tests.agents.courier import CONTENT, NAME, Courier
-from tests.support import eventually
+from tests.support import eventually, threads_of
 
 BEFORE = (time.time, time.sleep, time.monotonic, uuid.uuid4, threading.Lock, threading.Thread.start)
 
@@ -345,3 +345,14 @@ def test_hosts_can_be_used_as_hosts(mesh: PagletMesh) -> None:
     assert mesh.client.get_json(f"{host.address}/health")["active_count"] == 1
     replies = mesh.call(lambda: host.multicast_message("look").wait_for_all_replies(5))
     assert replies is True
+
+
+def test_no_thread_of_a_host_outlives_its_mesh() -> None:
+    with PagletMesh("lingering", "lasting") as mesh:
+        # Files of a paglet that has left are removed on a thread of their own.
+        paglet = mesh.create("lingering", Courier).dispatch(mesh.url("lasting"))
+        paglet.dispose()
+        assert threads_of("lasting")
+        mesh.crash("lasting")
+        assert not threads_of("lasting")
+    assert not threads_of("lingering")

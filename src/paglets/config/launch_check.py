@@ -27,13 +27,14 @@ from paglets.config.launch_file import (
 from paglets.config.launch_resolve import resolve_resident_service, resolve_startup_agent
 from paglets.config.launch_table import Findings, Problem, unknown_key
 from paglets.config.toml_places import Keys, Place, nearest_place, places_in
+from paglets.core.allowance import Allowance
 from paglets.core.errors import HostError
-from paglets.security.policy import ALLOWANCE_POLICY_KEYS, POLICY_KEYS, Policy
+from paglets.security.policy import ALLOWANCE_KEYS, POLICY_KEYS, Policy
 
 #: Fields that have another name in the file.
 _NAMES: Final = {"class_name": "class", "service_name": "service"}
 _POSITION: Final = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
-_FROM_CLASS: Final = frozenset({"agent_id", "service", "lifecycle", "scope", "idle_timeout"})
+_FROM_CLASS: Final = frozenset({"agent_id", "service", "lifecycle", "scope", "idle_timeout", "allowance"})
 
 
 class Origin(StrEnum):
@@ -164,7 +165,9 @@ def _entry(
 ) -> Iterator[EffectiveValue]:
     values = {_NAMES.get(field.name, field.name): getattr(entry, field.name) for field in fields(entry)}
     for key in keys:
-        if key != "use" or values[key] is not None:
+        if key == "allowance" and entry.allowance is not None:
+            yield from _allowance(check, (*where, key), entry.allowance)
+        elif key != "use" or values[key] is not None:
             yield _value(check, (*where, key), values[key])
 
 
@@ -183,14 +186,18 @@ def _policy(check: LaunchCheck, policy: Policy) -> Iterator[EffectiveValue]:
         if key in values:
             written = said.get(key) if isinstance(said, dict) else None
             yield _value(check, (POLICY_TABLE, key), values[key] if written is None else written)
-    most = policy.allowance
-    bounds = (most.max_hops, most.max_clones, most.lifetime, most.max_state_bytes)
-    for key, bound in zip(ALLOWANCE_POLICY_KEYS, bounds, strict=True):
-        yield _value(check, (POLICY_TABLE, "allowance", key), bound)
+    yield from _allowance(check, (POLICY_TABLE, "allowance"), policy.allowance)
     for name, own in policy.keys.items():
         allow = None if own.classes is None else list(own.classes.allow or ())
         yield _value(check, (POLICY_TABLE, "keys", name, "allow"), allow)
         yield _value(check, (POLICY_TABLE, "keys", name, "max_paglets"), own.max_paglets)
+        yield from _allowance(check, (POLICY_TABLE, "keys", name, "allowance"), own.allowance)
+
+
+def _allowance(check: LaunchCheck, where: Keys, most: Allowance) -> Iterator[EffectiveValue]:
+    bounds = (most.max_hops, most.max_clones, most.lifetime, most.max_state_bytes)
+    for key, bound in zip(ALLOWANCE_KEYS, bounds, strict=True):
+        yield _value(check, (*where, key), bound)
 
 
 def _value(check: LaunchCheck, keys: Keys, value: Any) -> EffectiveValue:

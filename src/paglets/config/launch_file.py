@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from paglets.config.launch_table import Findings, Table
 from paglets.config.toml_places import Keys, Place, places_in
+from paglets.core.allowance import Allowance
 from paglets.core.errors import HostError
 from paglets.core.runtime_values import ResidentLifecycle, ServiceScope
 from paglets.security.policy import Policy, read_policy
@@ -20,7 +21,7 @@ LAUNCH_TABLE: Final = "launch"
 POLICY_TABLE: Final = "policy"
 LAUNCH_KEYS: Final = ("demo_config_id", "demo_config_version", "sync_demo_config")
 STARTUP_TABLE: Final = "startup_agents"
-STARTUP_KEYS: Final = ("class", "enabled", "agent_id", "singleton", "state", "init", "use")
+STARTUP_KEYS: Final = ("class", "enabled", "agent_id", "singleton", "state", "init", "allowance", "use")
 RESIDENT_TABLE: Final = "resident_services"
 RESIDENT_KEYS: Final = (*STARTUP_KEYS, "service", "lifecycle", "scope", "idle_timeout")
 ENTRY_KEYS: Final = {STARTUP_TABLE: STARTUP_KEYS, RESIDENT_TABLE: RESIDENT_KEYS}
@@ -53,6 +54,8 @@ class StartupAgentConfig:
     """Fields of its first state."""
     init: Any = None
     """What `on_creation` is given."""
+    allowance: Allowance | None = None
+    """What it may use up; None takes what the class says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,8 @@ class ResidentServiceConfig:
     """Fields of its first state."""
     init: Any = None
     """What `on_creation` is given."""
+    allowance: Allowance | None = None
+    """What it may use up; None takes what the class says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +197,7 @@ def _startup_agent(entry: Table) -> StartupAgentConfig:
         singleton=entry.flag("singleton"),
         state=entry.table("state"),
         init=entry.get("init"),
+        allowance=entry.allowance(),
     )
 
 
@@ -208,4 +214,5 @@ def _resident_service(entry: Table) -> ResidentServiceConfig:
         idle_timeout=entry.seconds("idle_timeout"),
         state=entry.table("state"),
         init=entry.get("init"),
+        allowance=entry.allowance(),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from paglets.config.launch_file import AutoStartSpec, ResidentServiceConfig, StartupAgentConfig
 from paglets.core.agent import Paglet
+from paglets.core.allowance import Allowance
 from paglets.core.errors import HostError, SerializationError
 from paglets.core.runtime_values import ResidentLifecycle, ServiceScope
 from paglets.persistence.directory import validate_agent_id
@@ -25,6 +26,8 @@ class ResolvedStartupAgent:
     agent_id: str | None
     singleton: bool
     init: Any
+    allowance: Allowance | None = None
+    """What it may use up; None takes what the class says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class ResolvedResidentService:
     lifecycle: ResidentLifecycle
     scope: ServiceScope
     idle_timeout: float
+    allowance: Allowance | None = None
+    """What it may use up; None takes what the class says."""
 
 
 def resolve_startup_agent(config: StartupAgentConfig) -> ResolvedStartupAgent:
@@ -58,6 +63,7 @@ def resolve_startup_agent(config: StartupAgentConfig) -> ResolvedStartupAgent:
         agent_id=None if agent_id is None else validate_agent_id(agent_id),
         singleton=config.singleton and (spec is None or spec.singleton),
         init=config.init,
+        allowance=config.allowance,
     )
 
 
@@ -82,6 +88,7 @@ def resolve_resident_service(config: ResidentServiceConfig) -> ResolvedResidentS
         lifecycle=spec.lifecycle if config.lifecycle is None else config.lifecycle,
         scope=spec.scope if config.scope is None else config.scope,
         idle_timeout=idle_timeout,
+        allowance=config.allowance,
     )
 
 

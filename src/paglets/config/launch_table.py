@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from paglets.config.toml_places import Keys, Place, nearest_place
+from paglets.core.allowance import Allowance
 from paglets.core.errors import HostError
 from paglets.core.runtime_values import EnumT, enum_from_wire
 from paglets.persistence.directory import validate_agent_id
+from paglets.security.policy import read_allowance
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,16 @@ class Table:
             self.wrong(key, f"{key!r} must be a table")
             return {}
         return value
+
+    def allowance(self) -> Allowance | None:
+        """Return what an inner table gives to use up, None for none."""
+        if "allowance" not in self._values:
+            return None
+
+        def wrong(keys: Keys, text: str) -> None:
+            self._findings.note((*self._keys, *keys), f"{self._where}: {text}")
+
+        return read_allowance(self._values["allowance"], ("allowance",), wrong)
 
     def word(self, key: str, enum_cls: type[EnumT], what: str) -> EnumT | None:
         """Return a member of an enumeration, None for none."""

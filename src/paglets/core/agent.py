@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from paglets.remote.proxy import PagletProxy
     from paglets.remote.references import PagletProxyRef
     from paglets.remote.transfer import TransferTicket
-    from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceOperation, ServiceRecord
+    from paglets.services.contracts import (
+        ServiceContract,
+        ServiceHandle,
+        ServiceOperation,
+        ServiceRecord,
+        StreamOperation,
+    )
     from paglets.services.pool import RetryPolicy, ServicePool
     from paglets.services.resident import ServiceLease
 
@@ -116,7 +122,6 @@ class Paglet(Generic[StateT]):
             raise HostError(f"state of {type(self).__name__} must be a dataclass instance, not {type(state).__name__}")
         self.agent_id: str = agent_id or uuid.uuid4().hex
         self.state: StateT = state
-        self.resources = ResourceRegistry()
         self._context: PagletContext | None = None
         self._lock = threading.RLock()
         self._changed: threading.Condition | None = None
@@ -131,6 +136,11 @@ class Paglet(Generic[StateT]):
         if not isinstance(state, type) or not is_dataclass(state):
             raise HostError(f"{cls.__module__}:{cls.__qualname__} must set State to a dataclass")
         return state
+
+    @functools.cached_property
+    def resources(self) -> ResourceRegistry:
+        """What this paglet holds open, and is released before it moves, sleeps or ends."""
+        return ResourceRegistry()
 
     @property
     def context(self) -> PagletContext:
@@ -357,7 +367,7 @@ class Paglet(Generic[StateT]):
         self,
         contract: ServiceContract,
         *,
-        operation: ServiceOperation[Any, Any] | None = None,
+        operation: ServiceOperation[Any, Any] | StreamOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
     ) -> ServiceHandle | None:
         """Return a handle of the first provider of a contract, or None."""
@@ -367,7 +377,7 @@ class Paglet(Generic[StateT]):
         self,
         contract: ServiceContract,
         *,
-        operation: ServiceOperation[Any, Any] | None = None,
+        operation: ServiceOperation[Any, Any] | StreamOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
     ) -> list[ServiceHandle]:
         """Return handles of all providers of a contract."""
@@ -377,7 +387,7 @@ class Paglet(Generic[StateT]):
         self,
         contract: ServiceContract,
         *,
-        operation: ServiceOperation[Any, Any] | None = None,
+        operation: ServiceOperation[Any, Any] | StreamOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
     ) -> ServiceHandle:
         """Return a handle of a provider; ServiceNotFoundError if there is none."""
@@ -397,7 +407,7 @@ class Paglet(Generic[StateT]):
         self,
         contract: ServiceContract,
         *,
-        operation: ServiceOperation[Any, Any] | None = None,
+        operation: ServiceOperation[Any, Any] | StreamOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
         ttl: float = 60.0,
     ) -> ServiceLease:

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paglets.core.errors import HostError, ServiceContractError, ServiceNotFoundError
+from paglets.core.errors import HostError, ServiceNotFoundError
 from paglets.core.messages import Message, ReplySet
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import ServiceScope
@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     from paglets.remote.proxy import PagletProxy
     from paglets.remote.references import PagletProxyRef
     from paglets.remote.transfer import TransferTicket
-    from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceOperation, ServiceRecord
+    from paglets.services.contracts import (
+        ServiceContract,
+        ServiceHandle,
+        ServiceOperation,
+        ServiceRecord,
+        StreamOperation,
+    )
     from paglets.services.pool import RetryPolicy, ServicePool
     from paglets.services.resident import ServiceLease
 
@@ -277,7 +283,7 @@ class PagletContext:
         self,
         contract: ServiceContract,
         *,
-        operation: ServiceOperation[Any, Any] | None = None,
+        operation: ServiceOperation[Any, Any] | StreamOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
     ) -> ServiceHandle | None:
         """Return a handle of the first provider that matches the contract wholly, or None."""
@@ -287,17 +293,18 @@ class PagletContext:
         self,
         contract: ServiceContract,
         *,
-        operation: ServiceOperation[Any, Any] | None = None,
+        operation: ServiceOperation[Any, Any] | StreamOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
     ) -> list[ServiceHandle]:
         """Return handles of the providers that match the contract wholly, in the order in which they were found.
 
         A handle stays with its provider while that is there; afterwards it finds it again, or another one.
 
+        :param operation: an operation or a stream that the contract has to have.
         :raises ServiceContractError: ``operation`` is not part of the contract.
         """
-        if operation is not None and contract.require_operation(operation) is None:
-            raise ServiceContractError(f"operation {operation.name!r} is not part of contract {contract.name!r}")
+        if operation is not None:
+            contract.require_part(operation)
         records = self._host.lookup_services(contract.name, scope=scope)
         return [
             self._host.service_handle(contract, record, scope=scope)
@@ -309,7 +316,7 @@ class PagletContext:
         self,
         contract: ServiceContract,
         *,
-        operation: ServiceOperation[Any, Any] | None = None,
+        operation: ServiceOperation[Any, Any] | StreamOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
     ) -> ServiceHandle:
         """Return a handle of a provider.
@@ -341,7 +348,7 @@ class PagletContext:
         self,
         contract: ServiceContract,
         *,
-        operation: ServiceOperation[Any, Any] | None = None,
+        operation: ServiceOperation[Any, Any] | StreamOperation[Any, Any] | None = None,
         scope: ServiceScope = ServiceScope.LOCAL,
         ttl: float = 60.0,
     ) -> ServiceLease:

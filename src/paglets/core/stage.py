@@ -26,4 +26,4 @@ class Stage:
 
 
 current_stage: ContextVar[Stage | None] = ContextVar("paglets-stage", default=None)
-"""The stage of the paglet for which the calling code runs, None outside of handlers and hooks."""
+"""The stage of the paglet for which the calling code runs, None outside of handlers."""

@@ -20,6 +20,11 @@ BUSY_TIMEOUT_SECONDS: Final = 5.0
 #: in full when the last host that used it met damage.
 CHECK_SECONDS: Final = 0.15
 
+#: Pages that the writer keeps in memory, and the reader as many. What is known of paglets that left or ended grows to
+#: some 20 MB, of which each commit touches pages at random, so this is full in any host that is old enough. With 8 MB a
+#: commit takes 2 % less time (record 0019).
+CACHE_KB: Final = 1024
+
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _REFUSED: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY})
 # A file that may not grow: a quota or a limit of the process, as opposed to a full disk.
@@ -124,7 +129,7 @@ def open_for_reading(path: Path) -> Iterator[sqlite3.Connection | None]:
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
     """Open the file so that nothing can be written through the connection."""
-    return sqlite3.connect(
+    connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro",
         uri=True,
         timeout=BUSY_TIMEOUT_SECONDS,
@@ -132,6 +137,8 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=_STATEMENTS,
     )
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+    return connection
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
@@ -185,7 +192,7 @@ def _configure(connection: sqlite3.Connection) -> str:
         "trusted_schema = OFF",
         "secure_delete = OFF",
         "temp_store = MEMORY",
-        f"cache_size = -{8 * 1024}",
+        f"cache_size = -{CACHE_KB}",
         "wal_autocheckpoint = 2000",
         f"journal_size_limit = {64 * 1024 * 1024}",
     ):

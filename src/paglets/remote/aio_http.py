@@ -119,6 +119,12 @@ class AsyncHttp:
 async def _read(response: aiohttp.ClientResponse, url: str, most: int) -> bytes:
     pieces: list[bytes] = []
     size = response.content_length or 0
+    if 0 < size <= min(most, PIECE_BYTES):
+        # As most are: it fits into the buffer of its connection.
+        try:
+            return await response.read()
+        except _FAILURES as exc:
+            raise ConnectionLostError(f"Lost the connection to {url}: {_text(exc)}") from exc
     if size <= most:
         size = 0
         async for piece in _received(response, url):
@@ -141,7 +147,12 @@ def _target(url: str, shortcut: Shortcut | None) -> tuple[URL, dict[str, str]]:
         way = shortcut.way
         name = f"[{way.host}]" if ":" in way.host else way.host
         return URL(f"{way.scheme}://{name}:{way.port}{target}", encoded=True), {"Host": authority}
-    return URL(f"{origin.scheme}://{authority}{target}", encoded=True), _NO_HEADERS
+    return _url(f"{origin.scheme}://{authority}{target}"), _NO_HEADERS
+
+
+@lru_cache(maxsize=256)
+def _url(text: str) -> URL:
+    return URL(text, encoded=True)
 
 
 def _failure(exc: Exception, url: str, seconds: float) -> RemoteHostError:

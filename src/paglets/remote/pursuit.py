@@ -178,6 +178,9 @@ class Pursuit:
         # Places that do not know the paglet, with the newest epoch that was known when they said so.
         self._strangers: dict[str, int] = {}
         self._epoch = 0
+        self._pointed_to = ""
+        """Where it is by the newest that a stranger said."""
+        self._unreached: dict[str, NotConnectedError] = {}
         self._sent = False
         self._uncertain = False
         self._unknown: InvalidAgentError | None = None
@@ -195,10 +198,20 @@ class Pursuit:
             left = self._end - self._clock()
             if left <= 0:
                 raise self._given_up(outcome)
-            others = len(self._places) - len(self._strangers) > 1
-            outcome = yield Ask(place, self._attempt, left, connecting_seconds(left) if others else None)
+            outcome = yield Ask(place, self._attempt, left, self._connecting(left))
         self._routes.unblock(place)
         return place, outcome
+
+    def _connecting(self, left: float) -> float | None:
+        """Return how long the next connection may take, None for all of the time that is left."""
+        others = len(self._places) - len(self._strangers) > 1
+        bound = connecting_seconds(left) if others else None
+        patient_end = self._lost_end if self._uncertain else self._unsent_end
+        if patient_end >= self._end:
+            return bound
+        # A host that has gone with its machine refuses nothing: it is silent.
+        patient = max(patient_end - self._clock(), _LAST_SECONDS)
+        return patient if bound is None else min(bound, patient)
 
     def _judge(self, place: str, failure: PagletError) -> Generator[Step, Any, None]:
         match failure:
@@ -207,6 +220,7 @@ class Pursuit:
             case NotConnectedError():
                 self._routes.block(place)
                 self._tried.add(place)
+                self._unreached[place] = failure
             case HostUnreachableError() if self._passed_on:
                 self._tried.add(place)
             case ConnectionLostError() if self._repeatable:
@@ -233,6 +247,8 @@ class Pursuit:
         whereabouts = Whereabouts() if isinstance(said, PagletError) else Whereabouts.of(said)
         if whereabouts.here or whereabouts.ended:
             raise failure
+        if whereabouts.url and whereabouts.epoch >= self._epoch:
+            self._pointed_to = whereabouts.url
         self._strangers[place] = self._epoch = max(self._epoch, whereabouts.epoch)
         hints = [url for url in (whereabouts.url, whereabouts.home) if url]
         self._places = dict.fromkeys((*hints, *self._places))
@@ -265,6 +281,10 @@ class Pursuit:
 
     def _given_up(self, failure: PagletError) -> PagletError:
         if not self._uncertain:
+            unreached = self._unreached.get(self._pointed_to)
+            if unreached is not None and not self._passed_on:
+                # A host that does not have it any more says where it went: it has not ended for being out of reach.
+                return unreached
             return self._unknown or failure
         if self._lost_end < self._end:
             lost = ConnectionLostError(f"lost the host of paglet {self._agent_id} while an answer was due: {failure}")

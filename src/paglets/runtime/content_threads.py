@@ -83,3 +83,9 @@ class ContentThreads:
         self._cleaning.shutdown(wait=False, cancel_futures=True)
         for threads in (self.moving, self._looking, self._far, self._carrying, self._cleaning):
             await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)
+
+    def abandon(self) -> None:
+        """End the threads as the end of their process would; only what is being done this moment is waited for."""
+        self._closed = True
+        for threads in (self.moving, self._looking, self._far, self._carrying, self._cleaning):
+            threads.shutdown(cancel_futures=True)

@@ -52,5 +52,6 @@ async def _start(node: Node, agent: ResolvedStartupAgent, data: dict[str, Any]) 
         init=agent.init,
         agent_id=agent_id,
         trusted=True,
+        allowance=agent.allowance,
     )
     kernel.emit("startup-agent-create", agent_id=proxy["agent_id"], data=_SOURCE)

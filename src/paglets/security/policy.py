@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from paglets.core.allowance import LONGEST_LIFETIME, NO_LIMITS, Allowance
@@ -29,8 +29,10 @@ POLICY_KEYS: Final = (
     "allowance",
     "keys",
 )
-ALLOWANCE_POLICY_KEYS: Final = ("max_hops", "max_clones", "lifetime", "max_state_size")
-KEY_POLICY_KEYS: Final = ("allow", "max_paglets")
+ALLOWANCE_KEYS: Final = ("max_hops", "max_clones", "lifetime", "max_state_size")
+KEY_POLICY_KEYS: Final = ("allow", "max_paglets", "allowance")
+Wrong: TypeAlias = Callable[[tuple[str, ...], str], None]
+"""Takes the way to a mistake in a table, and what it is."""
 _SIZE = re.compile(r"(\d{1,18})\s*([bkmgt]?)b?", re.IGNORECASE)
 _TIME = re.compile(r"(\d{1,12})\s*([smhd]?)", re.IGNORECASE)
 _SPANS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -43,6 +45,8 @@ class KeyPolicy:
 
     classes: ClassPolicy | None = None
     max_paglets: int | None = None
+    allowance: Allowance = NO_LIMITS
+    """The most that a paglet has left which comes with the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,10 @@ class Policy:
         bounds = [self.max_paglets_per_key, caller.limits.max_paglets, self._of(caller).max_paglets]
         return min((bound for bound in bounds if bound is not None), default=None)
 
+    def allowance_of(self, caller: Caller) -> Allowance:
+        """Return the most that a paglet has left which a caller creates or brings here."""
+        return self.allowance.within(self._of(caller).allowance)
+
     def _of(self, caller: Caller | None) -> KeyPolicy:
         return self.keys.get(caller.name, _NOTHING_MORE) if caller is not None else _NOTHING_MORE
 
@@ -173,7 +181,7 @@ def policy_from(table: Any, error: Callable[[str], Exception]) -> Policy:
     return read_policy(table, wrong)
 
 
-def read_policy(table: Any, wrong: Callable[[tuple[str, ...], str], None]) -> Policy:
+def read_policy(table: Any, wrong: Wrong) -> Policy:
     """Return what a `[policy]` table says; what is wrong with a value is told, and the value taken as absent.
 
     :param wrong: is told the keys that lead to a mistake, and what it is.
@@ -186,10 +194,6 @@ def read_policy(table: Any, wrong: Callable[[tuple[str, ...], str], None]) -> Po
     if not isinstance(keys, dict) or not all(isinstance(each, dict) for each in keys.values()):
         wrong(("keys",), "'keys' must be tables: [policy.keys.NAME]")
         keys = {}
-    allowance = table.get("allowance", {})
-    if not isinstance(allowance, dict):
-        wrong(("allowance",), "'allowance' must be a table: [policy.allowance]")
-        allowance = {}
     return Policy(
         reader.classes() or ClassPolicy(),
         reader.texts("hosts") or (),
@@ -198,16 +202,27 @@ def read_policy(table: Any, wrong: Callable[[tuple[str, ...], str], None]) -> Po
         reader.size("max_state_size"),
         reader.size("max_file_size"),
         reader.count("max_hops"),
-        {name: _key_policy(_Reader(own, ("keys", name), wrong, KEY_POLICY_KEYS)) for name, own in keys.items()},
-        _allowance(_Reader(allowance, ("allowance",), wrong, ALLOWANCE_POLICY_KEYS)),
+        {name: _key_policy(own, ("keys", name), wrong) for name, own in keys.items()},
+        read_allowance(table.get("allowance", {}), ("allowance",), wrong),
     )
 
 
-def _key_policy(reader: _Reader) -> KeyPolicy:
-    return KeyPolicy(reader.classes(), reader.count("max_paglets"))
+def _key_policy(table: Mapping[str, Any], keys: tuple[str, ...], wrong: Wrong) -> KeyPolicy:
+    reader = _Reader(table, keys, wrong, KEY_POLICY_KEYS)
+    allowance = read_allowance(table.get("allowance", {}), (*keys, "allowance"), wrong)
+    return KeyPolicy(reader.classes(), reader.count("max_paglets"), allowance)
 
 
-def _allowance(reader: _Reader) -> Allowance:
+def read_allowance(table: Any, keys: tuple[str, ...], wrong: Wrong) -> Allowance:
+    """Return what an `allowance` table says; what is wrong with a value is told, and the value taken as absent.
+
+    :param keys: the way to the table, for `wrong`.
+    :param wrong: is told the keys that lead to a mistake, and what it is.
+    """
+    if not isinstance(table, dict):
+        wrong(keys, f"{'.'.join(keys)}: must be a table with {', '.join(ALLOWANCE_KEYS)}")
+        return NO_LIMITS
+    reader = _Reader(table, keys, wrong, ALLOWANCE_KEYS)
     return Allowance(
         reader.count("max_hops"), reader.count("max_clones"), reader.seconds("lifetime"), reader.size("max_state_size")
     )
@@ -220,7 +235,7 @@ class _Reader:
         self,
         table: Mapping[str, Any],
         keys: tuple[str, ...],
-        wrong: Callable[[tuple[str, ...], str], None],
+        wrong: Wrong,
         allowed: tuple[str, ...],
     ) -> None:
         self._table = table

@@ -8,13 +8,12 @@ told:
   not be woken): another provider;
 - it may have been carried out (the provider or its host died meanwhile): another provider where the operation is
   declared idempotent, else `OutcomeUnknownError`. To the same paglet a call is repeated by the delivery alone, which
-  does it under the same message id, so that it is not carried out twice, and goes on with that until the time is over;
+  does it under the same message id, so that it is not carried out twice, and while the policy is patient;
 - anything else, also what a handler raised, is the answer.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -76,7 +75,8 @@ class RetryPolicy:
     attempts: int = 3
     """Providers that are asked at most."""
     patience: float = 1.0
-    """Seconds for which a provider whose host cannot be reached is waited for."""
+    """Seconds for which a provider whose host cannot be reached is waited for, also one that had the call and did not
+    answer before the connection to it broke."""
     avoid_seconds: float = 10.0
     """Seconds for which a provider that failed is asked after all others; doubles with every further time, up to a
     minute."""
@@ -129,7 +129,7 @@ class Attempts:
         self._idempotent = idempotent
         self._clock = clock
         self._tried: set[tuple[str, str]] = set()
-        self._patience: Patience | None = Patience(policy.patience, policy.patience if idempotent else math.inf)
+        self._patience: Patience | None = Patience(policy.patience, policy.patience)
 
     def steps(self) -> Generator[Step, Any, tuple[ServiceRecord, Any]]:
         """Make the call; see the module."""

@@ -7,7 +7,7 @@ import contextvars
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 from paglets.core.errors import PagletError
 from paglets.core.messages import ONEWAY, Message
@@ -20,6 +20,9 @@ from paglets.remote.references import PagletProxyRef
 from paglets.services.attempts import Attempts, Look, RetryPolicy, Send
 from paglets.services.providers import Providers
 from paglets.services.records import ServiceRecord
+
+if TYPE_CHECKING:
+    from paglets.services.contracts import ServiceContract
 
 __all__ = ["Answer", "Caller", "DirectCaller", "Finder", "RoutedCaller", "in_thread"]
 
@@ -43,6 +46,9 @@ class Finder(Protocol):
 
     def loads(self) -> Mapping[str, int]:
         """Return how many paglets the known hosts have, by base URL; asks no other host."""
+
+    def over(self, client: Any) -> Finder:
+        """Return what looks in the same place with another client, itself where clients have no part in that."""
 
 
 class Caller(ABC):
@@ -145,8 +151,8 @@ class DirectCaller(Caller):
     :param context_or_client: a paglet context, a host client or an asynchronous one; otherwise a fresh client is made.
     """
 
-    def __init__(self, record: ServiceRecord, context_or_client: Any) -> None:
-        self._ref = record.proxy
+    def __init__(self, ref: PagletProxyRef, context_or_client: Any) -> None:
+        self._ref = ref
         self._source = context_or_client
         self._channel = _Channel(context_or_client)
 
@@ -197,10 +203,32 @@ class RoutedCaller(Caller):
     ) -> None:
         self.providers = providers
         self.policy = policy or RetryPolicy()
+        self.origin = next(iter(providers.records), None)
+        """The provider that it began with, None for one that looks for them first."""
         self._finder = finder
+        self._client = client
         self._channel = _Channel(client)
         self._refresh_seconds = refresh_seconds
         self._refreshing = False
+
+    def fitting(self, contract: ServiceContract, record: ServiceRecord, client: Any) -> RoutedCaller:
+        """Return what calls that contract beginning with that provider over that client: itself where it does.
+
+        One with another client alone knows the providers that this one knows.
+        """
+        same = contract == self.providers.contract and record == self.origin
+        if same and client is self._client:
+            return self
+        providers = self.providers if same else self.providers.beginning_with(contract, record)
+        routed = RoutedCaller(
+            providers,
+            self._finder if client is self._client else self._finder.over(client),
+            client,
+            policy=self.policy,
+            refresh_seconds=self._refresh_seconds,
+        )
+        routed.origin = record
+        return routed
 
     def refresh(self) -> None:
         """Look the providers up.

@@ -117,6 +117,16 @@ class ServiceContract:
             raise ServiceContractError(f"Stream {name!r} is no part of contract {self.name!r} version {self.version}")
         return stream
 
+    def require_part(self, part: ServiceOperation[Any, Any] | StreamOperation[Any, Any]) -> None:
+        """Check that this is an operation or a stream of the contract.
+
+        :raises ServiceContractError: no equal one is part of this contract.
+        """
+        if isinstance(part, StreamOperation):
+            self.require_stream(part)
+        else:
+            self.require_operation(part)
+
     def metadata(self) -> dict[str, Any]:
         """Return the contract as plain values."""
         metadata: dict[str, Any] = {

@@ -11,6 +11,7 @@ from paglets.core.errors import PagletError, RemoteHostError, ServiceNotFoundErr
 from paglets.core.runtime_values import ServiceScope, require_enum
 from paglets.protocol.membership import HostRef
 from paglets.remote import senders
+from paglets.remote.aio_following import AsyncFollowing
 from paglets.remote.client import HostClient
 from paglets.remote.gossip import for_each_at_once
 from paglets.services.pool import pool_of, routed_handle
@@ -19,6 +20,7 @@ from paglets.services.records import ServiceRecord
 if TYPE_CHECKING:
     from paglets.remote.aio import AsyncHostClient
     from paglets.services.attempts import RetryPolicy
+    from paglets.services.calling import Finder
     from paglets.services.contracts import ServiceContract
     from paglets.services.handles import ServiceHandle
     from paglets.services.pool import ServicePool
@@ -179,6 +181,9 @@ class _Finder:
     def loads(self) -> Mapping[str, int]:
         return self._loads
 
+    def over(self, client: Any) -> Finder:
+        return _finder_over(client, self._directory.host_url, self._name, self._scope) or self
+
 
 class _AsyncFinder:
     def __init__(self, directory: AsyncServiceDirectory, name: str, scope: ServiceScope) -> None:
@@ -196,6 +201,20 @@ class _AsyncFinder:
 
     def loads(self) -> Mapping[str, int]:
         return self._loads
+
+    def over(self, client: Any) -> Finder:
+        return _finder_over(client, self._directory.host_url, self._name, self._scope) or self
+
+
+def _finder_over(client: Any, host_url: str, name: str, scope: ServiceScope) -> Finder | None:
+    if isinstance(client, HostClient):
+        return _Finder(ServiceDirectory(host_url, client), name, scope)
+    if isinstance(client, AsyncFollowing):
+        from paglets.remote.aio import AsyncHostClient
+
+        if isinstance(client, AsyncHostClient):
+            return _AsyncFinder(AsyncServiceDirectory(host_url, client), name, scope)
+    return None
 
 
 def _first(handles: list[ServiceHandle], contract: ServiceContract) -> ServiceHandle:

@@ -32,7 +32,7 @@ class ServiceHandle(ServiceCalls):
     context_or_client: Any = None
     """Whose client the calls use: a paglet context, a host client or an asynchronous one; otherwise a fresh one."""
     route: RoutedCaller | None = field(default=None, compare=False, repr=False)
-    """How another provider is found; None where there is to be no other."""
+    """How another provider is found; None where there is to be no other. It calls what the other fields say."""
 
     def __post_init__(self) -> None:
         if not self.contract.matches_record(self.record):
@@ -40,6 +40,10 @@ class ServiceHandle(ServiceCalls):
                 f"The provider of {self.record.name!r} at {self.record.host_url or self.record.proxy.host_url!r} "
                 f"does not offer contract {self.contract.name!r} version {self.contract.version}"
             )
+        if self.route is not None:
+            # `dataclasses.replace` hands on the route of the handle before.
+            fitting = self.route.fitting(self.contract, self.record, self.context_or_client)
+            object.__setattr__(self, "route", fitting)
 
     @property
     def provider(self) -> ServiceRecord:
@@ -51,4 +55,4 @@ class ServiceHandle(ServiceCalls):
             return self.route
         from paglets.services.calling import DirectCaller
 
-        return DirectCaller(self.record, self.context_or_client)
+        return DirectCaller(self.record.proxy, self.context_or_client)

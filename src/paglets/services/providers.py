@@ -78,6 +78,23 @@ class Providers:
         self._loads: Mapping[str, int] = {}
         self._updated_at = clock()
 
+    @property
+    def contract(self) -> ServiceContract:
+        """What they provide."""
+        return self._contract
+
+    def beginning_with(self, contract: ServiceContract, record: ServiceRecord) -> Providers:
+        """Return an object that chooses as this one does, and knows this provider alone."""
+        return Providers(
+            contract,
+            (record,),
+            own=self._own,
+            sticky=self._sticky,
+            avoid_seconds=self._avoid_seconds,
+            clock=self._clock,
+            pick=self._pick,
+        )
+
     @staticmethod
     def key(record: ServiceRecord) -> Key:
         """Return what tells one provider from another."""

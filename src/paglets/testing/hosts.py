@@ -154,6 +154,7 @@ class MeshHost(Host):
         assembly, self._assembly = self._assembly, None
         if assembly is not None:
             journal = assembly.kernel.journal
+            assembly.node.content.abandon()
             assembly._artifacts.close()
             if isinstance(journal, MeshJournal):
                 journal.abandon()

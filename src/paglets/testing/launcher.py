@@ -50,7 +50,7 @@ class ThreadLauncher:
         host.at_end.append(end_with_host)
         worker.adopt(on_exit)
         worker.started(next(_numbers))
-        scheduler.spawn(process, lambda: Worker(their_control, their_commands).serve(), "main")
+        scheduler.spawn(process, lambda: Worker().serve(their_control, their_commands), "main")
         return worker
 
     def refill(self) -> None:

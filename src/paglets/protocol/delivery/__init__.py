@@ -111,6 +111,7 @@ from .routing import (
     refusal_error,
     route,
 )
+from .shelf import WindowShelf
 from .window import HANDLED, DedupWindow, Outcome, Remembered, WindowStatistics
 
 __all__ = [
@@ -151,6 +152,7 @@ __all__ = [
     "Send",
     "Unknown",
     "Wake",
+    "WindowShelf",
     "WindowStatistics",
     "lost_reply_error",
     "newest",

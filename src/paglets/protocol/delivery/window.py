@@ -21,6 +21,8 @@ from typing import Final, TypeAlias
 
 MOST_ENTRIES: Final = 1_000
 MOST_BYTES: Final = 1_000_000
+_ENTRY_BYTES: Final = 400
+"""About what an id with the objects around it takes in memory, beside reply and error (CPython 3.11)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,11 @@ class DedupWindow:
     def __len__(self) -> int:
         """Count the remembered ids."""
         return len(self._entries)
+
+    @property
+    def nbytes(self) -> int:
+        """Tell about how many bytes of memory it takes."""
+        return len(self._entries) * _ENTRY_BYTES + self._bytes
 
     def __contains__(self, message_id: object) -> bool:
         """Tell whether a message was handled, as `seen` does."""

@@ -22,6 +22,8 @@ from .pacing import back_off
 
 MOST_DEFERRED_CALLS: Final = 16
 """How many lifecycle calls an arriving paglet may leave waiting; only the first that takes it away can matter."""
+MOST_TOMBSTONE_TEXT: Final = 500
+"""How much of a refusal is repeated to a late question."""
 
 
 class ParticipantPhase(StrEnum):
@@ -72,11 +74,30 @@ class ParticipantState:
 
     @property
     def terminal(self) -> bool:
-        """Tell whether the shell may drop the machine (the newest few thousand are worth keeping as tombstones)."""
+        """Tell whether the shell may drop the machine, once it has kept the `tombstone`."""
         return self.phase in (_P.ABSENT, _P.REFUSED, _P.ABORTED, _P.FORGOTTEN)
 
 
 ParticipantStep: TypeAlias = tuple[ParticipantState, tuple[actions.ParticipantAction, ...]]
+
+
+def tombstone(state: ParticipantState) -> ParticipantState | None:
+    """Return what is worth keeping of a transfer that has ended; None where a late event finds nothing to repeat.
+
+    It is small whatever the transfer was: no plan, and of a refusal neither the exception, whose traceback holds all
+    that was under way when it was raised, nor more than `MOST_TOMBSTONE_TEXT` characters.
+    """
+    match state.phase:
+        case _P.ABORTED | _P.REFUSED:
+            refusal = state.refusal
+            if refusal is not None:
+                refusal = replace(refusal, cause=None, text=refusal.text[:MOST_TOMBSTONE_TEXT])
+            return ParticipantState(state.phase, attempt=state.attempt, refusal=refusal)
+        case _P.ABSENT | _P.FORGOTTEN:
+            # To every event the same: whether it may come is judged by epochs.
+            return None
+        case _:
+            raise TransferProtocolError(f"a transfer that is {state.phase} has not ended")
 
 
 def restore(record: PreparedRecord | ActivatedRecord) -> ParticipantStep:

@@ -42,6 +42,7 @@ def main(control_fd: int, lifeline_fd: int) -> NoReturn:
     signal.set_wakeup_fd(wakeup_write, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     warm_up()
+    worker_main.prepare()
     gc.collect()
     gc.freeze()
     _Zygote(control, wakeup_read, wakeup_write, lifeline_fd).serve()

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from paglets.config.startup import LaunchConfig, ResolvedResidentService
+from paglets.core.allowance import Allowance
 from paglets.core.runtime_values import ResidentLifecycle, ServiceScope
 from paglets.serialization.blob import encode_blob
 from paglets.serialization.names import qualified_name
@@ -29,6 +30,8 @@ class Declared:
     lifecycle: ResidentLifecycle
     scope: ServiceScope
     idle_timeout: float
+    allowance: Allowance | None = None
+    """What it may use up; None takes what the class says."""
 
     @classmethod
     def of(cls, service: ResolvedResidentService) -> Declared:
@@ -46,6 +49,7 @@ class Declared:
             service.lifecycle,
             service.scope,
             service.idle_timeout,
+            service.allowance,
         )
 
     @property

@@ -47,9 +47,10 @@ class Endpoint:
     :param execute: runs a request of the host and returns nothing; it answers by :meth:`reply` or :meth:`fail`.
     """
 
-    def __init__(self, control: socket.socket, commands: socket.socket, execute: Callable[[Frame], None]) -> None:
-        self._control = control
-        self._commands = commands
+    _control: socket.socket
+    _commands: socket.socket
+
+    def __init__(self, execute: Callable[[Frame], None]) -> None:
         self._execute = execute
         self._parser = FrameParser()
         self._send_lock = threading.Lock()
@@ -57,6 +58,11 @@ class Endpoint:
         self._next_id = 0
         self._queries: queue.SimpleQueue[Frame] = queue.SimpleQueue()
         self._query_thread: threading.Thread | None = None
+
+    def connect(self, control: socket.socket, commands: socket.socket) -> None:
+        """Take over the two sockets; before anything else."""
+        self._control = control
+        self._commands = commands
 
     def start(self) -> None:
         """Begin to read what comes beside the commands."""

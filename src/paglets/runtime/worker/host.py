@@ -440,8 +440,9 @@ class WorkerHost:
         :raises ServiceNotFoundError: the provider is not one that its host manages.
         :raises PagletError: the service did not start, or its host cannot be asked.
         """
-        wire = self._call("lease_service", record=handle.record.to_wire(), ttl=ttl)
-        return ServiceLease(handle, wire["lease_id"], host_of(handle.record), wire["expires_at"], self.client)
+        provider = handle.provider
+        wire = self._call("lease_service", record=provider.to_wire(), ttl=ttl)
+        return ServiceLease(handle, wire["lease_id"], host_of(provider), wire["expires_at"], self.client)
 
 
 def multicast_copy(kind: str | Message, args: dict[str, Any] | None) -> Message:

@@ -24,6 +24,7 @@ from paglets.core.errors import HostError, NotHandledError, PagletError, Payload
 from paglets.core.events import CloneEvent, CreationEvent, MobilityEvent, PagletEvent, PersistencyEvent
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
+from paglets.core.resources import ResourceRegistry
 from paglets.core.stage import Stage, current_stage
 from paglets.runtime import platform
 from paglets.runtime.attachment import Attachment
@@ -50,7 +51,7 @@ def serve(control_fd: int, commands_fd: int, lifeline_fd: int) -> NoReturn:
     :param lifeline_fd: kept open; its closing ends this process.
     """
     platform.leave_terminal_group()
-    Worker(socket.socket(fileno=control_fd), socket.socket(fileno=commands_fd)).serve()
+    (prepared or Worker()).serve(socket.socket(fileno=control_fd), socket.socket(fileno=commands_fd))
 
 
 def serve_spawned(control_fd: int, commands_fd: int, lifeline_fd: int) -> NoReturn:
@@ -60,10 +61,10 @@ def serve_spawned(control_fd: int, commands_fd: int, lifeline_fd: int) -> NoRetu
 
 
 class Worker:
-    """Execute what the host asks for."""
+    """Execute what the host asks for; made by the thread that serves."""
 
-    def __init__(self, control: socket.socket, commands: socket.socket) -> None:
-        self._endpoint = Endpoint(control, commands, self.execute)
+    def __init__(self) -> None:
+        self._endpoint = Endpoint(self.execute)
         self._coroutines = CoroutineRunner()
         self._paglet: Paglet[Any] | None = None
         self._told_resources: dict[str, bool] = {}
@@ -87,8 +88,13 @@ class Worker:
             Op.RESOURCES: self._resources,
         }
 
-    def serve(self) -> NoReturn:
+    def connect(self, control: socket.socket, commands: socket.socket) -> None:
+        """Take over the two sockets to the host; see `Endpoint`."""
+        self._endpoint.connect(control, commands)
+
+    def serve(self, control: socket.socket, commands: socket.socket) -> NoReturn:
         """Execute commands on this thread for ever."""
+        self.connect(control, commands)
         self._endpoint.start()
         self._endpoint.serve_commands()
 
@@ -143,12 +149,6 @@ class Worker:
             handlers_rest=self._handlers_rest,
         )
         paglet._attach(PagletContext(host, agent_id))
-        # For this thread, and for the coroutines that it starts.
-        self._stage = Stage(
-            self._coroutines.loop,
-            lambda message: host.client.deliver(host.address, agent_id, message, oneway=True),
-        )
-        current_stage.set(self._stage)
         self._paglet = paglet
         hook = order["hook"]
         if hook:
@@ -156,7 +156,7 @@ class Worker:
         answer = {
             "pid": os.getpid(),
             "has_run": _has_run(paglet),
-            "resources": paglet.resources.status(),
+            "resources": self._resource_status(),
             "departure_hooks": [name for name in DEPARTURE_HOOKS if _overrides(paglet, name)],
             "durability": agent_cls.DURABILITY.value,
             "allowance": agent_cls.ALLOWANCE.to_wire() if agent_cls.ALLOWANCE.limits else None,
@@ -195,7 +195,7 @@ class Worker:
             # A handler that failed is handled too: what it changed and sent counts, with the error as its reply.
             answer["error"] = _failure(exc)
         answer["outbox"] = exchange.outbox
-        answer["resources"] = self._agent.resources.status()
+        answer["resources"] = self._resource_status()
         # What a checkpoint told in between does not count: it may get to the disk later than this message.
         answer["state"], state = self._snapshot(self._recorded_digest)
         if state is not None:
@@ -204,6 +204,11 @@ class Worker:
 
     def _handle(self, frame: Frame, message: Message, exchange: Exchange) -> Any:
         paglet = self._agent
+        if self._stage is None:
+            # Not before: an idle paglet has no use for it.
+            self._stage = Stage(self._coroutines.loop, self._tell_self)
+        if current_stage.get() is not self._stage:
+            current_stage.set(self._stage)  # for this thread, and for the coroutines that it starts
         self._exchange = exchange
         self._handling = frame
         handling = _handling.set(frame)
@@ -217,6 +222,10 @@ class Worker:
             raise NotHandledError(f"{type(paglet).__name__} does not handle message {message.kind!r}")
         to_wire = getattr(reply, "to_wire", None)
         return to_wire() if callable(to_wire) else reply
+
+    def _tell_self(self, message: Message) -> None:
+        context = self._agent.context
+        context.host.client.deliver(context.address, self._agent.agent_id, message, oneway=True)
 
     def _pull(self, frame: Frame) -> None:
         """Have a pull at a stream answered by the loop that runs the paglet's coroutines."""
@@ -274,9 +283,14 @@ class Worker:
         handled = _handling.get()
         return handled is not None and handled is self._handling
 
+    def _resource_status(self) -> dict[str, bool]:
+        """Return the status of the paglet's resources; asking does not make a registry, which most have no use for."""
+        made: ResourceRegistry | None = vars(self._agent).get("resources")
+        return {} if made is None else made.status()
+
     def _changed_resources(self) -> bytes:
         """Return the status of the resources, packed, if a handler has changed it since the host last heard."""
-        status = self._agent.resources.status()
+        status = self._resource_status()
         if status == self._told_resources:
             return b""
         self._told_resources = status
@@ -295,7 +309,7 @@ class Worker:
             self._agent.resources.cleanup(reason=order["cleanup"])
         wanted = order["snapshot"] and (order["snapshot"] != IF_TOUCHED or _overrides(self._agent, order["hook"]))
         attachment = self._state_blob() if wanted else None
-        answer["resources"] = self._agent.resources.status()
+        answer["resources"] = self._resource_status()
         if frame.parent and self._exchange is not None:
             # The handler that caused this may never return: what it sent goes with its paglet's snapshot.
             answer["outbox"] = self._exchange.outbox
@@ -321,10 +335,10 @@ class Worker:
 
     def _cleanup(self, frame: Frame) -> tuple[bytes, Attachment | None]:
         self._agent.resources.cleanup(reason=unpack(frame.payload))
-        return pack(self._agent.resources.status()), None
+        return pack(self._resource_status()), None
 
     def _state(self, frame: Frame) -> tuple[bytes, Attachment | None]:
-        return pack(self._agent.resources.status()), self._state_blob()
+        return pack(self._resource_status()), self._state_blob()
 
     def _state_blob(self) -> Attachment:
         paglet = self._agent
@@ -368,7 +382,17 @@ class Worker:
         remove = unpack(frame.payload)
         if remove is not None:
             self._agent.resources.remove(remove)
-        return pack(self._agent.resources.status()), None
+        return pack(self._resource_status()), None
+
+
+#: What the fork server has made before the fork, so that its children need not: 0.1 MB of private memory for each.
+prepared: Worker | None = None
+
+
+def prepare() -> None:
+    """Make the worker that the next call of `serve` uses, in this process or a fork of it."""
+    global prepared
+    prepared = Worker()
 
 
 def recordable(reply: bytes) -> bytes:
