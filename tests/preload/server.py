@@ -23,7 +23,7 @@ from pathlib import Path
 
 import paglets.cli
 import paglets.runtime.http.server
-import tests.docs.run_page  # noqa: F401 - imported ahead for the pages
+import tests.docs.code_blocks  # noqa: F401 - imported ahead for the pages
 from paglets.cli.app import app
 from paglets.cli.launcher import command_of
 from paglets.runtime import platform
@@ -31,7 +31,15 @@ from paglets.runtime.assembly import product_version
 from paglets.runtime.http.page import documented_routes
 from tests.preload import waiting
 
-_AHEAD = ("asyncio", "uvloop", "paglets.remote.client", "paglets.remote.connections", "rich.table", "typer.rich_utils")
+_AHEAD = (
+    "asyncio",
+    "doctest",
+    "uvloop",
+    "paglets.remote.client",
+    "paglets.remote.connections",
+    "rich.table",
+    "typer.rich_utils",
+)
 _WITH_HOSTS = ("tests.docs.run_page",)
 
 
