@@ -11,6 +11,10 @@ import pytest
 from paglets.remote.discovery import DISCOVERY_ENV
 from tests.support import Gate, HostFactory
 
+# Consoles take their width from the environment when they are made, which no test may have changed by then.
+os.environ.pop("COLUMNS", None)
+import paglets.cli.console  # noqa: F401
+
 # Tests that run side by side must not find each other's hosts; those of discovery itself switch it on for themselves.
 os.environ[DISCOVERY_ENV] = "off"
 

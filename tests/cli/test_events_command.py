@@ -58,7 +58,7 @@ def test_events_are_selected_by_kind_time_and_number(pair: Pair, run: Run) -> No
     for number in range(3):
         pair.create("alpha", f"limited-{number}")
     _, out, _ = run("events", "--agent", "limited", "--kind", "create", "--limit", "2")
-    assert [line.split()[3] for line in out.splitlines()] == ["limited-", "limited-"]
+    assert [line.split()[3] for line in out.splitlines()] == ["limited-1", "limited-2"]
     assert run("events", "--agent", "limited", "--kind", "no-such-kind")[1] == ""
     assert len(run("events", "--agent", "limited", "--kind", "create", "--since", "1d")[1].splitlines()) == 3
     assert run("events", "--agent", "limited", "--since", "0.001s")[1] == ""
@@ -159,7 +159,7 @@ def program_line(program: Program, early: set[str]) -> dict[str, Any]:
 def test_following_begins_with_what_there_is_when_asked(pair: Pair, follow: Callable[..., Program]) -> None:
     pair.create("beta", "before-that")
     program = follow("--since", "1d", "--agent", "before-that")
-    assert program.line().split()[1:4] == ["beta", "create", "before-t"]
+    assert program.line().split()[1:4] == ["beta", "create", "before-that"]
     program.process.send_signal(signal.SIGINT)
     assert program.wait() == 0
 

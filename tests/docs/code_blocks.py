@@ -6,7 +6,7 @@ A page is one session, read from top to bottom:
 - a `python` block without a title runs in the page's session, with the names of the blocks before it;
 - a `sh` block without a title runs in a shell; a variable that it exports is there for later ones too;
 - a `sh` block titled `Machine NAME` holds one `paglets host` command, which runs until the page ends. From then on
-  `http://NAME:8765` stands for its address;
+  `http://NAME:8765` stands for its address. A second block of that name starts a host that was killed at the same port;
 - a `text` block titled `Output` is what the block before it prints; `...` stands for anything;
 - blocks of other languages are to be read only, and so is one that follows `<!-- not tested: REASON -->`.
 """
@@ -21,7 +21,7 @@ from typing import Final
 _FENCE: Final = re.compile(r"(?P<indent> *)(?P<marks>`{3,})(?P<language>[\w+-]*)(?P<options>[^`]*)")
 _OPTIONS: Final = re.compile(r'(?: (?:title="(?P<title>[^"]+)"|hl_lines="[^"]*"|linenums="[^"]*"))*\s*')
 _UNTESTED: Final = re.compile(r"<!-- not tested: (?P<reason>.+) -->")
-_FILE_NAME: Final = re.compile(r"[\w-]+(\.[\w-]+)+")
+_FILE_NAME: Final = re.compile(r"[\w-]+(\.[\w-]+)+|Containerfile")
 _MACHINE: Final = re.compile(r"Machine (?P<name>\w+)")
 _RUNNABLE: Final = ("python", "sh")
 

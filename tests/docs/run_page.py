@@ -80,8 +80,10 @@ class Page:
         return done.stdout
 
     def _start_host(self, source: str, block: Block) -> None:
-        # Later options win: a free port instead of the usual one, and an end with this process.
-        command = f"{source.rstrip()} --port 0 --json --stop-on-eof"
+        # Later options win: a free port instead of the usual one, and an end with this process. A host that was killed
+        # and is started again has to be where it was.
+        port = self._addresses.get(f"http://{block.machine}:8765", ":0").rpartition(":")[2]
+        command = f"{source.rstrip()} --port {port} --json --stop-on-eof"
         host = subprocess.Popen(["sh", "-euc", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._hosts.append(host)
         assert host.stdout is not None

@@ -133,7 +133,8 @@ def test_a_host_dies_while_the_paglet_moves(crossing: Crossing, faults: dict[str
     with ThreadPoolExecutor(1) as pool:
         crossing.start(pool, MOVE)
         eventually(lambda: any(crossing.cluster.hosts[name].deaths for name in faults), "a death")
-        assert crossing.outcome().status is status
+        outcome = crossing.outcome()
+        assert outcome.status is status, outcome.error
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ import msgspec
 from paglets.protocol.gossip import Tidings
 from paglets.protocol.membership import HostRef, Membership
 from paglets.remote import meetings
-from paglets.remote.mesh import CONTACT_THREADS, LATE_ROUND_SECONDS, PEERS_PER_ROUND, REQUEST_TIMEOUT_SECONDS
+from paglets.remote.mesh import PEERS_PER_ROUND
+from paglets.remote.roster import LATE_ROUND_SECONDS
+from paglets.remote.visits import CONTACT_THREADS, REQUEST_TIMEOUT_SECONDS
 
 VERSION = "v1"
 HTTP_HEAD_BYTES = 260

@@ -572,7 +572,7 @@ def test_a_disabled_mesh_does_not_gossip(network: Network) -> None:
 
 def test_a_round_is_bounded(network: Network) -> None:
     alpha = network.host("alpha", peers=[f"h{number}:1" for number in range(50)])
-    assert len(alpha.mesh._due(mesh.PEERS_PER_ROUND)) == mesh.PEERS_PER_ROUND
+    assert len(alpha.mesh._roster.due(mesh.PEERS_PER_ROUND)) == mesh.PEERS_PER_ROUND
 
 
 def test_many_threads(network: Network) -> None:

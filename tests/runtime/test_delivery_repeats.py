@@ -195,6 +195,23 @@ def test_a_message_to_a_paglet_whose_arrival_is_undecided_waits(cluster: Cluster
     assert book(client, PagletProxy(alpha.url, agent_id, client)) == ["waited for"]
 
 
+def test_a_paglet_moves_again_although_its_last_move_is_undecided_at_the_target(cluster: Cluster) -> None:
+    alpha, beta = cluster.start("alpha", "beta")
+    agent_id = cluster.create(alpha, CLERK)
+    alpha.kill()
+    # It dies with the vote of the target in its hands, so that an inert copy is left there.
+    alpha.start("source.voted")
+    client = cluster.client
+    moving = threading.Thread(target=_try_to_move, args=(client, alpha.url, agent_id, beta.url))
+    moving.start()
+    alpha.await_end()
+    moving.join(30)
+    alpha.start()
+    client.operate(alpha.url, agent_id, "dispatch", {"target": beta.url}, timeout=30.0)
+    assert book(client, PagletProxy(beta.url, agent_id, client)) == []
+    assert [each["agent_id"] for each in client.get_json(f"{alpha.url}/agents?state=all")["agents"]] == []
+
+
 def _try_to_move(client: HostClient, source: str, agent_id: str, target: str) -> None:
     try:
         client.operate(source, agent_id, "dispatch", {"target": target}, timeout=30.0)

@@ -79,7 +79,7 @@ def test_who_sleeps_is_not_woken_before_the_end_of_the_drain(hosts: HostFactory)
     request = DeactivationRequest(policy=DeactivationPolicy.after(0.05))
     host.activate(timed.agent_id)  # whoever asks for it by hand gets it
     timed.deactivate(policy=request.policy)
-    eventually(lambda: timed.agent_id in host._node.dormitory._put_off, "its time to come")
+    eventually(lambda: timed.agent_id in host._node.wakeups._put_off, "its time to come")
     assert host.agent_counts() == (0, 2)
     host.undrain()
     eventually(

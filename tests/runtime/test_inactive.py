@@ -14,7 +14,7 @@ from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
-from paglets.runtime.sleep import MOST_AWAKENINGS
+from paglets.runtime.wakeups import MOST_AWAKENINGS
 from tests.agents.actor import Actor, ActorState, Stubborn
 from tests.support import Gate, HostFactory, await_event, events_of, eventually, processes_of
 

@@ -24,7 +24,7 @@ def test_a_target_that_loses_its_vote_gets_the_paglet_again(
     async def forgetful(transfer_id: str, vote: str) -> Any:
         if len(lost) < times:
             lost.append(vote)
-            await arrivals._discard(arrivals._arrivals.pop(transfer_id), True)
+            await arrivals._settlement.discard(arrivals._arrivals.pop(transfer_id), True)
         return await commit(transfer_id, vote)
 
     monkeypatch.setattr(arrivals, "commit", forgetful)

@@ -199,7 +199,7 @@ def test_a_class_outside_the_list_is_not_even_imported(hosts: HostFactory) -> No
         "choosy",
         policy=Policy(ClassPolicy(("tests.agents.http_agents:Talker", "tests.agents.http_agents:TalkerState"))),
     )
-    started = len(host._running().kernel._places)
+    started = len(host._running().kernel.starter.places)
     with HostClient() as client:
         for name in (IMPORTING, "os:system", "__main__:X", "tests.agents.http_agents:Parrot"):
             with pytest.raises((ForbiddenError, HostError), match=r"may not be used here|__main__"):
@@ -219,7 +219,7 @@ def test_a_class_outside_the_list_is_not_even_imported(hosts: HostFactory) -> No
             )
             assert "refused" in answer
     assert "tests.agents.import_exits" not in sys.modules
-    assert len(host._running().kernel._places) == started
+    assert len(host._running().kernel.starter.places) == started
     assert processes_of(host.name) == []
     assert host.list_agents(inactive=True) == []
 

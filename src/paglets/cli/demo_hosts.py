@@ -27,6 +27,7 @@ START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 10.0
 MOST_EVENTS: Final = 1000
 
+REMOVE_SECONDS: Final = 5.0
 _AGENTS: Final = "paglets.examples.survey"
 
 
@@ -38,7 +39,16 @@ def workplace() -> Iterator[Path]:
         yield directory
     finally:
         with signals_ignored():
-            shutil.rmtree(directory, ignore_errors=True)
+            _remove(directory)
+
+
+def _remove(directory: Path) -> None:
+    """Remove a directory in which processes may still be ending, which make files until they have."""
+    deadline, rest = time.monotonic() + REMOVE_SECONDS, threading.Event()
+    shutil.rmtree(directory, ignore_errors=True)
+    while directory.exists() and time.monotonic() < deadline:
+        rest.wait(0.02)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 @contextmanager

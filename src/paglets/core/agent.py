@@ -88,8 +88,8 @@ def state_locked(
 class Paglet(Generic[StateT]):
     """Extend this: a durable object with identity that handles messages and moves between hosts.
 
-    A subclass names its dataclass state in ``State`` and overrides hooks, :meth:`run`, and either marks methods with
-    :func:`paglets.core.handlers.handler` or overrides :meth:`handle_message`. Hooks, handlers and ``run`` may be
+    A subclass names its dataclass state in ``State`` and overrides hooks, `run`, and either marks methods with
+    `paglets.core.handlers.handler` or overrides `handle_message`. Hooks, handlers and ``run`` may be
     ``async def``. Only the state travels; every other attribute is rebuilt by ``__init__`` wherever the paglet starts.
 
     :param state: the initial state; a fresh ``State()`` when None.
@@ -184,12 +184,12 @@ class Paglet(Generic[StateT]):
             return True
 
     def notify_state_changed(self) -> None:
-        """Wake one thread that waits in :meth:`wait_state`."""
+        """Wake one thread that waits in `wait_state`."""
         with self._state_changed:
             self._state_changed.notify()
 
     def notify_all_state_changed(self) -> None:
-        """Wake every thread that waits in :meth:`wait_state`."""
+        """Wake every thread that waits in `wait_state`."""
         with self._state_changed:
             self._state_changed.notify_all()
 
@@ -200,7 +200,7 @@ class Paglet(Generic[StateT]):
         checkpoint, together with the reply; in ``run`` and in other threads it waits until no handler runs. Where the
         paglet comes to a host (``on_creation``, ``on_arrival``, ``on_clone``, ``on_activation``) the end of the hook is
         its checkpoint. With `Durability.CHECKPOINT` the state is kept as it is, also in the middle of a handler. State
-        that other threads change belongs under :meth:`locked`.
+        that other threads change belongs under `locked`.
 
         :raises LifecycleError: the class keeps no checkpoints (`Durability.NONE`); or a coroutine of ``run`` of a
             `Durability.MESSAGE` paglet would block the handlers it waits for: ``await asyncio.to_thread(...)`` then.
@@ -293,7 +293,7 @@ class Paglet(Generic[StateT]):
         return self.context.multicast(kind, args, exclude=None if include_self else {self.agent_id})
 
     def wait_message(self, timeout: float | None = None) -> bool:
-        """Wait for :meth:`notify_message`, from another thread of this paglet or from its host.
+        """Wait for `notify_message`, from another thread of this paglet or from its host.
 
         :return: whether a notification came within ``timeout`` seconds. Handlers are serial, so no other handler runs
             meanwhile.
@@ -301,11 +301,11 @@ class Paglet(Generic[StateT]):
         return self.context.host.wait_message(self.agent_id, timeout=timeout)
 
     def notify_message(self) -> None:
-        """Wake one thread that waits in :meth:`wait_message`."""
+        """Wake one thread that waits in `wait_message`."""
         self.context.host.notify_message(self.agent_id)
 
     def notify_all_messages(self) -> None:
-        """Wake every thread that waits in :meth:`wait_message`."""
+        """Wake every thread that waits in `wait_message`."""
         self.context.host.notify_all_messages(self.agent_id)
 
     # --- services -----------------------------------------------------------------------------------------------------
@@ -390,7 +390,7 @@ class Paglet(Generic[StateT]):
         scope: ServiceScope = ServiceScope.LOCAL,
         policy: RetryPolicy | None = None,
     ) -> ServicePool:
-        """Return what spreads calls over all providers of a contract; see :meth:`PagletContext.service`."""
+        """Return what spreads calls over all providers of a contract; see `PagletContext.service`."""
         return self.context.service(contract, scope=scope, policy=policy)
 
     def lease_contract(
@@ -465,7 +465,7 @@ class Paglet(Generic[StateT]):
     # --- hooks: each may be ``async def`` -----------------------------------------------------------------------------
 
     def on_creation(self, event: CreationEvent) -> Any:
-        """Called once, when the paglet has been created, before :meth:`run`."""
+        """Called once, when the paglet has been created, before `run`."""
 
     def on_dispatching(self, event: MobilityEvent) -> Any:
         """Called before a move, on the host it leaves; raising cancels the move."""
@@ -474,7 +474,7 @@ class Paglet(Generic[StateT]):
         """Called after a move, on the host it reached; raising sends it back."""
 
     def on_reverting(self, event: MobilityEvent) -> Any:
-        """Called instead of :meth:`on_dispatching` when another host pulls the paglet back."""
+        """Called instead of `on_dispatching` when another host pulls the paglet back."""
 
     def on_cloning(self, event: CloneEvent) -> Any:
         """Called on the original before it is copied; what it writes is part of the copy."""

@@ -168,7 +168,7 @@ class PagletContext:
         args: dict[str, Any] | None = None,
         agent_id: str | None = None,
     ) -> None:
-        """Set a durable timer of a paglet; see :meth:`paglets.core.agent.Paglet.remind`."""
+        """Set a durable timer of a paglet; see `paglets.core.agent.Paglet.remind`."""
         self._host.remind(self._own(agent_id), name, after=after, every=every, at=at, args=args)
 
     def forget(self, name: str, *, agent_id: str | None = None) -> bool:

@@ -1,7 +1,7 @@
 """What a paglet's context needs of the host it is on.
 
 Two things implement it: the real host, for code beside it, and the facade inside a paglet process, which asks the host
-over the paglet's channel. A :class:`paglets.core.context.PagletContext` cannot tell them apart.
+over the paglet's channel. A `paglets.core.context.PagletContext` cannot tell them apart.
 """
 
 from __future__ import annotations

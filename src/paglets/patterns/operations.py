@@ -17,7 +17,7 @@ __all__ = ["OperationClient", "OperationPaglet", "RepT", "ReqT", "StateT"]
 
 
 class OperationPaglet(Paglet[StateT], Generic[StateT]):
-    """Answer the operations that :meth:`operation_handlers` lists; the request is decoded, the reply encoded."""
+    """Answer the operations that `operation_handlers` lists; the request is decoded, the reply encoded."""
 
     Operations: ClassVar[tuple[ServiceOperation[Any, Any], ...]] = ()
     """What the class can be asked. An operation that only `operation_handlers` names is answered as well."""

@@ -134,7 +134,7 @@ class TaskSnapshot(Generic[ResultT]):
 
 
 class TaskPaglet(Paglet[StateT], Generic[RequestT, ResultT, StateT]):
-    """Do one task at a time: override :meth:`run_task` and name its classes in `Request` and `Result`.
+    """Do one task at a time: override `run_task` and name its classes in `Request` and `Result`.
 
     The state is a `TaskState`, or a class that extends it. Nothing starts a task again after its host or process has
     died: an unfinished one comes back with the status of its last checkpoint, and a class that wants to go on does so

@@ -29,9 +29,11 @@ from paglets.core.errors import (
 from paglets.core.policies import DeactivationRequest
 from paglets.protocol.transfer import Charge, TransferKind, charge
 from paglets.runtime.agents import AgentEntry, Phase
+from paglets.runtime.deactivation import Deactivator
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.timekeeper import Timekeeper
+from paglets.runtime.wakeups import Wakeups
 
 #: The reason with which a paglet is put to sleep, and the kind of the event.
 REASON = "allowance-exceeded"
@@ -50,9 +52,13 @@ def _later(entry: AgentEntry) -> float:
 class AllowanceDesk:
     """See to the allowances of the paglets of one host."""
 
-    def __init__(self, kernel: Kernel, dormitory: Dormitory, timers: Timekeeper) -> None:
+    def __init__(
+        self, kernel: Kernel, dormitory: Dormitory, deactivator: Deactivator, wakeups: Wakeups, timers: Timekeeper
+    ) -> None:
         self._kernel = kernel
         self._dormitory = dormitory
+        self._deactivator = deactivator
+        self._wakeups = wakeups
         self._timers = timers
         kernel.exceeded = self.exceeded
         timers.expired = self._expired
@@ -114,7 +120,7 @@ class AllowanceDesk:
             await self._kernel.vault.set_balance(agent_id, summary.epoch, new)
             summary.balance = new
         self._granted(agent_id, summary.agent_class_name, before, new)
-        self._dormitory.look_again(agent_id)
+        self._wakeups.look_again(agent_id)
         return new
 
     def _granted(self, agent_id: str, class_name: str, before: AllowanceBalance, new: AllowanceBalance) -> None:
@@ -205,14 +211,14 @@ class AllowanceDesk:
         try:
             if excess.which is not AllowanceKind.STATE:
                 try:
-                    await self._dormitory.deactivate(entry, request, unless=lambda: entry.balance.exceeded is None)
+                    await self._deactivator.deactivate(entry, request, unless=lambda: entry.balance.exceeded is None)
                     return
                 except PagletError as exc:
                     # A handler that does not end, a hook that fails, a state that has become too large.
                     if not entry.active:
                         raise
                     self._kernel.emit("allowance-sleep-forced", entry, error=str(exc))
-            await self._dormitory.lay_down_as_stored(
+            await self._deactivator.lay_down_as_stored(
                 entry, request, excess.error(entry.agent_id), unless=lambda: entry.balance.exceeded is None
             )
         except PagletError as exc:

@@ -3,55 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from paglets.artifacts import PagletFileRef
-from paglets.core.allowance import NOTHING_USED, AllowanceBalance
-from paglets.core.errors import (
-    ForbiddenError,
-    HostError,
-    InvalidAgentError,
-    LifecycleError,
-    OverloadedError,
-    PagletError,
-    SerializationError,
-    TransferError,
-)
-from paglets.core.runtime_values import Durability, EnvelopeKind
+from paglets.core.errors import OverloadedError, PagletError, SerializationError, TransferError
 from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.envelope import PagletEnvelope
-from paglets.persistence.rows import RecordSummary, ReminderRow, Status
 from paglets.protocol.transfer import actions, events, participant
 from paglets.protocol.transfer.model import (
     ActivatedRecord,
-    Hook,
     LifecycleCall,
     Outcome,
     PreparedRecord,
     Refusal,
     RefusalReason,
-    TransferKind,
     TransferPlan,
 )
 from paglets.remote.movement import Sink
 from paglets.runtime import faults
-from paglets.runtime.agents import AgentEntry, Phase, SelfCall
-from paglets.runtime.attachment import Attachment
-from paglets.runtime.ended_transfers import EndedTransfers, Settling
+from paglets.runtime.activation import Activator
+from paglets.runtime.agents import AgentEntry, SelfCall
+from paglets.runtime.arrivals.admission import AdmissionDesk
+from paglets.runtime.arrivals.preparation import PreparationDesk
+from paglets.runtime.arrivals.record import Answer, Arrival, Undecided
+from paglets.runtime.arrivals.settlement import SettlementDesk
+from paglets.runtime.ended_transfers import EndedTransfers
 from paglets.runtime.files import FileDesk
-from paglets.runtime.frames import IF_TOUCHED
-from paglets.runtime.kernel import Kernel, StartOrder
-from paglets.runtime.luggage import MAX_LUGGAGE_BYTES, Luggage
+from paglets.runtime.kernel import Kernel
+from paglets.runtime.luggage import MAX_LUGGAGE_BYTES
 from paglets.runtime.pauses import call_about
-from paglets.runtime.place import Place
 from paglets.runtime.receiving import Incoming, Load, StateSink, manifest_of
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.timekeeper import Timekeeper
@@ -62,50 +48,8 @@ from paglets.runtime.whereabouts import Whereabouts
 
 #: Transfers that are not settled yet, the ones of paglets that live here already included.
 MAX_OPEN_ARRIVALS = 2048
-MAX_PLAIN_CLASSES = 1024
-
-
-Answer = asyncio.Future[dict[str, Any]]
-
-
-@dataclass(slots=True, eq=False)
-class Arrival:
-    """One transfer in which this host is the target."""
-
-    transfer_id: str
-    link: TransferLink | None = None
-    state: participant.ParticipantState = field(default_factory=participant.ParticipantState)
-    incoming: Incoming | None = None
-    entry: AgentEntry | None = None
-    place: Place | None = None
-    cargo: Cargo | None = None
-    """What is on disk of the inert copy."""
-    balance: AllowanceBalance = NOTHING_USED
-    """What the paglet has left of its allowance here."""
-    touched: Attachment | None = None
-    """The state as the arrival hook left it, where the class has one."""
-    hook: asyncio.Task[tuple[dict[str, Any], Attachment]] | None = None
-    """The arrival hook, which the process begins as soon as the paglet is built."""
-    storing: asyncio.Task[None] | None = None
-    """The writing of the inert copy as it came in, beside the start of its process."""
-    began: float = 0.0
-    installed: dict[str, PagletFileRef] = field(default_factory=dict)
-    prepare_waiters: list[Answer] = field(default_factory=list)
-    commit_waiters: list[Answer] = field(default_factory=list)
-    settled: Settling | None = None
-    timer: asyncio.TimerHandle | None = None
-    inbox: list[events.ParticipantEvent] = field(default_factory=list)
-    running: bool = False
-    decided: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the paglet is here, or is not."""
-
-    @property
-    def plan(self) -> TransferPlan:
-        """The plan both sides hold."""
-        plan = self.incoming.plan if self.incoming is not None else self.state.plan
-        if plan is None:
-            raise LifecycleError(f"transfer {self.transfer_id} has not begun here")
-        return plan
+#: How long a transfer waits for the outcome of an earlier one of the same paglet.
+DECISION_SECONDS = 5.0
 
 
 class ArrivalDesk:
@@ -115,6 +59,7 @@ class ArrivalDesk:
         self,
         kernel: Kernel,
         dormitory: Dormitory,
+        activator: Activator,
         files: FileDesk,
         unloader: UnloadingDesk,
         log: TransferLog,
@@ -124,22 +69,20 @@ class ArrivalDesk:
         link_to: Callable[[str], TransferLink],
     ) -> None:
         self._kernel = kernel
-        self._dormitory = dormitory
-        self._files = files
         self._unloader = unloader
         self._log = log
-        self._timers = timers
-        self._whereabouts = whereabouts
         self._link_to = link_to
         self._arrivals: dict[str, Arrival] = {}
         """Those that have not ended."""
         self._ended = EndedTransfers(kernel.loop)
         self._open: set[str] = set()
         """Ids of the transfers whose machine has not ended."""
-        self._starting: dict[str, Arrival] = {}
-        self._plain_classes: set[str] = set()
-        """Names of the classes that have started here and whose arrival hook does nothing."""
-        self.perform_self_call: Callable[[AgentEntry, SelfCall], Awaitable[Any]]
+        self._undecided = Undecided()
+        self._admission = AdmissionDesk(kernel, dormitory, whereabouts, self._undecided)
+        self._preparation = PreparationDesk(kernel, files, unloader, log, self._undecided)
+        self._settlement = SettlementDesk(
+            kernel, dormitory, activator, unloader, log, timers, whereabouts, self._undecided
+        )
 
     def restore(self, prepared: Sequence[tuple[PreparedRecord, Cargo]], activated: Sequence[ActivatedRecord]) -> None:
         """Take up the transfers of an earlier life of this host: ask the sources what became of them."""
@@ -153,7 +96,7 @@ class ArrivalDesk:
             self._open.add(plan.transfer_id)
             if cargo is not None:
                 arrival.installed = cargo.files
-                self._starting[plan.agent_id] = arrival
+                self._undecided.add(arrival)
             arrival.running = True
             self._kernel.background(self._drive(arrival, todo))
 
@@ -248,27 +191,18 @@ class ArrivalDesk:
 
     def arriving(self, entry: AgentEntry) -> bool:
         """Tell whether a paglet's transfer to this host is not decided yet."""
-        arrival = self._starting.get(entry.agent_id)
-        return arrival is not None and arrival.entry is entry
+        return self._undecided.of(entry) is not None
 
     def undecided(self, agent_id: str) -> asyncio.Event | None:
         """Return what is set when it is decided whether an arriving paglet is here; None where none arrives."""
-        arrival = self._starting.get(agent_id)
+        arrival = self._undecided.get(agent_id)
         return None if arrival is None else arrival.decided
-
-    def _decide(self, arrival: Arrival) -> None:
-        agent_id = arrival.plan.agent_id
-        if self._starting.get(agent_id) is arrival:
-            del self._starting[agent_id]
-        arrival.decided.set()
-        if arrival.incoming is not None and arrival.incoming.load.large:
-            self._unloader.release(arrival.incoming)
 
     def defer(self, entry: AgentEntry, call: SelfCall) -> bool:
         """Keep a call that an arriving paglet made on itself until its transfer is decided; False if none is under
         way."""
-        arrival = self._starting.get(entry.agent_id)
-        if arrival is None or arrival.entry is not entry:
+        arrival = self._undecided.of(entry)
+        if arrival is None:
             return False
         argument = msgspec.json.encode(call.arguments).decode()
         self._feed(arrival, events.CallRequested(LifecycleCall(call.operation, argument)))
@@ -293,7 +227,7 @@ class ArrivalDesk:
     def _feed(self, arrival: Arrival, event: events.ParticipantEvent) -> None:
         arrival.inbox.append(event)
         if not arrival.running:
-            arrival.running = True
+            arrival.take_up()
             self._kernel.background(self._drive(arrival))
 
     async def _drive(self, arrival: Arrival, todo: tuple[actions.ParticipantAction, ...] = ()) -> None:
@@ -318,18 +252,18 @@ class ArrivalDesk:
                     waiter.set_exception(TransferError(f"the transfer failed here: {type(exc).__name__}: {exc}"))
             raise
         finally:
-            arrival.running = False
+            arrival.lay_aside()
             if arrival.state.terminal and not arrival.inbox:
                 self._end(arrival)
 
     async def _perform(self, arrival: Arrival, action: actions.ParticipantAction) -> events.ParticipantEvent | None:
         match action:
             case actions.CheckAdmission(plan):
-                refusal = await self._judge(arrival, plan)
+                refusal = await self._admit(arrival, plan)
                 return events.Admitted() if refusal is None else events.NotAdmitted(refusal)
             case actions.MaterialiseFiles() | actions.StartProcess() | actions.RunHook():
                 try:
-                    return await self._begin(arrival, action)
+                    return await self._preparation.begin(arrival, action)
                 except Exception as exc:  # whatever a hook raised: the source must hear of it
                     return events.StepFailed(f"{type(exc).__name__}: {exc}", exc)
             case actions.StoreInert() | actions.JournalActivate():
@@ -337,11 +271,11 @@ class ArrivalDesk:
             case actions.QueryOutcome(vote):
                 return await self._ask(arrival, vote)
             case actions.Activate(cold, deferred):
-                await self._activate(arrival, cold, deferred)
+                await self._settlement.activate(arrival, cold, deferred)
             case actions.StoreInactive():
-                self._lay_down(arrival)
+                self._settlement.lay_down(arrival)
             case actions.Discard(delete_files):
-                await self._discard(arrival, delete_files)
+                await self._settlement.discard(arrival, delete_files)
             case actions.ScheduleRetry(after):
                 self._schedule(arrival, after)
             case actions.ForgetTransfer():
@@ -385,228 +319,32 @@ class ArrivalDesk:
             arrival.timer.cancel()
         arrival.timer = call_about(after, partial(self._feed, arrival, events.RetryDue()))
 
-    # --- steps --------------------------------------------------------------------------------------------------------
-
-    async def _judge(self, arrival: Arrival, plan: TransferPlan) -> Refusal | None:
-        incoming = arrival.incoming
-        envelope = incoming.envelope if incoming is not None else None
-        if incoming is None or envelope is None:
-            return Refusal(RefusalReason.POLICY, "no envelope came with it")
-        if self._kernel.closing:
-            return Refusal(RefusalReason.POLICY, f"host {self._kernel.config.name} is shutting down", retryable=True)
-        if self._kernel.draining and plan.kind is not TransferKind.LOCAL:
-            return Refusal(RefusalReason.POLICY, f"host {self._kernel.config.name} is draining")
-        try:
-            self._kernel.check_class(envelope.agent_class_name, by=incoming.by)
-            if envelope.state_class_name:  # empty where whoever created the paglet left it to its class
-                self._kernel.check_class(envelope.state_class_name, by=incoming.by)
-            if incoming.by is not None:
-                self._kernel.check_arrival(incoming.by, plan, incoming.state.attachment.nbytes, envelope)
-        except OverloadedError as exc:
-            return Refusal(RefusalReason.POLICY, str(exc), retryable=True)
-        except ForbiddenError as exc:
-            return Refusal(RefusalReason.CLASS_NOT_ALLOWED, str(exc))
-        except (SerializationError, HostError) as exc:
-            return Refusal(RefusalReason.POLICY, str(exc))
-        refusal = self._judge_allowance(arrival, plan, incoming)
-        if refusal is not None:
+    async def _admit(self, arrival: Arrival, plan: TransferPlan) -> Refusal | None:
+        """Judge a paglet; where an earlier transfer of it is undecided, have that decided first and judge again."""
+        refusal = await self._admission.judge(arrival, plan)
+        older = self._undecided.get(plan.agent_id)
+        if refusal is None or refusal.reason is not RefusalReason.BUSY or older is None:
             return refusal
-        entry = self._kernel.agents.get(plan.agent_id)
-        live = entry.epoch if entry is not None else None
-        if entry is None and plan.agent_id in self._dormitory:
-            live = -1  # an inactive paglet of that id: a conflict whatever its epoch
-        departed = await self._whereabouts.departed(plan.agent_id)
-        undecided = self._starting.get(plan.agent_id)
-        return participant.judge_epoch(
-            plan,
-            live=live,
-            departed=None if departed is None else departed.epoch,
-            undecided=None if undecided is None or undecided is arrival else undecided.transfer_id,
-        )
-
-    def _judge_allowance(self, arrival: Arrival, plan: TransferPlan, incoming: Incoming) -> Refusal | None:
-        """Work out what an arriving paglet has left here, whatever its source says; refuse one that has nothing."""
-        now = time.time()
-        balance = replace(plan.carried, exceeded=None)
-        if incoming.by is not None:
-            balance = balance.capped(self._kernel.config.policy.allowance, now)
-        arrival.balance = balance
-        if incoming.recovering:
-            return None  # it was handed over to this host, and sleeps here if it may not live
-        excess = balance.over(now) or balance.too_large(incoming.state.attachment.nbytes)
-        return None if excess is None else Refusal(RefusalReason.POLICY, str(excess.error(plan.agent_id)))
-
-    async def _begin(
-        self, arrival: Arrival, action: actions.MaterialiseFiles | actions.StartProcess | actions.RunHook
-    ) -> events.ParticipantEvent:
-        match action:
-            case actions.MaterialiseFiles():
-                await self._materialise(arrival)
-                return events.FilesMaterialised()
-            case actions.StartProcess():
-                await self._start(arrival)
-                return events.ProcessStarted()
-            case actions.RunHook(hook):
-                if arrival.hook is None:
-                    raise HostError(f"{hook.value} of an arriving paglet was not begun")
-                answer, state = await arrival.hook
-                if arrival.entry is not None:
-                    arrival.entry.resources = answer["resources"]
-                if arrival.entry is not None:
-                    self._kernel.check_size(arrival.entry, state)
-                arrival.touched = state if state.nbytes else None
-                if arrival.touched is None and arrival.entry is not None:
-                    self._remember_plain(arrival.entry.class_name)
-                if faults.ARMED:
-                    faults.reached("target.arrived")
-                return events.HookDone()
-
-    async def _materialise(self, arrival: Arrival) -> None:
-        incoming, kernel, plan = arrival.incoming, self._kernel, arrival.plan
-        if incoming is None or plan.kind is TransferKind.LOCAL:
-            return
-        if plan.kind is not TransferKind.CLONE and not self._files.has_room(plan.agent_id, plan.epoch):
-            await kernel.on_disk(self._files.make_room, plan.agent_id, plan.epoch)
-        if incoming.refs:
-            arrival.installed = await self._unloader.unload(incoming)
-            if faults.ARMED:
-                faults.reached("target.materialised")
-
-    async def _start(self, arrival: Arrival) -> None:
-        kernel, plan, incoming = self._kernel, arrival.plan, arrival.incoming
-        if incoming is None:
-            raise HostError("nothing to start")
-        envelope = incoming.envelope
-        if plan.kind is TransferKind.LOCAL:
-            arrival.entry = kernel.agents.require(plan.agent_id)
-        else:
-            arrival.entry = kernel.reserve(
-                plan.agent_id, envelope.agent_class_name, envelope.state_class_name, epoch=plan.epoch
-            )
-            arrival.entry.files = arrival.installed
-            arrival.entry.timers = {}
-            arrival.entry.balance = arrival.balance
-            arrival.entry.holder = self._holder(plan, incoming)
-        entry = arrival.entry
-        self._starting[plan.agent_id] = arrival
-        arrival.place = kernel.open_place(entry)
-        if plan.kind is not TransferKind.LOCAL:
-            entry.place = arrival.place
-            entry.held = []  # until it is decided whether the paglet is here
-        # Begun when the start below has been sent, through the same channel: the process goes on with it by itself.
-        event = self._hook_event(plan, arrival, plan.arrival_hook)
-        arrival.hook = kernel.loop.create_task(
-            kernel.hook(arrival.place, plan.arrival_hook.value, event, snapshot=IF_TOUCHED)
-        )
-        arrival.hook.add_done_callback(_heard)
-        if plan.kind is not TransferKind.LOCAL and envelope.agent_class_name in self._plain_classes:
-            # The disk works while the process starts. The copy counts from now on, which takes nothing from a paglet
-            # whose class is known to start here and has no hook that could refuse.
-            arrival.storing = kernel.loop.create_task(self._store(arrival, PreparedRecord(plan, arrival.state.vote)))
-            arrival.storing.add_done_callback(_heard)
-        await kernel.start_place(entry, arrival.place, StartOrder(incoming.state.attachment, ""))
-        if faults.ARMED:
-            faults.reached("target.started")
-
-    def _holder(self, plan: TransferPlan, incoming: Incoming) -> str:
-        """Return for whom a paglet counts here: whoever brought it, or brought what it is a copy of."""
-        if incoming.by is not None:
-            return incoming.by.name
-        original = self._kernel.agents.get(plan.origin_id)
-        if original is None or not original.holder:
-            return ""
-        self._kernel.holdings.count(original.holder, plan.agent_id)
-        return original.holder
-
-    def _hook_event(self, plan: TransferPlan, arrival: Arrival, hook: Hook) -> dict[str, Any]:
-        envelope = arrival.incoming.envelope if arrival.incoming is not None else None
-        names = {
-            "source_host_name": envelope.source_host_name if envelope is not None else "",
-            "source_host_address": (envelope.source_host_address if envelope is not None else "") or plan.source,
-            "target_host_name": self._kernel.config.name,
-            "target_host_address": self._kernel.address(),
-        }
-        if hook is Hook.CLONE:
-            return self._kernel.event_fields(
-                plan.agent_id, source_agent_id=plan.origin_id, clone_agent_id=plan.agent_id, **names
-            )
-        reason = "retract" if plan.kind is TransferKind.RETRACT else "dispatch"
-        return self._kernel.event_fields(plan.agent_id, reason=reason, **names)
+        # Its source is up again, as a rule, and is asked now rather than when the pause between two questions is over.
+        self._feed(older, events.RetryDue())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DECISION_SECONDS):
+                await older.decided.wait()
+                # What it had put in place must be gone.
+                await older.rest.wait()
+        return await self._admission.judge(arrival, plan)
 
     async def _write(
         self, arrival: Arrival, action: actions.StoreInert | actions.JournalActivate
     ) -> events.JournalWritten | events.JournalFailed:
         try:
             if isinstance(action, actions.StoreInert):
-                await self._store_inert(arrival, action.record)
+                await self._preparation.store_inert(arrival, action.record)
             else:
-                await self._own(arrival, action.record)
+                await self._settlement.own(arrival, action.record)
         except (PagletError, OSError) as exc:
             return events.JournalFailed(str(exc))
         return events.JournalWritten()
-
-    def _remember_plain(self, class_name: str) -> None:
-        if len(self._plain_classes) >= MAX_PLAIN_CLASSES:
-            self._plain_classes.clear()
-        self._plain_classes.add(class_name)
-
-    async def _store_inert(self, arrival: Arrival, record: PreparedRecord) -> None:
-        if arrival.storing is not None:
-            await arrival.storing
-        timers: dict[str, ReminderRow | None] = {}
-        if arrival.entry is not None and arrival.plan.kind is not TransferKind.LOCAL:
-            timers, arrival.entry.timers = arrival.entry.timers or {}, {}
-        if arrival.storing is None or arrival.touched is not None or timers or record.deferred:
-            await self._store(arrival, record, timers)
-        # Else what came in is what there is, and that is on disk.
-
-    async def _store(
-        self, arrival: Arrival, record: PreparedRecord, timers: Mapping[str, ReminderRow | None] = MappingProxyType({})
-    ) -> None:
-        incoming, plan = arrival.incoming, arrival.plan
-        if incoming is None:
-            raise HostError("nothing to store")
-        state = arrival.touched or incoming.state.attachment
-        luggage = Luggage.unpack(incoming.luggage.attachment.view(), plan.agent_id)
-        files = arrival.installed
-        balance, holder = arrival.balance, "" if incoming.by is None else incoming.by.name
-        if arrival.entry is not None:
-            balance, holder = arrival.entry.balance, arrival.entry.holder
-        if plan.kind is TransferKind.LOCAL and arrival.entry is not None:
-            files, luggage.durability = arrival.entry.files, arrival.entry.durability
-            luggage.home = arrival.entry.home
-        else:
-            luggage.set_timers(timers)
-        ref = await self._kernel.vault.keep(state)
-        if faults.ARMED:
-            faults.reached("target.storing")
-        arrival.cargo = Cargo(incoming.envelope, luggage, ref, files, balance, holder)
-        try:
-            await self._log.record_prepared(record, arrival.cargo)
-        except PagletError:
-            await self._kernel.vault.drop(ref)
-            raise
-
-    async def _own(self, arrival: Arrival, record: ActivatedRecord) -> None:
-        cargo, entry = arrival.cargo, arrival.entry
-        if cargo is None:
-            raise HostError("nothing to activate")
-        if entry is not None:
-            cargo.balance = entry.balance  # less, where it has created others since it was stored
-        if faults.ARMED:
-            faults.reached("target.activating")
-        await self._log.record_activated(
-            record,
-            cargo,
-            durability=None if entry is None else entry.durability,
-            cold=arrival.place is None,
-            seconds=self._kernel.loop.time() - arrival.began if arrival.began else 0.0,
-        )
-        if faults.ARMED:
-            faults.reached("target.activated")
-        if record.plan.kind is not TransferKind.LOCAL:
-            self._timers.adopt(record.plan.agent_id, cargo.luggage.reminders)
-            self._whereabouts.tell(record.plan.agent_id, home=cargo.luggage.home)
 
     async def _ask(self, arrival: Arrival, vote: str) -> events.ParticipantEvent:
         if arrival.link is None:
@@ -616,105 +354,6 @@ class ArrivalDesk:
         except (PagletError, OSError) as exc:
             return events.QueryFailed(str(exc))
         return events.OutcomeReceived(outcome, vote)
-
-    async def _activate(self, arrival: Arrival, cold: bool, deferred: tuple[LifecycleCall, ...]) -> None:
-        entry, place, plan, kernel = arrival.entry, arrival.place, arrival.plan, self._kernel
-        self._decide(arrival)
-        calls = [SelfCall(call.operation, msgspec.json.decode(call.argument)) for call in deferred]
-        if cold or entry is None or place is None:
-            await self._activate_from_row(arrival, calls)
-            return
-        entry.deferred = calls
-        cargo = arrival.cargo
-        if plan.kind is TransferKind.CLONE:
-            entry.home = kernel.address()
-        elif cargo is not None and plan.kind is not TransferKind.LOCAL:
-            entry.home = cargo.luggage.home
-            entry.window.restore(cargo.luggage.window)
-            lost = cargo.luggage.window_lost
-            entry.window_lost_at = None if lost is None else kernel.loop.time() - lost
-            self._dormitory.take_in(entry, cargo.luggage.mailbox, stored=entry.durability is Durability.MESSAGE)
-        if plan.kind is TransferKind.LOCAL:
-            if entry.place is not None:
-                entry.place.detached = True
-            entry.mailbox.detach()
-            entry.place = place
-            entry.epoch = plan.epoch
-            entry.leaving.clear()
-        kernel.activate(entry)
-        data: dict[str, Any] = {"kind": self._kind(plan)}
-        if plan.kind is TransferKind.CLONE:
-            data = {"source_agent_id": plan.origin_id}
-        kernel.emit("clone" if plan.kind is TransferKind.CLONE else "arrival", entry, data=data)
-        entry.release_held()
-        arrival.settled = kernel.loop.create_task(self._settle(arrival, entry))
-        kernel.keep(arrival.settled)
-        if place.run_ended is None and not deferred:
-            await arrival.settled
-
-    def _kind(self, plan: TransferPlan) -> str:
-        return EnvelopeKind.DISPATCH.value if plan.kind is TransferKind.LOCAL else plan.kind.value
-
-    async def _settle(self, arrival: Arrival, entry: AgentEntry) -> dict[str, str] | None:
-        location = await self._kernel.begin(entry)
-        if entry.gone.done():
-            return location
-        return self._kernel.proxy_wire(entry.agent_id)
-
-    async def _activate_from_row(self, arrival: Arrival, calls: list[SelfCall]) -> None:
-        """Bring a paglet back whose process died with an earlier life of this host."""
-        self._lay_down(arrival)
-        location = self._dormitory.activate(arrival.plan.agent_id, reason="recovery", calls=calls)
-        arrival.settled = self._kernel.loop.create_task(_wherever(location))
-        self._kernel.keep(arrival.settled)
-
-    def _lay_down(self, arrival: Arrival) -> None:
-        """Know of a paglet that is stored here, to sleep or to be brought back."""
-        plan, cargo, kernel = arrival.plan, arrival.cargo, self._kernel
-        self._decide(arrival)
-        if cargo is None:
-            raise HostError("nothing is stored of an arrived paglet")
-        self._dormitory.lay_down(
-            RecordSummary(
-                agent_id=plan.agent_id,
-                agent_class_name=cargo.envelope.agent_class_name,
-                state_class_name=cargo.envelope.state_class_name,
-                deactivated_at=time.time(),
-                status=Status.ACTIVE if plan.activate else Status.INACTIVE,
-                epoch=plan.epoch,
-                queued_message_count=len(cargo.luggage.mailbox),
-                balance=cargo.balance,
-                holder=cargo.holder,
-            )
-        )
-        kernel.emit(
-            "arrival",
-            agent_id=plan.agent_id,
-            class_name=cargo.envelope.agent_class_name,
-            data={"active": plan.activate, "kind": self._kind(plan)},
-        )
-
-    async def _discard(self, arrival: Arrival, delete_files: bool) -> None:
-        kernel, plan = self._kernel, arrival.plan
-        self._decide(arrival)
-        entry, arrival.entry = arrival.entry, None
-        place, arrival.place = arrival.place, None
-        if place is not None:
-            place.kill()
-        if entry is not None and plan.kind is not TransferKind.LOCAL and entry.phase is Phase.STARTING:
-            kernel.abandon(entry, InvalidAgentError(f"paglet {plan.agent_id} did not come to {kernel.config.name}"))
-            entry.release_held()
-        if delete_files:
-            if arrival.installed:
-                await self._unloader.undo(plan.agent_id)
-                arrival.installed = {}
-            if arrival.incoming is not None:
-                arrival.incoming.discard()
-        if arrival.storing is not None:
-            await asyncio.wait((arrival.storing,))
-        if arrival.cargo is not None:
-            arrival.cargo = None
-            kernel.background(self._log.discard_prepared(arrival.transfer_id))
 
 
 def _is_new(arrival: Arrival | None) -> bool:
@@ -730,20 +369,6 @@ def _is_new(arrival: Arrival | None) -> bool:
             participant.ParticipantPhase.ABORTED,
         )
     )
-
-
-async def _wherever(activation: Coroutine[Any, Any, dict[str, str]]) -> dict[str, str] | None:
-    """Return where a paglet is that is brought back; None where it could not be, and is shown as crashed."""
-    try:
-        return await activation
-    except PagletError:
-        return None
-
-
-def _heard(task: asyncio.Task[Any]) -> None:
-    """Take note of a failure that nobody may come to ask for, because something else failed first."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _resolve(waiters: list[Answer], answer: dict[str, Any]) -> None:

@@ -231,7 +231,7 @@ class Assembly:
         # First: a paglet that is stored here must not be handed over to another host as well.
         await self.node.departures.finish("the host is shutting down", TRANSFER_FINISH_SECONDS)
         if store_active:
-            await self.node.dormitory.put_everyone_to_sleep()
+            await self.node.deactivator.put_everyone_to_sleep()
         await self.node.close()
         if self._served:
             self.emit("context-shutdown")

@@ -27,7 +27,7 @@ from paglets.runtime.kernel import Kernel
 from paglets.runtime.local_client import as_over_http
 from paglets.runtime.node import Node, new_agent_id, proxy_of
 from paglets.runtime.place import Place, packed
-from paglets.runtime.post import Posting
+from paglets.runtime.posting import Posting
 from paglets.runtime.views import mailbox_counts
 from paglets.serialization.values import pack, unpack
 from paglets.services.contracts import ServiceRecord
@@ -230,7 +230,7 @@ class CallDesk:
         url = self._node.ports.mesh.resolve_url(target) if target else here
         wire = arguments.get("allowance")
         allowance = None if wire is None else Allowance.from_wire(wire)
-        self._kernel.open_balance(entry, arguments.get("own"))
+        self._kernel.starter.open_balance(entry, arguments.get("own"))
         async with self._node.allowances.funding(entry, here if same_url(url, here) else url) as cap:
             if not same_url(url, here):
                 return await create_elsewhere(
@@ -257,7 +257,7 @@ class CallDesk:
 
     async def call_allowance(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Return what the paglet has left of its allowance."""
-        return self._kernel.open_balance(entry, arguments.get("own")).to_wire()
+        return self._kernel.starter.open_balance(entry, arguments.get("own")).to_wire()
 
     # --- what is here -------------------------------------------------------------------------------------------------
 

@@ -175,7 +175,7 @@ class DepartureDesk:
             await asyncio.shield(departure.decided)
             departure.seconds = time.perf_counter() - departure.started
         if kind is TransferKind.LOCAL:
-            kernel.open_mailbox(entry)
+            kernel.starter.open_mailbox(entry)
         # Outside the lock: where the paglet goes from there is its own affair again.
         location = await self._settled_location(departure)
         if plan.leaves_source and kind is not TransferKind.LOCAL:
@@ -184,7 +184,7 @@ class DepartureDesk:
                 entry.last_state = None
                 if departure.ended.is_set():
                     departure.blob.close()
-            kernel.departed(entry, location)
+            kernel.ending.departed(entry, location)
         self._report(departure)
         return location
 
@@ -437,7 +437,7 @@ class DepartureDesk:
     async def _release(self, departure: Departure, stop_process: bool, delete_files: bool) -> None:
         entry, kernel = departure.entry, self._kernel
         if stop_process and departure.old_place is not None:
-            await kernel.farewell(departure.old_place, wait=bool(departure.parent))
+            await kernel.ending.farewell(departure.old_place, wait=bool(departure.parent))
         if not delete_files:
             return
         try:

@@ -3,7 +3,6 @@ event loop."""
 
 from __future__ import annotations
 
-import concurrent.futures
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -34,18 +33,17 @@ from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import ServiceScope
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.persistence.directory import DirectoryLock
-from paglets.persistence.journal import read_only
-from paglets.persistence.rows import Status
 from paglets.persistence.storage import DEFAULT_PERSISTENT_STORAGE_QUOTA_BYTES, ManagedStorage
-from paglets.persistence.tables import paglets as rows
 from paglets.remote.client import HostClient
 from paglets.remote.fabric import HostFabric
 from paglets.remote.mesh import HostRef, MeshRegistry
 from paglets.remote.proxy import PagletProxy
 from paglets.remote.transfer import TransferTicket
-from paglets.runtime.assembly import JOURNAL_NAME, Assembly
-from paglets.runtime.attachment import Attachment
-from paglets.runtime.kernel import CHECKPOINT_INTERVAL_SECONDS, check_importable
+from paglets.runtime.assembly import Assembly
+from paglets.runtime.at_rest import stored_count, stored_summaries
+from paglets.runtime.creation import blueprint
+from paglets.runtime.deactivation import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
+from paglets.runtime.kernel import CHECKPOINT_INTERVAL_SECONDS
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.local_client import LocalHostClient
 from paglets.runtime.node import Node
@@ -64,22 +62,18 @@ from paglets.runtime.options import (
     positive,
     positive_or_none,
 )
-from paglets.runtime.post import Posting
-from paglets.runtime.pump import ReplyWaiter
+from paglets.runtime.posting import Posting
 from paglets.runtime.relay.hub import RelaySettings
 from paglets.runtime.remote_resources import RemoteResources
 from paglets.runtime.service_desk import MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS
-from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
+from paglets.runtime.submission import deliver, deliver_later
 from paglets.runtime.surroundings import Surroundings
 from paglets.runtime.views import mailbox_counts
 from paglets.runtime.worker.host import multicast_copy
 from paglets.security.addresses import BoundKey
 from paglets.security.policy import Policy
 from paglets.security.tls import TlsOptions, host_client_context
-from paglets.serialization.blob import encode_blob
 from paglets.serialization.codec import dataclass_from_wire
-from paglets.serialization.names import qualified_name
-from paglets.serialization.values import unpack
 from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord, ServiceRegistry
 from paglets.services.leases import host_of
 from paglets.services.pool import HostFinder, RetryPolicy, ServicePool, pool_of, routed_handle
@@ -120,7 +114,7 @@ HOST_CAPABILITIES = [
     "artifacts:list",
     "artifacts:delete",
 ]
-"""Every capability there is, in order; :meth:`Host.health` lists those that this version has."""
+"""Every capability there is, in order; `Host.health` lists those that this version has."""
 
 __all__ = [
     "AUTO_UPDATE_REQUEST_INTERVAL_SECONDS",
@@ -142,7 +136,7 @@ class Host:
 
     :param name: shown to others and used for the default directory.
     :param host: address or addresses to listen on; ``auto`` is the address in the local network.
-    :param port: 0 takes a free one at start; :attr:`port` has it then.
+    :param port: 0 takes a free one at start; `port` has it then.
     :param client: used for calls to other hosts and by the proxies this host hands out.
     :param api_key: every request must show it as bearer key.
     :param public_url: base URL under which a reverse proxy makes this host reachable; other hosts may connect to it.
@@ -445,8 +439,7 @@ class Host:
         """Return how many paglets are active and how many inactive."""
         assembly = self._assembly
         if assembly is None:
-            with read_only(self.persistence_dir / JOURNAL_NAME) as connection:
-                return 0, 0 if connection is None else rows.count(connection, Status.INACTIVE)
+            return 0, stored_count(self.persistence_dir)
         return assembly.kernel.agents.counts()[0], len(assembly.node.dormitory)
 
     def health(self) -> dict[str, Any]:
@@ -520,23 +513,7 @@ class Host:
         return self._wait(lambda: node.views.list_agents(active=active, inactive=inactive, include_state=include_state))
 
     def _stored_summaries(self) -> list[dict[str, Any]]:
-        with read_only(self.persistence_dir / JOURNAL_NAME) as connection:
-            return (
-                []
-                if connection is None
-                else [
-                    {
-                        "agent_id": summary.agent_id,
-                        "class_name": summary.agent_class_name,
-                        "state_class_name": summary.state_class_name,
-                        "host": self.name,
-                        "address": self.address,
-                        "active": False,
-                        "deactivated_at": summary.deactivated_at,
-                    }
-                    for summary in rows.summaries(connection, (Status.INACTIVE,))
-                ]
-            )
+        return stored_summaries(self.persistence_dir, self.name, self.address)
 
     def agent_summary(self, agent_id: str) -> dict[str, Any]:
         """Return the summary of one paglet.
@@ -635,7 +612,7 @@ class Host:
         :raises ConflictError: the id is taken.
         :raises PagletError: the class or state is unusable, or a hook or an early ``run`` failed; nothing is left then.
         """
-        agent_name, state_name, blob = creation(agent_cls, state)
+        agent_name, state_name, blob = blueprint(agent_cls, state)
         node = self._node
         return self._proxy(
             self._wait(
@@ -665,7 +642,7 @@ class Host:
 
         :param allowance: what it may use up, as far as that host lets it; by default what its class says.
         """
-        agent_name, state_name, blob = creation(agent_cls, state)
+        agent_name, state_name, blob = blueprint(agent_cls, state)
         payload: dict[str, Any] = {
             "agent_class_name": agent_name,
             "state_class_name": state_name,
@@ -774,7 +751,7 @@ class Host:
         at: float | None = None,
         args: dict[str, Any] | None = None,
     ) -> None:
-        """Set a durable timer of a paglet here; see :meth:`paglets.core.agent.Paglet.remind`."""
+        """Set a durable timer of a paglet here; see `paglets.core.agent.Paglet.remind`."""
         node = self._node
         chosen = args or {}
         self._wait(lambda: node.remind(agent_id, name, after=after, every=every, at=at, args=chosen))
@@ -831,28 +808,7 @@ class Host:
             found=found,
         )
         assembly = self._running()
-        waiter = ReplyWaiter()
-        assembly.loop.call_soon_threadsafe(assembly.node.post.post, agent_id, posting, waiter.done)
-        reply = waiter.wait(timeout)
-        if reply is None:
-            return None
-        try:
-            return unpack(reply.view())
-        finally:
-            reply.close()
-
-    def _post(self, agent_id: str, posting: Posting) -> concurrent.futures.Future[Attachment | None]:
-        assembly = self._running()
-        future: concurrent.futures.Future[Attachment | None] = concurrent.futures.Future()
-
-        def done(reply: Attachment | None, error: Exception | None) -> None:
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(reply)
-
-        assembly.loop.call_soon_threadsafe(assembly.node.post.post, agent_id, posting, done)
-        return future
+        return deliver(assembly.loop, assembly.node.post, agent_id, posting, timeout)
 
     def multicast_message(
         self, kind: str | Message, args: dict[str, Any] | None = None, *, exclude: set[str] | None = None
@@ -865,19 +821,14 @@ class Host:
         return replies
 
     def _future_reply(self, agent_id: str, message: Message) -> FutureReply:
-        reply: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        # It is on its way already: only where it waits can it be taken back.
-        reply.set_running_or_notify_cancel()
-
-        def decode(done: concurrent.futures.Future[Attachment | None]) -> None:
-            try:
-                packed_reply = done.result()
-                reply.set_result(None if packed_reply is None else unpack(packed_reply.view()))
-            except Exception as exc:
-                reply.set_exception(exc)
-
-        self._post(agent_id, Posting.of(message)).add_done_callback(decode)
-        return FutureReply(reply, lambda: self.client.withdraw(self.address, agent_id, message.message_id))
+        assembly = self._running()
+        return deliver_later(
+            assembly.loop,
+            assembly.node.post,
+            agent_id,
+            message,
+            lambda: self.client.withdraw(self.address, agent_id, message.message_id),
+        )
 
     def wait_message(self, agent_id: str, *, timeout: float | None = None) -> bool:
         """Wait for a notification of a paglet here; return whether one came in time."""
@@ -1033,24 +984,6 @@ class Host:
         """Return how the managed resident services of this host are, in the order of their declaration."""
         node = self._node
         return self._running().call(node.residents.overview)
-
-
-def creation(agent_cls: type[Paglet[Any]], state: PagletState | None) -> tuple[str, str, Attachment]:
-    """Return class name, state class name and state blob of a paglet to be.
-
-    :raises HostError: the class is no paglet, or its state no dataclass.
-    :raises SerializationError: a class is local, or the state cannot travel.
-    """
-    candidate: Any = agent_cls
-    if not isinstance(candidate, type) or not issubclass(candidate, Paglet):
-        raise HostError(f"{agent_cls!r} is not a Paglet class")
-    value = agent_cls.state_class()() if state is None else state
-    if isinstance(value, type) or not hasattr(value, "__dataclass_fields__"):
-        raise HostError(f"state of {agent_cls.__name__} must be a dataclass instance, not {type(value).__name__}")
-    names = qualified_name(agent_cls), qualified_name(value)
-    for name in names:
-        check_importable(name)
-    return *names, Attachment.of(encode_blob(value).segments)
 
 
 async def _on_loop(call: Callable[[], T]) -> T:

@@ -1,8 +1,8 @@
 """What remains of the module that once held the host's HTTP server.
 
 ``PagletHTTPServer`` and ``RequestHandler``, a thread per request, are gone: a host serves an ASGI application on its
-own event loop. :func:`paglets.runtime.http.app.application` builds it, and
-:class:`paglets.runtime.http.server.HttpServer` serves it. The routes are in :mod:`paglets.runtime.http.routes`; a
+own event loop. `paglets.runtime.http.app.application` builds it, and
+`paglets.runtime.http.server.HttpServer` serves it. The routes are in `paglets.runtime.http.routes`; a
 running host describes them at ``/schema``.
 
 What a program may still import from here reads the body of a request in the encoding of movements.

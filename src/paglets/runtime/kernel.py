@@ -1,26 +1,26 @@
 """The kernel of a host: the table of its paglets, and what can be done with them. It runs on the host's event loop and
 nowhere else.
 
-Longer stories are in modules of their own, which hold a reference to the kernel: moving (:mod:`paglets.runtime.mover`),
-sleeping (:mod:`paglets.runtime.sleep`), files (:mod:`paglets.runtime.files`), services, and the calls that paglets
-make.
+Longer stories are in modules of their own, which hold a reference to the kernel: creating
+(:mod:`paglets.runtime.creation`), starting (:mod:`paglets.runtime.starting`), ending (:mod:`paglets.runtime.ending`),
+moving (:mod:`paglets.runtime.departure`, :mod:`paglets.runtime.arrival`), sleeping (:mod:`paglets.runtime.sleep`),
+files (:mod:`paglets.runtime.files`), services, and the calls that paglets make.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from paglets.artifacts import PagletFileRef
-from paglets.core.allowance import Allowance, AllowanceBalance, AllowanceExcess
+from paglets.core.allowance import AllowanceExcess
 from paglets.core.context import ACTIVE, INACTIVE
 from paglets.core.context_events import ContextEventLog
 from paglets.core.errors import (
@@ -31,19 +31,14 @@ from paglets.core.errors import (
     LifecycleError,
     OverloadedError,
     PagletError,
-    SerializationError,
 )
-from paglets.core.policies import RestartPolicy
-from paglets.core.runtime_values import Durability
-from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.envelope import PagletEnvelope
 from paglets.persistence.journal import Journal
 from paglets.persistence.rows import OutboxRow, ReminderRow
-from paglets.protocol.delivery.window import DedupWindow
 from paglets.protocol.transfer.model import TransferPlan
-from paglets.runtime import faults
-from paglets.runtime.agents import AgentEntry, AgentTable, Delivery, Opening, Phase, SelfCall
+from paglets.runtime.agents import AgentEntry, AgentTable, Phase, SelfCall
 from paglets.runtime.attachment import Attachment
+from paglets.runtime.ending import Ending
 from paglets.runtime.frames import Frame, Op
 from paglets.runtime.holdings import Holdings
 from paglets.runtime.launch.base import Launcher
@@ -51,8 +46,9 @@ from paglets.runtime.ledger import Ledger
 from paglets.runtime.place import Place
 from paglets.runtime.pump import MessagePump
 from paglets.runtime.receiving import manifest_of
+from paglets.runtime.starting import Starter
 from paglets.runtime.supervision import Watch
-from paglets.runtime.vault import Aftermath, Vault
+from paglets.runtime.vault import Vault
 from paglets.security.caller import Caller
 from paglets.security.policy import Policy
 from paglets.serialization.names import validate_qualified_name
@@ -62,22 +58,14 @@ T = TypeVar("T")
 
 #: How long replies wait for a ``run()`` to finish or to leave.
 RUN_SETTLE_SECONDS = 0.25
-#: How long the location of a paglet that has left is waited for.
-DEPARTED_SECONDS = 5.0
 #: How long a lifecycle operation waits for the running handler.
 HANDLER_WAIT_SECONDS = 10.0
-#: How long a paglet's module, constructor and first hook may take.
-START_SECONDS = 120.0
 #: How long a hook may take.
 HOOK_SECONDS = 60.0
-#: How long a paglet that left may still run the statements after the call.
-FAREWELL_SECONDS = 2.0
 STATE_QUERY_SECONDS = 2.0
 #: How old the durable state of a paglet that keeps checkpoints may be.
 CHECKPOINT_INTERVAL_SECONDS = 1.0
 DISK_THREADS = 4
-#: A spare process is forked so long after one was used, when what was started has had the processors for itself.
-REFILL_SECONDS = 0.005
 
 
 @dataclass(slots=True)
@@ -109,15 +97,6 @@ class Timers(Protocol):
         """Tell when the time of a paglet is over, None that it has no end."""
 
 
-@dataclass(slots=True)
-class StartOrder:
-    """Everything that starts a paglet's process."""
-
-    blob: Attachment
-    hook: str
-    event: dict[str, Any] = field(default_factory=dict)
-
-
 class Kernel:
     """Own every paglet of one host.
 
@@ -143,18 +122,17 @@ class Kernel:
         self.agents = AgentTable(config.name)
         self.messages = MessagePump(loop, config.name, self.emit)
         self.watch = Watch(self)
+        self.starter = Starter(self, launcher)
+        self.ending = Ending(self)
         self.properties: dict[str, Any] = {}
         self.closing = False
         self.closed = False
         self.draining = False
         """Whether nothing new is taken in, and sleepers stay asleep."""
         self._disk_closed = False
-        self._launcher = launcher
         self._disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix=f"paglets-disk-{config.name}")
         self.holdings = Holdings(config.policy, self._is_here)
         self._background: set[asyncio.Task[Any]] = set()
-        # Every process that has not ended, also those whose paglet has gone or never lived.
-        self._places: set[Place] = set()
         self.on_departed: list[Callable[[AgentEntry], None]] = []
         self.on_active: list[Callable[[AgentEntry], None]] = []
         """Are told when a paglet is active, before its first message."""
@@ -220,91 +198,7 @@ class Kernel:
             **fields,
         }
 
-    # --- creation -----------------------------------------------------------------------------------------------------
-
-    async def create(
-        self,
-        class_name: str,
-        state_class_name: str,
-        blob: Attachment,
-        *,
-        init: Any = None,
-        agent_id: str | None = None,
-        trusted: bool = False,
-        by: Caller | None = None,
-        opening: Opening | None = None,
-        reserved: Callable[[AgentEntry], None] | None = None,
-    ) -> dict[str, str]:
-        """Create a paglet and return the wire form of its proxy, wherever its ``run`` has taken it within the settling
-        time.
-
-        :param opening: what it is allowed; what its class says where that is left out.
-        :param trusted: the class was named by the program that owns this host, so the allow-list is not asked.
-        :param by: who asked for it over the network.
-        :param reserved: is given its entry before its process is started.
-        :raises AllowanceExceededError: its state is larger than its allowance.
-        :raises ConflictError: the id is taken.
-        :raises ForbiddenError: the class is not on the allow-list.
-        :raises OverloadedError: the host, or whoever asked, has as many paglets as allowed.
-        :raises PayloadTooLargeError: the state is larger than allowed.
-        :raises PagletError: the class is unusable, or a hook or an early ``run`` failed; nothing is left then.
-        """
-        agent_id = validate_agent_id(agent_id) if agent_id else uuid.uuid4().hex
-        self.check_class(class_name, trusted=trusted, by=by)
-        if state_class_name:
-            self.check_class(state_class_name, trusted=trusted, by=by)
-        if by is not None:
-            self.config.policy.check_state(blob.nbytes)
-        entry = self.reserve(agent_id, class_name, state_class_name, epoch=first_epoch())
-        entry.home = self.address()
-        entry.timers = {}
-        entry.opening = opening or Opening()
-        if by is not None:
-            entry.holder = by.name
-            entry.opening = replace(entry.opening, cap=entry.opening.cap.within(self.config.policy.allowance))
-        if reserved is not None:
-            reserved(entry)
-        try:
-            if by is not None:
-                self.holdings.add(by, agent_id)
-            event = self.event_fields(agent_id, init=init)
-            await self.start(entry, StartOrder(blob, "on_creation", event))
-            if faults.ARMED:
-                faults.reached("create.started")
-            self.check_size(entry, entry.last_state or blob)
-            timers, entry.timers = entry.timers, {}
-            await self.vault.created(entry, entry.last_state or blob, timers)
-            if faults.ARMED:
-                faults.reached("create.stored")
-        except BaseException:
-            self.abandon(entry)
-            if by is not None:
-                self.holdings.discard(by, agent_id)
-            raise
-        self.timers.adopt(agent_id, [row for row in timers.values() if row is not None])
-        self.activate(entry)
-        self.emit("create", entry)
-        return await self.begin(entry, fail_with_run=True) or self.proxy_wire(agent_id)
-
-    def open_balance(self, entry: AgentEntry, own: Any) -> AllowanceBalance:
-        """Return what a paglet has left of its allowance; one that is being created gets it now.
-
-        :param own: what its class says of its allowance, as plain values.
-        :raises SerializationError: that is malformed.
-        """
-        if entry.opening is not None:
-            entry.balance = entry.opening.balance(Allowance.from_wire(own), time.time())
-            entry.opening = None
-        return entry.balance
-
-    def check_size(self, entry: AgentEntry, state: Attachment) -> None:
-        """Check the state of a paglet that begins to live here.
-
-        :raises AllowanceExceededError: it is larger than its allowance.
-        """
-        excess = entry.balance.too_large(state.nbytes)
-        if excess is not None:
-            raise excess.error(entry.agent_id)
+    # --- who may come -------------------------------------------------------------------------------------------------
 
     def _is_here(self, agent_id: str) -> bool:
         return agent_id in self.agents or self.is_stored(agent_id)
@@ -357,175 +251,6 @@ class Kernel:
         if not from_store and self.is_stored(agent_id):
             raise ConflictError(f"an inactive paglet {agent_id} is stored on {self.config.name}")
         return self.agents.new(agent_id, class_name, state_class_name, epoch=epoch, loop=self.loop)
-
-    async def start(self, entry: AgentEntry, order: StartOrder) -> None:
-        """Start a process for an entry and run its first hook.
-
-        :raises PagletError: it did not start; the process is gone.
-        """
-        place = self.open_place(entry)
-        entry.place = place
-        await self.start_place(entry, place, order)
-
-    def open_place(self, entry: AgentEntry) -> Place:
-        """Start a process that will hold ``entry``'s paglet."""
-        place = Place(
-            self.loop,
-            self._launcher,
-            on_call=partial(self._called, entry),
-            on_run_ended=partial(self.watch.run_ended, entry),
-            on_lost=partial(self.watch.lost, entry),
-        )
-        self._places.add(place)
-        place.ended.add_done_callback(lambda _: self._places.discard(place))
-        return place
-
-    async def start_place(self, entry: AgentEntry, place: Place, order: StartOrder) -> None:
-        """Have a process build the paglet and run its first hook; the process is killed when that fails."""
-        short_name = entry.class_name.rpartition(":")[2].rpartition(".")[2]
-        request = pack(
-            {
-                "title": f"paglet:{self.config.name}:{short_name}:{entry.agent_id}",
-                "agent_id": entry.agent_id,
-                "agent_class_name": entry.class_name,
-                "state_class_name": entry.state_class_name,
-                "host_name": self.config.name,
-                "host_address": self.address(),
-                "hook": order.hook,
-                "event": order.event,
-            }
-        )
-        try:
-            frame = await place.request(Op.START, request, order.blob, timeout=START_SECONDS)
-        except TimeoutError:
-            place.kill()
-            raise LifecycleError(
-                f"paglet {entry.agent_id} took more than {START_SECONDS:g} s to be imported and built"
-            ) from None
-        except BaseException:
-            place.kill()
-            raise
-        self.loop.call_later(REFILL_SECONDS, self._launcher.refill)
-        answer = unpack(frame.payload)
-        entry.resources = answer["resources"]
-        entry.departure_hooks = frozenset(answer["departure_hooks"])
-        try:
-            self.open_balance(entry, answer["allowance"])
-            if answer["durability"] == Durability.MESSAGE and entry.durability is not Durability.MESSAGE:
-                entry.window = DedupWindow()  # with room for as many as are on disk
-            entry.durability = Durability(answer["durability"])
-            entry.restart = RestartPolicy.from_wire(answer["restart"])
-        except (ValueError, SerializationError) as exc:
-            place.kill()
-            raise HostError(f"{entry.class_name} has an unusable DURABILITY, RESTART or ALLOWANCE: {exc}") from None
-        place.started(answer["pid"])
-        place.run_ended = self.loop.create_future() if answer["has_run"] else None
-        entry.remember_state(frame.attachment if frame.attachment.nbytes else order.blob)
-
-    def abandon(self, entry: AgentEntry, error: Exception | None = None) -> None:
-        """Remove a paglet that did not start, or whose creation is called off; ``error`` is what its callers get."""
-        entry.phase = Phase.GONE
-        self.agents.remove(entry)
-        if entry.place is not None:
-            entry.place.kill()
-        self.messages.release(entry, error or HostError(f"paglet {entry.agent_id} did not start"))
-        self.departed(entry, None)
-
-    def activate(self, entry: AgentEntry) -> None:
-        """Let an entry be seen as active; its messages wait until :meth:`begin`."""
-        entry.phase = Phase.ACTIVE
-        if entry.balance.expires_at is not None:
-            self.timers.expire_at(entry.agent_id, entry.balance.expires_at)
-        for tell in self.on_active:
-            tell(entry)
-        timers, entry.timers = entry.timers, None
-        if timers:  # of a thread that went on after the first hook
-            self.background(self.timers.put_late(entry.agent_id, timers))
-        if entry.mail_waits:
-            entry.mail_waits = False
-            self.background(self.collect(entry.agent_id))
-        if entry.place is not None and entry.place.ended.done():
-            self.watch.crash(entry, "process ended before the paglet was active")
-
-    def open_mailbox(self, entry: AgentEntry) -> None:
-        """Let an entry's messages be delivered, unless an operation on it holds them back."""
-        if entry.active and not entry.lock.locked():
-            entry.mailbox.resume()
-            self.messages.pump(entry)
-
-    async def begin(
-        self, entry: AgentEntry, *, fail_with_run: bool = False, settle: bool = True
-    ) -> dict[str, str] | None:
-        """Perform what the paglet asked for while it started, begin ``run``, and wait until that has settled.
-
-        :param settle: False to wait for nothing, because nobody waits for the answer.
-        :return: where the paglet is now when it has left within that time, else None.
-        :raises PagletError: ``run`` failed within the settling time of a creation; the paglet is gone.
-        """
-        place = entry.place
-        deferred, entry.deferred = entry.deferred, []
-        for call in deferred:
-            if entry.gone.done() or entry.place is not place:
-                break
-            try:
-                await self.self_call(entry, call)
-            except Exception as exc:  # what a hook raised on the way included
-                self.emit("self-call-failed", entry, data={"operation": call.operation}, error=str(exc))
-        if entry.gone.done():
-            return entry.gone.result()
-        if entry.place is not place:
-            return None  # it started again on this host, and `run` began there
-        if place is None or place.run_ended is None:
-            self.open_mailbox(entry)
-            return None
-        entry.creating = fail_with_run
-        try:
-            await place.request(Op.RUN)
-            self.open_mailbox(entry)
-            self.messages.touched(entry)
-            if settle:
-                await self._settle(entry, place)
-        except Exception as exc:  # whatever `run` raised
-            if fail_with_run:
-                self.abandon(entry, exc)
-                self.timers.forget_all(entry.agent_id)
-                await self.vault.uncreated(entry.agent_id)
-                raise
-        finally:
-            entry.creating = False
-        return entry.gone.result() if entry.gone.done() else None
-
-    async def _settle(self, entry: AgentEntry, place: Place) -> None:
-        run_ended = place.run_ended
-        if run_ended is None:
-            return
-        deadline = self.loop.time() + self.config.run_settle_seconds
-        while not (run_ended.done() or entry.gone.done()):
-            leaving = self.loop.create_task(entry.leaving.wait())
-            try:
-                await asyncio.wait(
-                    (run_ended, entry.gone, leaving),
-                    timeout=max(0.0, deadline - self.loop.time()),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-            finally:
-                leaving.cancel()
-            if entry.leaving.is_set():
-                # The paglet is on its way out: its last location is worth waiting for. Every departure is bounded by
-                # itself.
-                async with entry.lock:
-                    entry.leaving.clear()
-            if entry.place is not None and entry.place is not place:
-                # It has started again on this host, and may go on from there.
-                await self._settle(entry, entry.place)
-                return
-            if entry.phase is Phase.GONE:
-                await asyncio.wait((entry.gone,), timeout=DEPARTED_SECONDS)
-                break
-            if self.loop.time() >= deadline:
-                break
-        if run_ended.done():
-            run_ended.result()
 
     # --- lifecycle operations -----------------------------------------------------------------------------------------
 
@@ -599,85 +324,6 @@ class Kernel:
             raise LifecycleError(f"{hook} took more than {HOOK_SECONDS:g} s") from None
         return unpack(frame.payload), frame.attachment
 
-    # --- the end of a paglet here -------------------------------------------------------------------------------------
-
-    def leave(self, entry: AgentEntry, location: dict[str, str] | None, *, farewell: bool) -> list[Delivery]:
-        """Take a paglet out of the table because it lives elsewhere now, or nowhere.
-
-        :param farewell: let the process finish what it is doing before it is told to end.
-        :return: the messages that still waited; whoever calls this answers them.
-        """
-        entry.phase = Phase.GONE
-        self.agents.remove(entry)
-        waiting = [queued.item for queued in entry.mailbox.close()]
-        self.departed(entry, location)
-        if entry.place is not None:
-            entry.place.left_for = location
-            self.background(self.farewell(entry.place, wait=farewell))
-        return waiting
-
-    async def farewell(self, place: Place, *, wait: bool) -> None:
-        """Let a process that is no longer its paglet's home end."""
-        if wait and place.alive:
-            waiting_for: list[asyncio.Future[Any]] = [place.ended]
-            if place.answered is not None:
-                waiting_for.append(place.answered)
-            elif place.run_ended is not None:
-                waiting_for.append(place.run_ended)
-            await asyncio.wait(waiting_for, timeout=FAREWELL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        place.leave()
-
-    def departed(self, entry: AgentEntry, location: dict[str, str] | None) -> None:
-        """Tell everyone who waits that a paglet has left this host."""
-        if not entry.gone.done():
-            entry.gone.set_result(location)
-        for waiter in entry.notified:
-            if not waiter.done():
-                waiter.set_result(None)
-        entry.notified.clear()
-        for tell in self.on_departed:
-            tell(entry)
-        if entry.last_state is not None:
-            entry.last_state.close()
-
-    async def dispose(self, entry: AgentEntry, *, parent: int = 0, in_handler: bool = False) -> None:
-        """End a paglet for good; a crashed one is just forgotten.
-
-        :raises PagletError: its ``on_disposing`` or a cleanup failed, its handler does not end, or the disk does not
-            take it; it goes on then.
-        """
-        if entry.crashed:
-            async with entry.lock:
-                await self.messages.recorded(entry)
-                if not entry.crashed:
-                    raise ConflictError(f"paglet {entry.agent_id} has been started again meanwhile")
-                await self.vault.disposed(entry, (), Aftermath())
-                entry.restarting = False
-                entry.phase = Phase.GONE
-                self.agents.remove(entry)
-                self.messages.release(entry, InvalidAgentError(f"paglet {entry.agent_id} was disposed"))
-                self.departed(entry, None)
-            self.emit("dispose", entry, data={"active": False})
-            return
-        async with self.operation(entry, parent=parent, in_handler=in_handler) as place:
-            delivery = entry.current if in_handler else None
-            event = self.event_fields(entry.agent_id, reason="dispose")
-            answer, _ = await self.hook(place, "on_disposing", event, cleanup="dispose", parent=parent)
-            waiting = [queued.item for queued in entry.mailbox.waiting()]
-            aftermath = Aftermath.of(delivery, answer, None)
-            rows = await self.vault.disposed(entry, waiting, aftermath)
-            for delivery in waiting:
-                delivery.stored = True  # as a dead letter
-            waiting = self.leave(entry, None, farewell=bool(parent))
-        self.post(rows)
-        self.emit("dispose", entry, data={"active": True})
-        gone = InvalidAgentError(f"paglet {entry.agent_id} was disposed")
-        for delivery in waiting:
-            self.messages.refuse(entry, delivery, gone)
-
-    def _called(self, entry: AgentEntry, place: Place, frame: Frame) -> None:
-        self.call_handler(entry, place, frame)
-
     # --- state --------------------------------------------------------------------------------------------------------
 
     async def state_blob(self, entry: AgentEntry) -> Attachment:
@@ -719,10 +365,10 @@ class Kernel:
             unhandled = self.closing_error()
             self.messages.release(entry, unhandled)
             entry.fail_held(unhandled)
-            self.departed(entry, None)
+            self.ending.departed(entry, None)
         for task in list(self._background):
             task.cancel()
-        places = list(self._places)
+        places = list(self.starter.places)
         for place in places:
             place.leave()
         if places:
@@ -757,9 +403,3 @@ def check_importable(class_name: str) -> None:
             f"{class_name} is defined in the program's main module, which other processes cannot import; "
             "move it to a module of its own"
         )
-
-
-def first_epoch() -> int:
-    """Return the epoch of a new paglet: milliseconds of Unix time, so that an id that is used again is never taken
-    for its past."""
-    return int(time.time() * 1000)

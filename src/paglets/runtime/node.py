@@ -7,38 +7,33 @@ here.
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from paglets.artifacts import PagletFileRef
 from paglets.artifacts.store import ArtifactStore
-from paglets.core.allowance import NO_LIMITS, Allowance, AllowanceBalance
+from paglets.core.allowance import NO_LIMITS, Allowance
 from paglets.core.context import same_url
 from paglets.core.errors import (
-    ConflictError,
-    ForbiddenError,
     HostError,
     RemoteHostError,
-    TransferError,
 )
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationRequest
-from paglets.core.runtime_values import EnvelopeKind
 from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.envelope import PagletEnvelope
 from paglets.persistence.rows import RecordSummary, Status
 from paglets.protocol.delivery.routing import Departed, Elsewhere, Forward
-from paglets.protocol.transfer.model import RefusalReason, TransferKind, TransferPlan
+from paglets.protocol.transfer.model import TransferKind
 from paglets.remote.aio import AsyncHostClient
 from paglets.remote.client import HostClient
 from paglets.remote.mesh import MeshRegistry
-from paglets.remote.movement import BufferPart
 from paglets.remote.transfer import TransferTicket
+from paglets.runtime.activation import Activator
 from paglets.runtime.agents import AgentEntry, Delivery, Opening, SelfCall
 from paglets.runtime.allowances import AllowanceDesk
 from paglets.runtime.arrival import ArrivalDesk
@@ -47,25 +42,31 @@ from paglets.runtime.attachment import Attachment
 from paglets.runtime.carriage import Carriage
 from paglets.runtime.checkpoints import Checkpointer
 from paglets.runtime.content_threads import ContentThreads
+from paglets.runtime.creation import Creator
+from paglets.runtime.deactivation import Deactivator
 from paglets.runtime.dead_letters import DeadLetterDesk
 from paglets.runtime.departure import DepartureDesk
 from paglets.runtime.drain import Drain
 from paglets.runtime.files import FileDesk
-from paglets.runtime.kernel import Kernel, first_epoch
+from paglets.runtime.imports import ImportDesk
+from paglets.runtime.kernel import Kernel
 from paglets.runtime.local_link import LocalTransferLink
 from paglets.runtime.outbox import Outbox
-from paglets.runtime.post import Posting, PostOffice
+from paglets.runtime.post import PostOffice
+from paglets.runtime.posting import Posting
 from paglets.runtime.recorder import JournalRecorder
 from paglets.runtime.resident_services import ResidentServices
 from paglets.runtime.residents.leases import LeaseDesk
 from paglets.runtime.service_desk import ServiceDesk
 from paglets.runtime.sleep import Dormitory
+from paglets.runtime.targets import Targets
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import TransferLog
-from paglets.runtime.transfer_wire import HttpTransferLink, TransferLink, plan_to_wire, refusal_from_wire
+from paglets.runtime.transfer_wire import HttpTransferLink, TransferLink
 from paglets.runtime.unloading import UnloadingDesk
 from paglets.runtime.vault import queued_message
 from paglets.runtime.views import Views
+from paglets.runtime.wakeups import Wakeups
 from paglets.runtime.whereabouts import Whereabouts
 from paglets.security.caller import Caller
 from paglets.serialization.blob import blob_from_wire
@@ -74,9 +75,6 @@ from paglets.services.contracts import ServiceRegistry
 MOVE_THREADS = 4
 #: How long it is waited for the paglets that are brought back, at the start of a host and after a drain.
 RESUME_SECONDS = 10.0
-#: So long what a target has said of itself will do for the next move there; many moves in a row ask once.
-HEALTH_SECONDS = 1.0
-MAX_HEALTHS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +105,16 @@ class Node:
         self.artifact_desk = ArtifactDesk(ports.artifacts, self.content, ports.words)
         self.timers = Timekeeper(kernel)
         self.dormitory = Dormitory(kernel, self.files, self.timers)
-        self.allowances = AllowanceDesk(kernel, self.dormitory, self.timers)
+        self.creator = Creator(kernel)
+        self.activator = Activator(kernel, self.dormitory)
+        self.wakeups = Wakeups(kernel, self.dormitory, self.activator, self.timers)
+        self.deactivator = Deactivator(kernel, self.dormitory, self.wakeups)
+        self.allowances = AllowanceDesk(kernel, self.dormitory, self.deactivator, self.wakeups, self.timers)
         self.views = Views(kernel, self.dormitory)
         self.services = ServiceDesk(kernel, ports.services, ports.mesh, ports.words)
-        self.residents = ResidentServices(kernel, self.dormitory, self.services, self)
+        self.residents = ResidentServices(kernel, self.dormitory, self.activator, self.deactivator, self.services, self)
         self.leases = LeaseDesk(kernel, self.residents, ports.words)
-        self.post = PostOffice(kernel, self.dormitory)
+        self.post = PostOffice(kernel, self.dormitory, self.activator, self.deactivator, self.wakeups)
         self.whereabouts = Whereabouts(kernel, self.dormitory, ports.words)
         self.post.forwarder = self.whereabouts
         self.post.residents = self.residents
@@ -121,7 +123,7 @@ class Node:
         self.checkpoints = Checkpointer(kernel)
         JournalRecorder(kernel, post=self.outbox.send, orphaned=self._orphaned)
         kernel.messages.buried = self._bury
-        self.timers.wake = self.dormitory.wake_on_time
+        self.timers.wake = self.wakeups.wake_on_time
         self.timers.collect = self._collect_and_wake
         kernel.timers = self.timers
         kernel.collect = self.post.collect
@@ -132,6 +134,7 @@ class Node:
         self.arrivals = ArrivalDesk(
             kernel,
             self.dormitory,
+            self.activator,
             self.files,
             UnloadingDesk(kernel, self.carriage, self.files),
             log,
@@ -148,7 +151,7 @@ class Node:
             self.post,
             self.outbox,
             link_to=self._link_to,
-            check_target=self._check_target,
+            check_target=Targets(kernel, ports.words, ports.health).check,
         )
         self.drain = Drain(
             kernel,
@@ -158,9 +161,9 @@ class Node:
             wake=self._see_to_waiting,
             belongs_here=self.residents.manages,
         )
-        self._healths: dict[str, tuple[float, dict[str, Any]]] = {}
         self.post.undecided = self.arrivals.undecided
         self._local_link = LocalTransferLink(self.arrivals, self.departures.outcome)
+        self._imports = ImportDesk(kernel, self.arrivals, self._local_link)
         self._log = log
         kernel.self_call = self.perform_self_call
 
@@ -209,10 +212,10 @@ class Node:
         kernel = self.kernel
         await self.outbox.start()
         await self.whereabouts.tell_everything()
-        await self.dormitory.wake_for_startup(wanted)
+        await self.wakeups.wake_for_startup(wanted)
         for agent_id in await kernel.on_disk(kernel.vault.receivers):
             if agent_id in self.dormitory:
-                kernel.background(self.dormitory.wake_if_timer_rang(agent_id))
+                kernel.background(self.wakeups.wake_if_timer_rang(agent_id))
             elif agent_id not in kernel.agents:
                 kernel.background(self.post.collect(agent_id))
 
@@ -224,10 +227,10 @@ class Node:
     async def _see_to_waiting(self) -> None:
         """Do what sleepers' messages and timers ask for, after a time in which nobody was woken."""
         await self.residents.start_wanted(RESUME_SECONDS)
-        await self.dormitory.wake_put_off()
+        await self.wakeups.wake_put_off()
         for agent_id in await self.kernel.on_disk(self.kernel.vault.receivers):
             if agent_id in self.dormitory:
-                self.dormitory.look_at_mail(agent_id)
+                self.wakeups.look_at_mail(agent_id)
 
     async def lives_elsewhere(self, agent_id: str) -> bool:
         """Tell whether a paglet that is not here lives on another host, as far as is known.
@@ -242,7 +245,7 @@ class Node:
     def _orphaned(self, agent_id: str) -> None:
         """See to a message that was stored for a paglet that sleeps or has left by now."""
         if agent_id in self.dormitory and agent_id not in self.kernel.agents:
-            self.dormitory.look_at_mail(agent_id)
+            self.wakeups.look_at_mail(agent_id)
         else:
             self.kernel.background(self.post.collect(agent_id))
 
@@ -311,7 +314,7 @@ class Node:
         blob = state if isinstance(state, Attachment) else Attachment.of(blob_from_wire(state or {}).segments)
         agent_id = validate_agent_id(agent_id) if agent_id else new_agent_id()
         try:
-            return await self.kernel.create(
+            return await self.creator.create(
                 class_name,
                 state_class_name,
                 blob,
@@ -328,52 +331,8 @@ class Node:
             raise
 
     async def import_envelope(self, envelope: PagletEnvelope, by: Caller | None = None) -> dict[str, str]:
-        """Take a paglet from an envelope that carries its state in plain values, prepared and committed in one step.
-
-        :param by: who brought it over the network.
-        :raises AllowanceExceededError: it has no time left, or a state that is larger than allowed.
-        :raises ConflictError: its id is taken here.
-        :raises ForbiddenError: its class or its source is not allowed here.
-        :raises OverloadedError: whoever brought it has as many paglets here as allowed.
-        :raises PayloadTooLargeError: its state is larger than allowed.
-        :raises TransferError: it cannot live here.
-        """
-        if by is not None:
-            self.kernel.config.policy.check_source(envelope.source_host_address, by)
-            for class_name in filter(None, (envelope.agent_class_name, envelope.state_class_name)):
-                self.kernel.check_class(class_name, by=by)
-            self.kernel.holdings.add(by, envelope.agent_id)
-        carried = AllowanceBalance.from_wire(envelope.metadata.get("allowance"))
-        if by is not None:
-            carried = carried.capped(self.kernel.config.policy.allowance, time.time())
-        plan = TransferPlan(
-            transfer_id=uuid.uuid4().hex,
-            kind=TransferKind(
-                TransferKind.DISPATCH if envelope.kind is EnvelopeKind.ACTIVATION else envelope.kind.value
-            ),
-            agent_id=envelope.agent_id,
-            epoch=0 if envelope.kind is EnvelopeKind.CLONE else first_epoch(),
-            source=self.kernel.address(),  # whoever asks after a crash what became of it hears that it came to nothing
-            target=self.kernel.address(),
-            origin_id=envelope.clone_of or "",
-            carried=carried,
-        )
-        header = {
-            "envelope": replace(envelope, state={}, metadata={}).to_wire(),
-            "transfer": {"plan": plan_to_wire(plan), "attempt": 1, "recovering": False},
-        }
-        blob = blob_from_wire(envelope.state).tobytes()
-        if by is not None:
-            self.kernel.config.policy.check_state(len(blob))
-        answer = await self._local_link.prepare(header, [BufferPart(memoryview(blob))], attempt=1, timeout=60.0)
-        if "vote" not in answer:
-            refusal = refusal_from_wire(answer.get("refused"))
-            errors = {RefusalReason.CONFLICT: ConflictError, RefusalReason.CLASS_NOT_ALLOWED: ForbiddenError}
-            raise errors.get(refusal.reason, TransferError)(refusal.text or "the paglet was refused")
-        await self._local_link.commit(plan.transfer_id, str(answer["vote"]))
-        location = await self.arrivals.location(plan.transfer_id)
-        self.arrivals.settled(plan.transfer_id, str(answer["vote"]))
-        return location or self.kernel.proxy_wire(plan.agent_id)
+        """Take a paglet from an envelope; see `ImportDesk.take`."""
+        return await self._imports.take(envelope, by)
 
     async def dispatch(
         self, agent_id: str, ticket: TransferTicket, *, parent: int = 0, in_handler: bool = False
@@ -444,11 +403,11 @@ class Node:
     ) -> dict[str, str]:
         """Store a paglet on disk."""
         entry = self.kernel.agents.require(agent_id)
-        return await self.dormitory.deactivate(entry, request, parent=parent, in_handler=in_handler)
+        return await self.deactivator.deactivate(entry, request, parent=parent, in_handler=in_handler)
 
     async def activate(self, agent_id: str) -> dict[str, str]:
         """Bring an inactive paglet back."""
-        return await self.dormitory.activate(agent_id)
+        return await self.activator.activate(agent_id)
 
     async def dispose(self, agent_id: str, *, parent: int = 0, in_handler: bool = False) -> None:
         """End a paglet for good, active, crashed or inactive."""
@@ -457,7 +416,7 @@ class Node:
             await self.dormitory.dispose(agent_id)
             self.whereabouts.tell(agent_id)
             return
-        await self.kernel.dispose(entry, parent=parent, in_handler=in_handler)
+        await self.kernel.ending.dispose(entry, parent=parent, in_handler=in_handler)
         self.timers.forget_all(agent_id)
         self.whereabouts.tell(agent_id, home=entry.home)
         await self._remove_work_dir(agent_id)
@@ -535,7 +494,7 @@ class Node:
                 )
             case "deactivate":
                 request = DeactivationRequest.from_wire(arguments.get("request"))
-                return await self.dormitory.deactivate(
+                return await self.deactivator.deactivate(
                     entry, request, parent=parent, in_handler=in_handler, by_itself=True
                 )
             case "dispose":
@@ -554,36 +513,6 @@ class Node:
             words=self.ports.words,
             movers=self._movers,
         )
-
-    async def _check_target(self, ticket: TransferTicket, recall: bool) -> dict[str, Any]:
-        """Ask a target how it does and compare that with the ticket.
-
-        :param recall: what it said a moment ago will do.
-        """
-        url = ticket.destination
-        known = self._healths.get(url)
-        if same_url(url, self.kernel.address()):
-            health = self.ports.health()
-        elif recall and known is not None and self.kernel.loop.time() - known[0] < HEALTH_SECONDS:
-            health = known[1]
-        else:
-            answer = await self.ports.words.get_json(f"{url}/health", timeout=ticket.timeout)
-            if not isinstance(answer, dict):
-                raise TransferError(f"{url} does not answer like a host")
-            health = answer
-            self._remember_health(url, health)
-        version = health.get("code_version")
-        if ticket.expected_code_version is not None and version != ticket.expected_code_version:
-            raise TransferError(f"{url} runs code version {version!r}, not {ticket.expected_code_version!r}")
-        missing = sorted(set(ticket.required_capabilities) - set(health.get("capabilities", ())))
-        if missing:
-            raise TransferError(f"{url} is missing capabilities: {', '.join(missing)}")
-        return health
-
-    def _remember_health(self, url: str, health: dict[str, Any]) -> None:
-        if len(self._healths) >= MAX_HEALTHS:
-            self._healths.clear()
-        self._healths[url] = self.kernel.loop.time(), health
 
     # --- waiting for notifications ------------------------------------------------------------------------------------
 

@@ -23,7 +23,8 @@ from paglets.protocol.delivery import routing
 from paglets.runtime import faults
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.pauses import rest
-from paglets.runtime.post import Posting, PostOffice, permanent
+from paglets.runtime.post import PostOffice, permanent
+from paglets.runtime.posting import Posting
 from paglets.runtime.vault import dead_letter
 from paglets.serialization.values import unpack
 

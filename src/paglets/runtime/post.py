@@ -6,8 +6,8 @@ What to do with a message is decided by :func:`paglets.protocol.delivery.routing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, Protocol
 
 from paglets.core.errors import (
@@ -21,7 +21,7 @@ from paglets.core.errors import (
     PagletError,
     RemoteTimeoutError,
 )
-from paglets.core.messages import DEACTIVATE, STREAM_PULL, Message
+from paglets.core.messages import DEACTIVATE, STREAM_PULL
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
@@ -29,81 +29,16 @@ from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.tables import queued
 from paglets.protocol.delivery import routing
 from paglets.protocol.delivery.window import Outcome
-from paglets.remote.requests import Parcel
+from paglets.runtime.activation import Activator
 from paglets.runtime.agents import HELD_MESSAGES, AgentEntry, Delivery, DeliveryDone, HeldPosting, Phase
 from paglets.runtime.attachment import Attachment
+from paglets.runtime.deactivation import Deactivator
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.place import packed
+from paglets.runtime.posting import Posting
 from paglets.runtime.pump import delivery_future, outcome_as_answer, withdrawn
-from paglets.runtime.sleep import MOST_AWAKENINGS, Dormitory, not_awake
-from paglets.serialization.values import pack, unpack
-
-
-@dataclass(frozen=True, slots=True)
-class Posting:
-    """A message as it arrives at a host: packed once, with what delivery needs to know beside it."""
-
-    packed: bytes
-    kind: str
-    priority: int
-    message_id: str
-    oneway: bool = False
-    activate_if_inactive: bool = True
-    no_delay: bool = False
-    terms: DeliveryTerms = FIRST_ATTEMPT
-    found: dict[str, str] | None = None
-    """Gets the ``location`` and ``home`` of a paglet that turns out to be on another host, for whoever wants it."""
-    wakes: int = 0
-    """How often it has woken its receiver, which went back to sleep before it was handled."""
-
-    @classmethod
-    def of(
-        cls,
-        message: Message,
-        *,
-        oneway: bool = False,
-        activate_if_inactive: bool = True,
-        no_delay: bool = False,
-        terms: DeliveryTerms = FIRST_ATTEMPT,
-        found: dict[str, str] | None = None,
-    ) -> Posting:
-        """Pack a message.
-
-        :raises SerializationError: it holds something that cannot travel.
-        """
-        return cls(
-            pack(message.to_wire()),
-            message.kind,
-            message.priority,
-            message.message_id,
-            oneway,
-            activate_if_inactive,
-            no_delay,
-            terms,
-            found,
-        )
-
-    @classmethod
-    def sent(cls, delivery: Mapping[str, Any], terms: DeliveryTerms, *, oneway: bool) -> Posting:
-        """Take over a delivery as a paglet's process sends it; its message is packed already."""
-        return cls(
-            delivery["message"],
-            delivery["kind"],
-            delivery["priority"],
-            delivery["message_id"],
-            oneway,
-            delivery["activate_if_inactive"],
-            delivery["no_delay"],
-            terms,
-        )
-
-    def message(self) -> Message:
-        """Unpack the message."""
-        return Message.from_wire(unpack(self.packed))
-
-    def parcel(self) -> Parcel:
-        """Return what a request to another host carries of it."""
-        return Parcel(self.message(), self.oneway, self.activate_if_inactive, self.no_delay)
+from paglets.runtime.sleep import Dormitory, not_awake
+from paglets.runtime.wakeups import MOST_AWAKENINGS, Wakeups
 
 
 class Residents(Protocol):
@@ -135,10 +70,15 @@ class Forwarder(Protocol):
 class PostOffice:
     """Find the receiver of a message and hand it over."""
 
-    def __init__(self, kernel: Kernel, dormitory: Dormitory) -> None:
+    def __init__(
+        self, kernel: Kernel, dormitory: Dormitory, activator: Activator, deactivator: Deactivator, wakeups: Wakeups
+    ) -> None:
         self._kernel = kernel
         self._dormitory = dormitory
-        dormitory.redeliver = self.redeliver
+        self._activator = activator
+        self._deactivator = deactivator
+        self._wakeups = wakeups
+        deactivator.redeliver = self.redeliver
         self._awaiting = 0
         # Set by the node.
         self.forwarder: Forwarder
@@ -238,7 +178,7 @@ class PostOffice:
 
     def _wake_for(self, agent_id: str, posting: Posting, done: DeliveryDone) -> None:
         again = replace(posting, wakes=posting.wakes + 1)
-        self._dormitory.wake_for(agent_id, self._to_be_posted_again(agent_id, again, done))
+        self._activator.wake_for(agent_id, self._to_be_posted_again(agent_id, again, done))
 
     def _to_be_posted_again(self, agent_id: str, posting: Posting, done: DeliveryDone) -> HeldPosting:
         since = self._kernel.loop.time()
@@ -327,7 +267,7 @@ class PostOffice:
     async def _deactivate(self, agent_id: str, posting: Posting) -> dict[str, Any]:
         wire = posting.message().args.get("request")
         request = DeactivationRequest.from_wire(wire) if isinstance(wire, dict) else None
-        location = await self._dormitory.deactivate(self._kernel.agents.require(agent_id), request)
+        location = await self._deactivator.deactivate(self._kernel.agents.require(agent_id), request)
         return {"deactivated": True, "proxy": location}
 
     async def _wake_queue_or_forward(
@@ -434,13 +374,13 @@ class PostOffice:
         entry = self._kernel.agents.get(agent_id)
         if entry is not None:
             if entry.phase is Phase.ACTIVE:
-                await self._dormitory.collect_mail(entry)
+                await self._activator.collect_mail(entry)
             else:
                 entry.mail_waits = True  # until it has started
         elif agent_id not in self._dormitory:
             await self._send_after(agent_id)
         elif wake:
-            await self._dormitory.wake_on_time(agent_id)
+            await self._wakeups.wake_on_time(agent_id)
 
     async def _send_after(self, agent_id: str) -> None:
         """Forward what is stored for a paglet that has left; what cannot be is a dead letter."""

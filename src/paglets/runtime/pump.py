@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -365,32 +364,3 @@ def delivery_future(loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Future[Att
             future.set_result(reply)
 
     return future, done
-
-
-class ReplyWaiter:
-    """Let one thread wait for one reply; a future of the standard library takes several times as long."""
-
-    __slots__ = ("_error", "_lock", "_reply")
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-        self._reply: Attachment | None = None
-        self._error: Exception | None = None
-
-    def done(self, reply: Attachment | None, error: Exception | None) -> None:
-        """Give the reply or the error; called once, on the loop."""
-        self._reply = reply
-        self._error = error
-        self._lock.release()
-
-    def wait(self, timeout: float | None) -> Attachment | None:
-        """Return the reply, or raise the error.
-
-        :raises TimeoutError: neither came within ``timeout`` seconds.
-        """
-        if not self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
-            raise TimeoutError(f"no reply within {timeout:g} s")
-        if self._error is not None:
-            raise self._error
-        return self._reply

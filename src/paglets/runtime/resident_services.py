@@ -21,12 +21,14 @@ from paglets.core.errors import (
 )
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.protocol.residency import PAUSES, Expired, Look, Loss, Residency, Rest, Standing, Start
+from paglets.runtime.activation import Activator
 from paglets.runtime.agents import AgentEntry
+from paglets.runtime.deactivation import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS, Deactivator
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.residents.declared import Declared
 from paglets.runtime.residents.startup import Keeper, Startup
 from paglets.runtime.service_desk import MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS, ServiceDesk
-from paglets.runtime.sleep import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS, Dormitory
+from paglets.runtime.sleep import Dormitory
 
 __all__ = ["MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS", "SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS", "ResidentServices"]
 
@@ -43,11 +45,15 @@ class ResidentServices:
         self,
         kernel: Kernel,
         dormitory: Dormitory,
+        activator: Activator,
+        deactivator: Deactivator,
         services: ServiceDesk,
         keeper: Keeper,
     ) -> None:
         self._kernel = kernel
         self._dormitory = dormitory
+        self._activator = activator
+        self._deactivator = deactivator
         self._services = services
         self._keeper = keeper
         self._core = Residency()
@@ -58,7 +64,7 @@ class ResidentServices:
         kernel.on_active.append(self._is_active)
         kernel.on_departed.append(self._departed)
         kernel.check_id = self._check_id
-        dormitory.wakes_on_startup = self._wakes_on_startup
+        deactivator.wakes_on_startup = self._wakes_on_startup
 
     # --- declaring ----------------------------------------------------------------------------------------------------
 
@@ -183,7 +189,7 @@ class ResidentServices:
     async def _start(self, service: Declared, startup: Startup) -> None:
         agent_id = service.agent_id
         try:
-            here = await startup.bring_up(service, self._kernel, self._dormitory, self._keeper)
+            here = await startup.bring_up(service, self._kernel, self._dormitory, self._activator, self._keeper)
         except asyncio.CancelledError:
             startup.failed(HostUnreachableError(f"host {self._kernel.config.name} is shutting down"))
             raise
@@ -363,7 +369,7 @@ class ResidentServices:
         )
         try:
             entry = self._kernel.agents.require(agent_id)
-            await self._dormitory.deactivate(entry, DeactivationRequest(IDLE_REASON, IDLE_SOURCE, policy))
+            await self._deactivator.deactivate(entry, DeactivationRequest(IDLE_REASON, IDLE_SOURCE, policy))
         except Exception as exc:
             # A hook may raise whatever it likes; it goes on, and is asked again when it has been idle for as long.
             there = self._kernel.agents.get(agent_id)

@@ -33,7 +33,8 @@ from paglets.runtime.attachment import Attachment
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.pauses import rest
 from paglets.runtime.place import packed
-from paglets.runtime.post import Posting, permanent
+from paglets.runtime.post import permanent
+from paglets.runtime.posting import Posting
 from paglets.runtime.sleep import Dormitory
 
 #: How long a forwarded message may take to be handled where its sender named no limit.

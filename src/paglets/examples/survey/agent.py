@@ -1,6 +1,6 @@
 """A paglet that surveys a directory tree together with its clones on other hosts, and carries the result around.
 
-The story, which :meth:`SurveyPaglet.run` tells: the original plans the work at home and sends a clone to every other
+The story, which `SurveyPaglet.run` tells: the original plans the work at home and sends a clone to every other
 host. All walk their shares at the same time, each into a SQLite file. The clones carry theirs home, where the original
 merges them. Then it visits every host with the merged file, signs it there, and returns.
 """

@@ -12,7 +12,7 @@ from paglets.runtime.http.errors import described
 from paglets.runtime.http.guards import Scope, Send, send_json
 from paglets.runtime.http.intake import decode_body
 from paglets.runtime.node import Node
-from paglets.runtime.post import Posting
+from paglets.runtime.posting import Posting
 from paglets.serialization.values import unpack
 
 #: Bodies above this size take longer than the framework does, and are decoded beside the event loop there.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from paglets.core.runtime_values import Durability
+from paglets.runtime.activation import Activator
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.kernel import Kernel
@@ -57,7 +58,9 @@ class Startup:
         """Return one for which nobody waits yet."""
         return cls(loop.create_future(), loop.create_future())
 
-    async def bring_up(self, service: Declared, kernel: Kernel, dormitory: Dormitory, keeper: Keeper) -> bool:
+    async def bring_up(
+        self, service: Declared, kernel: Kernel, dormitory: Dormitory, activator: Activator, keeper: Keeper
+    ) -> bool:
         """Wake a service, revive it or create it; return whether it is here.
 
         :raises Exception: whatever keeps it from starting.
@@ -70,7 +73,7 @@ class Startup:
             await keeper.dispose(agent_id)  # there is nothing to revive it from
         elif entry is not None or agent_id in dormitory:
             reason = "recovery" if entry is None and dormitory.recovering(agent_id) else "activate"
-            await dormitory.activate(agent_id, reason=reason, settle=False)
+            await activator.activate(agent_id, reason=reason, settle=False)
             return True
         elif await keeper.lives_elsewhere(agent_id):
             return False
