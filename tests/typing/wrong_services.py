@@ -45,4 +45,3 @@ def contracts(paglet: Paglet[None]) -> None:
     ServiceContract("c", (ASK,), streams=(ASK,))  # error: arg-type
     StreamOperation("s", Question, 3)  # error: arg-type
     ServiceOperation("o", Question, Answer, idempotent="yes")  # error: arg-type
-    paglet.require_contract(CONTRACT, operation=LINES)  # error: arg-type

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 from paglets.core.errors import HostError, OverloadedError
 from paglets.persistence.commits import Committer, Unit
 from paglets.persistence.schema import (
+    CACHE_KB,
     connect_readonly,
     mapped_errors,
     open_for_reading,
@@ -173,6 +174,7 @@ class Journal:
                 raise self._closed_error()
             if self._reader is None:
                 self._reader = connect_readonly(self.path)
+                self._reader.execute(f"PRAGMA cache_size = -{CACHE_KB}")
             reader = self._reader
             reader.execute("BEGIN")
             try:

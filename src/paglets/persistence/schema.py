@@ -129,7 +129,7 @@ def open_for_reading(path: Path) -> Iterator[sqlite3.Connection | None]:
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
     """Open the file so that nothing can be written through the connection."""
-    connection = sqlite3.connect(
+    return sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=ro",
         uri=True,
         timeout=BUSY_TIMEOUT_SECONDS,
@@ -137,8 +137,6 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
         check_same_thread=False,
         cached_statements=_STATEMENTS,
     )
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KB}")
-    return connection
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
