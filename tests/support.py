@@ -137,6 +137,13 @@ def events_of(host: Host, *kinds: str, agent_id: str | None = None) -> list[Any]
     ]
 
 
+def http_server_of(host: Host) -> Any:
+    """Return what serves HTTP for a running host."""
+    server = getattr(host._running()._inlet, "_server", None)
+    assert server is not None, f"{host.name} does not listen"
+    return server
+
+
 def await_event(host: Host, kind: str, *, agent_id: str | None = None) -> Any:
     """Wait for an event and return the first of its kind."""
     return eventually(lambda: events_of(host, kind, agent_id=agent_id), f"event {kind}")[0]

@@ -262,10 +262,11 @@ def test_hundreds_of_creations_and_disposals_leave_nothing_behind(hosts: HostFac
         for _ in range(count):
             host.create(Unruly).dispose()
 
-    others = {child.pid for child in this.children() if any("nursery" in part for part in child.cmdline())}
+    # What other tests of this process keep for themselves, which is no fork server of this one.
+    others = {child.pid for child in this.children() if any(part.startswith("tests.") for part in child.cmdline())}
 
     def only_spares_left() -> bool:
-        # The fork server and two processes forked ahead, beside what other tests of this process keep for themselves.
+        # The fork server and two processes forked ahead.
         return sum(1 for child in this.children() if child.pid not in others) == 1 and len(spares()) == 2
 
     def spares() -> list[psutil.Process]:
@@ -277,4 +278,5 @@ def test_hundreds_of_creations_and_disposals_leave_nothing_behind(hosts: HostFac
     rounds(400)
     eventually(lambda: only_spares_left() and this.num_fds() <= descriptors, "descriptors back where they were")
     assert this.num_threads() <= threads + DISK_THREADS  # of the pool for blocking work, which grows as it is needed
-    assert this.memory_info().rss - memory < 4 * 1024 * 1024
+    # The log of events is still filling, with about 10 KB for each round; `test_growth` counts what else is kept.
+    assert this.memory_info().rss - memory < 6 * 1024 * 1024

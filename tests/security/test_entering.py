@@ -260,8 +260,6 @@ def test_messages_that_wait_are_a_flood_as_well(hosts: HostFactory, tmp_path: Pa
     flooding, other = (add_key(path, name, Role.MESSAGE) for name in ("flooding", "other"))
     host = hosts("flooded", keys=path)
     busy, idle = host.create(Talker), host.create(Talker)
-    entrance = host._running()._server
-    assert entrance is not None
     served = threading.Thread(
         target=lambda: ask(
             host.address, "POST", f"/agents/{busy.agent_id}/messages", say("wait", gate=str(gate)), bearer(flooding)

@@ -18,7 +18,7 @@ from paglets.security.caller import Caller
 from paglets.security.roles import Role
 from tests.cli.processes import Program
 from tests.security.support import TALKER, add_key, audited, look_again
-from tests.support import HostFactory, eventually
+from tests.support import HostFactory, eventually, http_server_of
 
 CLASSIC = "classic-key-that-nobody-may-read-7b1f"
 
@@ -108,7 +108,8 @@ def test_nothing_that_a_host_object_has_shows_a_key(hosts: HostFactory, tmp_path
             host,
             host.client,
             assembly._entrance,
-            assembly._server,
+            assembly._inlet,
+            http_server_of(host),
             assembly.node.kernel.config,
             GuardPolicy(CLASSIC, frozenset()),
             Keyring(CLASSIC, []),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from paglets.core.agent import Paglet
 from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceOperation, StreamOperation
 from paglets.services.pool import ServicePool
-from tests.typing.right_services import ASK, CONTRACT, LINES, PING, TICKS, Answer, Line, Question
+from tests.typing.right_services import ASK, LINES, PING, TICKS, Answer, Line, Question
 
 
 def calls(handle: ServiceHandle, pool: ServicePool) -> None:

@@ -21,7 +21,7 @@ from paglets.runtime.http.connection import ServerLimits
 from tests.agents.http_agents import Talker, TalkerState
 from tests.runtime.http.test_movement_bodies import body_of, file_ref, prepare, state_blob
 from tests.runtime.http.wire import Served, Wire, ask, in_threads, served_again
-from tests.support import HostFactory, eventually, leftovers
+from tests.support import HostFactory, eventually, http_server_of, leftovers
 
 TALKER = "tests.agents.http_agents:Talker"
 MOVEMENT = {"Content-Type": "application/x-paglets-movement"}
@@ -48,7 +48,7 @@ def holdings(host: Host, served: Served) -> Holdings:
     gc.collect()  # a socket that only a cycle holds is not a leak
     process = psutil.Process()
     assembly = host._running()
-    own, more = assembly._server, served.server
+    own, more = http_server_of(host), served.server
     assert own is not None
     found = assembly.call(lambda: [server.statistics() for server in (own, more)])
     return Holdings(
