@@ -31,7 +31,7 @@ SLICE_SECONDS: Final = 0.25
 # What a thread waits for more before it leaves the socket to the loop, and what has to come for each such wait.
 _PATIENCE_MS: Final = 2
 _WORTH_WAITING_BYTES: Final = 256 * 1024
-_READ_BYTES: Final = 256 * 1024
+_READ_BYTES: Final = 1024 * 1024
 # A peer that sends a few bytes at a time wakes the loop for this many.
 _WAKE_BYTES: Final = 64 * 1024
 _SEND_BYTES: Final = 16 * 1024 * 1024
@@ -157,26 +157,31 @@ def _receive(sock: socket.socket, count: int, take: Take) -> tuple[int, bool]:
     poll.register(sock, select.POLLIN)
     # Fresh memory for each piece would be a page fault for every 4 KB. None is kept while the peer is waited for.
     rooms: list[memoryview] = []
-    pieces = 0
-    while received < count and time.monotonic() < end:
+    pieces = filled = 0
+    ended = False
+    while received < count and not ended and time.monotonic() < end:
         if pieces == len(rooms) < PIECES_HELD:
             rooms.append(memoryview(bytearray(min(_READ_BYTES, count - received))))
         room = rooms[pieces % PIECES_HELD]
         try:
-            got = sock.recv_into(room, min(len(room), count - received))
+            got = sock.recv_into(room[filled:], min(len(room) - filled, count - received))
         except BlockingIOError:
             waits += 1
             if received < (waits - 1) * _WORTH_WAITING_BYTES or not poll.poll(_PATIENCE_MS):
                 break
             continue
         except ConnectionError:
-            return received, True
-        if not got:
-            return received, True
+            got = 0
+        ended = not got
         received += got
-        pieces += 1
-        take(room[:got])
-    return received, False
+        filled += got
+        if filled == len(room) or received == count:
+            # Whole rooms, because whoever takes them wakes another thread for each.
+            take(room[:filled])
+            pieces, filled = pieces + 1, 0
+    if filled:
+        take(rooms[pieces % PIECES_HELD][:filled])
+    return received, ended
 
 
 def _send(sock: socket.socket, data: memoryview) -> int:
