@@ -257,7 +257,7 @@ class _Connection(asyncio.Protocol):
     async def _send(self, pieces: AsyncIterator[bytes | memoryview], answered: asyncio.Future[None]) -> bool:
         """Send a body in chunks; return whether all of it went out before the server had answered."""
         async for piece in pieces:
-            if answered.done():
+            if answered.done() or self._transport.is_closing():
                 return False  # a refusal, most likely: it reads no more
             if piece:
                 self._transport.write(b"%x\r\n" % len(piece))
