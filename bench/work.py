@@ -12,7 +12,20 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from bench import artifacts, durable, files, floors, membership, relay, search, service_calls, services, system, testing
+from bench import (
+    artifacts,
+    durable,
+    files,
+    floors,
+    membership,
+    relay,
+    search,
+    service_calls,
+    services,
+    start_up,
+    system,
+    testing,
+)
 from bench.agents import Caller, Echo, EchoState, Spinner
 from bench.measure import Row, milliseconds, timed
 from bench.peers import local_host, peer_host
@@ -200,4 +213,5 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "calls": service_calls.calls,
     "system": system.system,
     "testing": testing.testing,
+    "start-up": start_up.start_up,
 }
