@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from bench.measure import Row
+from bench.measure import Row, with_bytecode
 from bench.peers import peer
 
 _PROGRAM = (sys.executable, "-m", "paglets")
@@ -44,7 +43,7 @@ def _least(run: Callable[[], tuple[float, float]], rounds: int) -> tuple[float, 
 def _run(*command: str) -> tuple[float, float]:
     """Return the seconds of the processor, and of the clock, that a program takes."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=_environment())
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=with_bytecode())
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, time.perf_counter() - began
 
@@ -59,7 +58,7 @@ def _start_host() -> tuple[float, float]:
         command = (*_PROGRAM, "host", *options, "--json", "--stop-on-eof", "--no-sync-launch-config")
         began = time.perf_counter()
         with subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_environment()
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=with_bytecode()
         ) as host:
             assert host.stdin is not None
             assert host.stdout is not None
@@ -70,8 +69,3 @@ def _start_host() -> tuple[float, float]:
             host.stdin.close()
             host.stdout.read()
         return used.user + used.system, waited
-
-
-def _environment() -> dict[str, str]:
-    # Where bytecode is not to be written every start compiles everything, which is not what users have.
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}

@@ -142,7 +142,7 @@ def test_a_route_without_an_entry_is_served_to_nobody(host: Host) -> None:
     async def fine(request: Request) -> Answer:
         return answer("fine")
 
-    inner = Api([forgotten, fine], version="0")
+    inner = Api([forgotten, fine], version=lambda: "0")
     policy = GuardPolicy(None, frozenset({"localhost"}))
     with Served(Guard(inner, lambda: policy)) as address:
         assert ask(address.address, "GET", "/health").body == b'"fine"'

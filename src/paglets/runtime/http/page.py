@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property, lru_cache
 from html import escape
 from typing import Any, Final
@@ -27,10 +28,10 @@ _OPENAPI_TYPE: Final = b"application/vnd.oai.openapi+json"
 class Api:
     """Serve routes. Every request must bring a `Served` in its scope.
 
-    :param version: of the program, for the description.
+    :param version: returns the program's version, for the description.
     """
 
-    def __init__(self, routes: list[Route], *, version: str) -> None:
+    def __init__(self, routes: list[Route], *, version: Callable[[], str]) -> None:
         self._routing = Routing(routes)
         self._version = version
 
@@ -40,7 +41,7 @@ class Api:
         # Only who asks for it waits until it can be made.
         from paglets.runtime.http.openapi import description_of
 
-        return description_of(self._routing.routes, version=self._version)
+        return description_of(self._routing.routes, version=self._version())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -137,7 +138,7 @@ def plain_page(description: dict[str, Any]) -> bytes:
 
 
 @lru_cache(maxsize=4)
-def documented_routes(version: str) -> Api:
+def documented_routes(version: Callable[[], str]) -> Api:
     """Return the routes of a host, with their description at ``/schema``; all hosts of a process share them."""
     return Api(ROUTES, version=version)
 
@@ -145,7 +146,7 @@ def documented_routes(version: str) -> Api:
 class DocumentedRoutes:
     """Serve the documented routes for one host."""
 
-    def __init__(self, node: Node, *, version: str) -> None:
+    def __init__(self, node: Node, *, version: Callable[[], str]) -> None:
         self._api = documented_routes(version)
         self._served = Served(node, FinishedUploads(), Followers(node.kernel.events))
 
