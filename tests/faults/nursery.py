@@ -35,7 +35,7 @@ _NEWS = 1
 
 def main() -> None:
     """Serve orders until nobody holds the other end of standard input."""
-    documented_routes(product_version)  # once for all hosts
+    documented_routes(product_version())  # once for all hosts
     if threading.active_count() != 1:
         raise RuntimeError("a process with threads must not fork hosts")
     lifeline = platform.Lifeline()

@@ -173,7 +173,7 @@ def main() -> None:
     for name in _AHEAD:
         importlib.import_module(name)
     command_of(app)
-    documented_routes(product_version)  # once for all hosts
+    documented_routes(product_version())  # once for all hosts
     if threading.active_count() != 1:
         raise RuntimeError("a process with threads must not fork programs")
     gc.collect()

@@ -60,7 +60,12 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 
 def test_every_route_is_described(described: dict[str, Any]) -> None:
-    served = {(method, re.sub(r":\w+}", "}", route.path)) for route in ROUTES for method in route.methods}
+    served = {
+        (method, re.sub(r":\w+}", "}", path))
+        for route in ROUTES
+        for path in route.paths
+        for method in route.http_methods
+    }
     assert {(method, path) for method, path, _ in operations(described)} == served
     assert {("GET", "/health"), ("POST", "/agents/{agent_id}/messages"), ("POST", "/admin/git-update")} <= served
 
@@ -189,6 +194,6 @@ def test_the_host_keeps_to_its_description(hosts: HostFactory, mode: GenerationM
         try_operation(result.ok())
 
     reached = set().union(*statuses.values())
-    assert len(statuses) == sum(len(route.methods) for route in ROUTES)
+    assert len(statuses) == sum(len(route.http_methods) for route in ROUTES)
     assert reached >= ({200, 400, 404} if mode is GenerationMode.POSITIVE else {400, 404}), statuses
     assert ask(host.address, "GET", "/health").status == 200

@@ -6,9 +6,13 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Coroutine
 from functools import partial
-from typing import Annotated, Any, BinaryIO, Final
+from typing import Annotated, Any, BinaryIO, Final, cast
 
-import msgspec
+from litestar import HttpMethod, MediaType, Response, delete, get, post, route
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import PathParameter, QueryParameter
+from litestar.types import ASGIApp
 
 from paglets.artifacts import ArtifactRef, ArtifactWriteResult
 from paglets.artifacts.compression import Decompressor
@@ -22,13 +26,12 @@ from paglets.remote.requests import encode_json
 from paglets.runtime.artifact_desk import served
 from paglets.runtime.content_threads import ContentThreads
 from paglets.runtime.http import replies
-from paglets.runtime.http.answers import answer, encoded
-from paglets.runtime.http.documented import CONTENT, node_of, served_by
+from paglets.runtime.http.answers import Answer, answer, as_paglet_error, encoded
+from paglets.runtime.http.documented import ContentOperation, JsonRequest, documented, node_of, served_by
 from paglets.runtime.http.errors import ClientGoneError, described
-from paglets.runtime.http.guards import HAS_BODY, Application, Scope, check_coding, send_json
+from paglets.runtime.http.guards import HAS_BODY, Receive, Scope, check_coding, send_json
 from paglets.runtime.http.passage import Take
 from paglets.runtime.http.ranges import Part, UnsatisfiableError, requested_part
-from paglets.runtime.http.routing import Answer, Request, Route, delete, get, post, route
 from paglets.runtime.http.streams import Headers, content_length, receive_content, send_content
 
 #: Finished uploads that are remembered, for those whose answer got lost.
@@ -36,8 +39,8 @@ MOST_FINISHED: Final = 1000
 _LARGEST: Final = 2**53
 _TEXT: Final = 4096
 
-ArtifactId = Annotated[str, msgspec.Meta(description="Id of an artifact.", max_length=1024)]
-UploadKey = Annotated[str, msgspec.Meta(description="Key of an upload, 32 to 64 hex digits.", max_length=1024)]
+ArtifactId = Annotated[str, PathParameter(description="Id of an artifact.", max_length=1024)]
+UploadKey = Annotated[str, PathParameter(description="Key of an upload, 32 to 64 hex digits.", max_length=1024)]
 
 
 class FinishedUploads:
@@ -95,29 +98,32 @@ class FinishedUploads:
 
 @post(
     "/artifacts",
+    status_code=200,
     summary="Store an artifact",
-    body=CONTENT,
-    reply=replies.ArtifactReply,
+    operation_class=ContentOperation,
+    responses=documented(replies.ArtifactReply),
 )
 async def store_artifact(
-    request: Request,
-    owner_agent_id: Annotated[str, msgspec.Meta(max_length=_TEXT, description="Whose it is.")] = "",
-    name: Annotated[str, msgspec.Meta(max_length=_TEXT, description="What it is called; only stored.")] = "",
-    compression: Annotated[str, msgspec.Meta(max_length=_TEXT, description="A label; only stored.")] = "",
-    expires_at: Annotated[float, msgspec.Meta(ge=0, description="Unix seconds, 0 for never.")] = 0.0,
-    sha256: Annotated[str, msgspec.Meta(max_length=64, description="The checksum it must have, in hex.")] = "",
-    size: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST, description="The bytes it must have.")] | None = None,
+    request: JsonRequest,
+    owner_agent_id: Annotated[str, QueryParameter(max_length=_TEXT, description="Whose it is.")] = "",
+    name: Annotated[str, QueryParameter(max_length=_TEXT, description="What it is called; only stored.")] = "",
+    compression: Annotated[str, QueryParameter(max_length=_TEXT, description="A label; only stored.")] = "",
+    expires_at: Annotated[float, QueryParameter(ge=0, description="Unix seconds, 0 for never.")] = 0.0,
+    sha256: Annotated[str, QueryParameter(max_length=64, description="The checksum it must have, in hex.")] = "",
+    size: Annotated[int | None, QueryParameter(ge=0, le=_LARGEST, description="The bytes it must have.")] = None,
     upload: Annotated[
-        str, msgspec.Meta(max_length=64, description="A key of the sender's, 32 to 64 hex digits, to go on by.")
+        str, QueryParameter(max_length=64, description="A key of the sender's, 32 to 64 hex digits, to go on by.")
     ] = "",
-    offset: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST, description="Where the upload with this key goes on.")] = 0,
+    offset: Annotated[
+        int, QueryParameter(ge=0, le=_LARGEST, description="Where the upload with this key goes on.")
+    ] = 0,
 ) -> Answer:
     """Store the body, of any type and length, as an artifact; it may be compressed for the way.
 
     What is stored is verified before it can be seen. Where the connection of an upload with a key breaks, what has
     arrived is kept for a while.
     """
-    node, finished, scope = node_of(request), served_by(request).finished, request.scope
+    node, finished, scope = node_of(request), served_by(request).finished, cast(Scope, request.scope)
 
     async def store() -> dict[str, Any]:
         known = await finished.ended(upload, node.artifacts) if upload else None
@@ -163,13 +169,13 @@ def coding_of(scope: Scope) -> bytes:
     return check_coding(headers, (headers.get(b"content-encoding", b"").strip().lower().decode("latin-1"),))
 
 
-async def fill(request: Request, writer: Any, threads: ContentThreads, most: int) -> None:
+async def fill(request: JsonRequest, writer: Any, threads: ContentThreads, most: int) -> None:
     """Write the body of a request; what breaks off is kept where it may be resumed, what is wrong is removed.
 
     :param writer: with the methods of `paglets.artifacts.writer.BlobWriter`.
     :param most: bytes that a compressed body may stand for.
     """
-    scope, receive = request.scope, request.receive
+    scope, receive = cast(Scope, request.scope), cast(Receive, request.receive)
     try:
         if coding_of(scope) == b"identity":
             await receive_content(scope, receive, partial(writer.write, held=True), threads)
@@ -191,23 +197,25 @@ def restore(frame: Decompressor, take: Take, piece: bytes | memoryview) -> None:
         take(plain)
 
 
-async def taken(request: Request, work: Coroutine[Any, Any, dict[str, Any]]) -> Answer:
+async def taken(request: JsonRequest, work: Coroutine[Any, Any, dict[str, Any]]) -> Answer:
     """Answer a request whose body is content. After a failure the connection ends, because the rest may still come."""
     try:
         return answer(await work)
     except ClientGoneError:
         return encoded(b"{}")  # that nobody receives
     except Exception as exc:
-        status, wire = described(exc)
-        return Answer(encode_json(wire), status, [(b"connection", b"close")], exc)
+        status, wire = described(as_paglet_error(request, exc))
+        return Response(
+            encode_json(wire), media_type=MediaType.JSON, status_code=status, headers={"connection": "close"}
+        )
 
 
 @get(
-    "/artifacts/uploads/{key}",
+    "/artifacts/uploads/{key:str}",
     summary="How much of an upload has arrived",
-    reply=replies.OffsetReply,
+    responses=documented(replies.OffsetReply),
 )
-async def upload_offset(request: Request, key: UploadKey) -> Answer:
+async def upload_offset(request: JsonRequest, key: UploadKey) -> Answer:
     """Return where the upload with this key goes on."""
     node = node_of(request)
     known = served_by(request).finished.get(key, node.artifacts)
@@ -219,11 +227,12 @@ async def upload_offset(request: Request, key: UploadKey) -> Answer:
 
 
 @delete(
-    "/artifacts/uploads/{key}",
+    "/artifacts/uploads/{key:str}",
+    status_code=200,
     summary="Give up an upload",
-    reply=replies.OkReply,
+    responses=documented(replies.OkReply),
 )
-async def forget_upload(request: Request, key: UploadKey) -> Answer:
+async def forget_upload(request: JsonRequest, key: UploadKey) -> Answer:
     """Remove what has arrived of the upload with this key."""
     node = node_of(request)
     await node.content.look(node.artifacts.forget_upload, key)
@@ -233,11 +242,12 @@ async def forget_upload(request: Request, key: UploadKey) -> Answer:
 # --- down -------------------------------------------------------------------------------------------------------------
 
 
-@get("/artifacts", summary="The artifacts of this host", reply=replies.ArtifactsReply)
+@get("/artifacts", summary="The artifacts of this host", responses=documented(replies.ArtifactsReply))
 async def listing(
-    request: Request,
-    owner_agent_id: Annotated[str, msgspec.Meta(max_length=_TEXT, description="Only those of this owner.")]
-    | None = None,
+    request: JsonRequest,
+    owner_agent_id: Annotated[
+        str | None, QueryParameter(max_length=_TEXT, description="Only those of this owner.")
+    ] = None,
 ) -> Answer:
     """Return what is known of each, by id."""
     node = node_of(request)
@@ -246,11 +256,11 @@ async def listing(
 
 
 @get(
-    "/artifacts/{artifact_id}/metadata",
+    "/artifacts/{artifact_id:str}/metadata",
     summary="What is known of an artifact",
-    reply=replies.ArtifactReply,
+    responses=documented(replies.ArtifactReply),
 )
-async def metadata(request: Request, artifact_id: ArtifactId) -> Answer:
+async def metadata(request: JsonRequest, artifact_id: ArtifactId) -> Answer:
     """Return its reference."""
     node = node_of(request)
     ref = await node.content.look(served, node.artifacts, artifact_id)
@@ -258,30 +268,42 @@ async def metadata(request: Request, artifact_id: ArtifactId) -> Answer:
 
 
 @delete(
-    "/artifacts/{artifact_id}",
+    "/artifacts/{artifact_id:str}",
+    status_code=200,
     summary="Delete an artifact",
-    reply=replies.OkReply,
+    responses=documented(replies.OkReply),
 )
-async def delete_artifact(request: Request, artifact_id: ArtifactId) -> Answer:
+async def delete_artifact(request: JsonRequest, artifact_id: ArtifactId) -> Answer:
     """Delete it; one that is not there is no error."""
     node = node_of(request)
     await node.content.with_store(node.artifacts, node.artifacts.delete, artifact_id)
     return answer({"ok": True})
 
 
+def _content_answers() -> dict[int, ResponseSpec]:
+    specs = documented(replies.OkReply)
+    for status, text in ((200, "The whole content."), (206, "The part that was asked for.")):
+        specs[status] = ResponseSpec(
+            bytes, description=text, media_type="application/octet-stream", generate_examples=False
+        )
+    specs[416] = ResponseSpec(
+        replies.ErrorReply, description="the range begins behind the end", generate_examples=False
+    )
+    return specs
+
+
 @route(
-    "/artifacts/{artifact_id}",
-    ("GET", "HEAD"),
+    "/artifacts/{artifact_id:str}",
+    http_method=[HttpMethod.GET, HttpMethod.HEAD],
     summary="The content of an artifact",
-    reply=replies.OkReply,
-    content=((200, "The whole content."), (206, "The part that was asked for.")),
+    responses=_content_answers(),
 )
-async def content(request: Request, artifact_id: ArtifactId) -> Application:
+async def content(request: JsonRequest, artifact_id: ArtifactId) -> ASGIApp:
     """Return it, or the part that the Range header asks for, with its checksum as ETag; HEAD returns only the head."""
     return await content_answer(request, artifact_id)
 
 
-async def content_answer(request: Request, artifact_id: str) -> Application:
+async def content_answer(request: JsonRequest, artifact_id: str) -> ASGIApp:
     """Return the application that answers with an artifact.
 
     :raises NotStoredError: there is none, or it has expired.
@@ -291,8 +313,8 @@ async def content_answer(request: Request, artifact_id: str) -> Application:
     try:
         ref = node.artifacts.ref(artifact_id)
         etag = f'"{ref.sha256}"'
-        known = request.header(b"if-range")
-        asked = request.header(b"range") if known in (None, etag) else None
+        known = request.headers.get("if-range")
+        asked = request.headers.get("range") if known in (None, etag) else None
         headers: Headers = [
             (b"content-type", b"application/octet-stream"),
             (b"accept-ranges", b"bytes"),
@@ -305,7 +327,7 @@ async def content_answer(request: Request, artifact_id: str) -> Application:
         except UnsatisfiableError:
             stream.close()
             return _unsatisfiable(ref, headers)
-        if isinstance(stream, DepotReader) and request.method != "HEAD":
+        if isinstance(stream, DepotReader) and request.method != HttpMethod.HEAD:
             start, end = part or (0, ref.size_bytes)
             await node.content.reach(stream.begin, start, end)
         return ContentAnswer(node.content, stream, ref.size_bytes, part, headers)
@@ -314,7 +336,7 @@ async def content_answer(request: Request, artifact_id: str) -> Application:
         raise
 
 
-def _unsatisfiable(ref: ArtifactRef, headers: Headers) -> Application:
+def _unsatisfiable(ref: ArtifactRef, headers: Headers) -> ASGIApp:
     text = f"artifact {ref.artifact_id} has {ref.size_bytes:,} bytes; the range begins behind them"
     body = encode_json({"error_type": TransferError.__name__, "error": text})
     extra = [*headers[1:], (b"content-range", b"bytes */%d" % ref.size_bytes)]
@@ -356,7 +378,7 @@ class ContentAnswer:
             self._stream.close()
 
 
-ROUTES: list[Route] = [
+ROUTES: list[HTTPRouteHandler] = [
     store_artifact,
     listing,
     upload_offset,

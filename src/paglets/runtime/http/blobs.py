@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
+from litestar import post, put
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from paglets.artifacts.blobs import BlobStore, BlobWriter
 from paglets.core.errors import SerializationError
 from paglets.runtime import faults
 from paglets.runtime.http import replies
-from paglets.runtime.http.answers import answer
+from paglets.runtime.http.answers import Answer, answer
 from paglets.runtime.http.artifacts import announced_size, fill, taken
-from paglets.runtime.http.documented import CONTENT, node_of
-from paglets.runtime.http.routing import Answer, Request, Route, post, put
+from paglets.runtime.http.documented import ContentOperation, JsonRequest, documented, node_of
+from paglets.runtime.http.guards import Scope
 
 MOST_BLOBS = 4096
 _LARGEST = 2**53
@@ -36,10 +39,11 @@ class MissingBody(msgspec.Struct, kw_only=True):
 
 @post(
     "/blobs/missing",
+    status_code=200,
     summary="Which blobs this host lacks",
-    reply=replies.MissingReply,
+    responses=documented(replies.MissingReply),
 )
-async def missing(request: Request, data: MissingBody) -> Answer:
+async def missing(request: JsonRequest, data: JSONBody[MissingBody]) -> Answer:
     """Keep those that are here for the holder, and return the others, each with how many bytes of it have arrived."""
     node = node_of(request)
     wanted = [checksum_of(item) for item in data.blobs]
@@ -62,23 +66,24 @@ def _missing(blobs: BlobStore, holder: str, wanted: list[str], seconds: float) -
 
 
 @put(
-    "/blobs/{sha256}",
+    "/blobs/{sha256:str}",
+    status_code=200,
     summary="Bring a blob",
-    body=CONTENT,
-    reply=replies.OkReply,
+    operation_class=ContentOperation,
+    responses=documented(replies.OkReply),
 )
 async def bring(
-    request: Request,
-    sha256: Annotated[str, msgspec.Meta(description="Its checksum, 64 hex digits.", max_length=1024)],
-    holder: Annotated[str, msgspec.Meta(min_length=1, max_length=256, description="Whom it is kept for.")],
-    size: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST, description="Its bytes in all.")],
-    offset: Annotated[int, msgspec.Meta(ge=0, le=_LARGEST, description="Bytes of it that are here already.")] = 0,
+    request: JsonRequest,
+    sha256: Annotated[str, PathParameter(description="Its checksum, 64 hex digits.", max_length=1024)],
+    holder: Annotated[str, QueryParameter(min_length=1, max_length=256, description="Whom it is kept for.")],
+    size: Annotated[int, QueryParameter(ge=0, le=_LARGEST, description="Its bytes in all.")],
+    offset: Annotated[int, QueryParameter(ge=0, le=_LARGEST, description="Bytes of it that are here already.")] = 0,
 ) -> Answer:
     """Store the body, of any type, as a blob or as the rest of one; it may be compressed for the way.
 
     It is verified and on disk when the answer comes. What has arrived of one that breaks off is kept for a while.
     """
-    node, scope = node_of(request), request.scope
+    node, scope = node_of(request), cast(Scope, request.scope)
 
     async def store() -> dict[str, Any]:
         node.kernel.config.policy.check_file(sha256, size)
@@ -104,4 +109,4 @@ async def bring(
     return await taken(request, store())
 
 
-ROUTES: list[Route] = [missing, bring]
+ROUTES: list[HTTPRouteHandler] = [missing, bring]

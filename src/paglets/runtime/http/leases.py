@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
+from litestar import get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import JSONBody, PathParameter
 
 from paglets.runtime.http import bodies, replies
-from paglets.runtime.http.answers import answer
-from paglets.runtime.http.documented import node_of
-from paglets.runtime.http.routing import Answer, Request, Route, get, post
+from paglets.runtime.http.answers import Answer, answer
+from paglets.runtime.http.documented import JsonRequest, documented, node_of
 
-LeaseId = Annotated[str, msgspec.Meta(description="Id of a lease.", max_length=256)]
+LeaseId = Annotated[str, PathParameter(description="Id of a lease.", max_length=256)]
 
 
-@get("/services/resident", summary="The managed services of this host", reply=replies.ResidentsReply)
-async def residents(request: Request) -> Answer:
+@get("/services/resident", summary="The managed services of this host", responses=documented(replies.ResidentsReply))
+async def residents(request: JsonRequest) -> Answer:
     """Return how each managed service is, whether it runs or not."""
     return answer({"services": node_of(request).residents.overview()})
 
 
-@post("/services/leases", summary="Lease a managed service", reply=replies.LeaseReply)
-async def acquire(request: Request, data: bodies.LeaseBody) -> Answer:
+@post("/services/leases", status_code=200, summary="Lease a managed service", responses=documented(replies.LeaseReply))
+async def acquire(request: JsonRequest, data: JSONBody[bodies.LeaseBody]) -> Answer:
     """Have a managed service of this host up, and keep it so for ``ttl`` seconds."""
     return answer(await node_of(request).leases.give(data.agent_id, data.service_name, data.ttl))
 
 
 @post(
-    "/services/leases/{lease_id}/release",
+    "/services/leases/{lease_id:str}/release",
+    status_code=200,
     summary="Give a lease back",
-    reply=replies.ReleasedReply,
+    responses=documented(replies.ReleasedReply),
 )
-async def release(request: Request, lease_id: LeaseId) -> Answer:
+async def release(request: JsonRequest, lease_id: LeaseId) -> Answer:
     """Let a managed service sleep again; an unknown lease is no error."""
     return answer({"released": node_of(request).leases.release(lease_id)})
 
 
-ROUTES: list[Route] = [residents, acquire, release]
+ROUTES: list[HTTPRouteHandler] = [residents, acquire, release]

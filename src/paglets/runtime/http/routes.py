@@ -6,6 +6,9 @@ from functools import partial
 from typing import Annotated
 
 import msgspec
+from litestar import get, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from paglets.core.allowance import NO_LIMITS
 from paglets.core.errors import HostError
@@ -13,11 +16,18 @@ from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import ArrivalMode, ServiceScope, enum_from_wire
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.http import allowances, artifacts, blobs, bodies, draining, hot, leases, letters, replies, tracks
-from paglets.runtime.http.answers import answer, encoded
-from paglets.runtime.http.documented import MOVEMENT, AgentId, caller_of, node_of, served_by
+from paglets.runtime.http.answers import Answer, answer, encoded
+from paglets.runtime.http.documented import (
+    AgentId,
+    JsonRequest,
+    MovementOperation,
+    caller_of,
+    documented,
+    node_of,
+    served_by,
+)
 from paglets.runtime.http.followers import MAX_WAIT_SECONDS
 from paglets.runtime.http.movements import import_envelope
-from paglets.runtime.http.routing import Answer, Request, Route, get, post
 
 MAX_EVENTS = 1000
 
@@ -25,42 +35,43 @@ MAX_EVENTS = 1000
 # --- the host --------------------------------------------------------------------------------------------------------
 
 
-@get("/health", summary="Who this host is and how it does", reply=replies.HealthReply)
-async def health(request: Request) -> Answer:
+@get("/health", summary="Who this host is and how it does", responses=documented(replies.HealthReply))
+async def health(request: JsonRequest) -> Answer:
     """Return name, address, counts, version, capabilities, tags and properties."""
     return encoded(hot.health(node_of(request)))
 
 
-@get("/hosts", summary="The hosts this host knows", reply=replies.HostsReply)
-async def hosts(request: Request) -> Answer:
+@get("/hosts", summary="The hosts this host knows", responses=documented(replies.HostsReply))
+async def hosts(request: JsonRequest) -> Answer:
     """Return every known host, this one and offline ones included."""
     return answer({"hosts": [ref.to_wire() for ref in node_of(request).ports.mesh.hosts()]})
 
 
-@post("/hosts/join", summary="Join the mesh", reply=replies.JoinReply)
-async def join(request: Request, data: bodies.JoinBody) -> Answer:
+@post("/hosts/join", status_code=200, summary="Join the mesh", responses=documented(replies.JoinReply))
+async def join(request: JsonRequest, data: JSONBody[bodies.JoinBody]) -> Answer:
     """Register the calling host and return every known host, or what its gossip lacks."""
-    return answer(node_of(request).ports.mesh.receive(msgspec.to_builtins(data)))
+    return encoded(hot.join(node_of(request), data))
 
 
 @post(
     "/admin/git-update",
+    status_code=200,
     summary="Update from version control",
-    reply=replies.UpdateReply,
+    responses=documented(replies.UpdateReply),
 )
-async def git_update(request: Request, data: bodies.GitUpdateBody) -> Answer:
+async def git_update(request: JsonRequest, data: JSONBody[bodies.GitUpdateBody]) -> Answer:
     """Update the program of this host, where that is enabled, and return what became of it."""
     return answer(node_of(request).ports.git_update(msgspec.to_builtins(data)))
 
 
-@get("/events", summary="What happened on this host", reply=replies.EventsReply)
+@get("/events", summary="What happened on this host", responses=documented(replies.EventsReply))
 async def events(
-    request: Request,
-    since: Annotated[int, msgspec.Meta(ge=0, le=2**53, description="Only events with a greater id.")] = 0,
-    limit: Annotated[int, msgspec.Meta(ge=0, le=MAX_EVENTS, description="At most so many, oldest first.")] = 100,
+    request: JsonRequest,
+    since: Annotated[int, QueryParameter(ge=0, le=2**53, description="Only events with a greater id.")] = 0,
+    limit: Annotated[int, QueryParameter(ge=0, le=MAX_EVENTS, description="At most so many, oldest first.")] = 100,
     wait: Annotated[
         float,
-        msgspec.Meta(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for an event while there is none."),
+        QueryParameter(ge=0, le=MAX_WAIT_SECONDS, description="Seconds to wait for an event while there is none."),
     ] = 0,
 ) -> Answer:
     """Return events, oldest first; with ``wait`` as soon as there is one."""
@@ -68,7 +79,7 @@ async def events(
     return answer({"events": [event.to_wire() for event in found]})
 
 
-async def hung_up(request: Request) -> None:
+async def hung_up(request: JsonRequest) -> None:
     """Return when whoever asked has gone."""
     while (await request.receive())["type"] != "http.disconnect":
         continue
@@ -77,18 +88,20 @@ async def hung_up(request: Request) -> None:
 # --- paglets ---------------------------------------------------------------------------------------------------------
 
 
-@get("/agents", summary="The paglets of this host", reply=replies.AgentsReply)
+@get("/agents", summary="The paglets of this host", responses=documented(replies.AgentsReply))
 async def agents(
-    request: Request,
-    state: Annotated[str, msgspec.Meta(pattern="^(active|inactive|all)$", description="Which ones.")] = "active",
+    request: JsonRequest,
+    state_filter: Annotated[
+        str, QueryParameter(name="state", pattern="^(active|inactive|all)$", description="Which ones.")
+    ] = "active",
     include_state: Annotated[
-        str, msgspec.Meta(description="1, true or yes adds each one's state.", max_length=10)
+        str, QueryParameter(description="1, true or yes adds each one's state.", max_length=10)
     ] = "",
 ) -> Answer:
     """Return summaries."""
     found = await node_of(request).views.list_agents(
-        active=state in ("active", "all"),
-        inactive=state in ("inactive", "all"),
+        active=state_filter in ("active", "all"),
+        inactive=state_filter in ("inactive", "all"),
         include_state=include_state.lower() in ("1", "true", "yes"),
     )
     return answer({"agents": found})
@@ -96,11 +109,12 @@ async def agents(
 
 @post(
     "/agents",
+    status_code=200,
     summary="Create a paglet, or import one from an envelope",
-    body=MOVEMENT,
-    reply=replies.MovementReply,
+    operation_class=MovementOperation,
+    responses=documented(replies.MovementReply),
 )
-async def create(request: Request, data: bodies.CreateBody) -> Answer:
+async def create(request: JsonRequest, data: JSONBody[bodies.CreateBody]) -> Answer:
     """Create a paglet by class name; a body of type application/x-paglets-movement moves one here instead."""
     node = node_of(request)
     if data.envelope is not None:
@@ -120,29 +134,30 @@ async def create(request: Request, data: bodies.CreateBody) -> Answer:
     return answer({"proxy": proxy})
 
 
-@get("/agents/{agent_id}", summary="One paglet", reply=replies.AgentReply)
-async def agent(request: Request, agent_id: AgentId) -> Answer:
+@get("/agents/{agent_id:str}", summary="One paglet", responses=documented(replies.AgentReply))
+async def agent(request: JsonRequest, agent_id: AgentId) -> Answer:
     """Return its summary."""
     return answer(node_of(request).views.summary(agent_id))
 
 
-@get("/agents/{agent_id}/state", summary="A paglet's state", reply=replies.StateReply)
-async def agent_state(request: Request, agent_id: AgentId) -> Answer:
+@get("/agents/{agent_id:str}/state", summary="A paglet's state", responses=documented(replies.StateReply))
+async def agent_state(request: JsonRequest, agent_id: AgentId) -> Answer:
     """Return its summary and its state in plain values."""
     return answer(await node_of(request).views.state_payload(agent_id))
 
 
 @post(
-    "/agents/{agent_id}/messages",
+    "/agents/{agent_id:str}/messages",
+    status_code=200,
     summary="Send a message",
-    reply=replies.ResultReply,
+    responses=documented(replies.ResultReply),
 )
-async def deliver(request: Request, agent_id: AgentId, data: bodies.DeliverBody) -> Answer:
+async def deliver(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.DeliverBody]) -> Answer:
     """Deliver a message and return the handler's reply."""
     return encoded(await hot.deliver(node_of(request), agent_id, data))
 
 
-def ticket_of(data: bodies.MoveBody) -> TransferTicket | None:
+def ticket_of(data: JSONBody[bodies.MoveBody]) -> TransferTicket | None:
     """Return the ticket of a move, None where neither ticket nor target is given."""
     if data.ticket is None:
         return TransferTicket(data.target) if data.target else None
@@ -159,11 +174,12 @@ def ticket_of(data: bodies.MoveBody) -> TransferTicket | None:
 
 
 @post(
-    "/agents/{agent_id}/dispatch",
+    "/agents/{agent_id:str}/dispatch",
+    status_code=200,
     summary="Move a paglet",
-    reply=replies.ProxyReply,
+    responses=documented(replies.ProxyReply),
 )
-async def dispatch(request: Request, agent_id: AgentId, data: bodies.MoveBody) -> Answer:
+async def dispatch(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.MoveBody]) -> Answer:
     """Move it to another host and return its proxy there."""
     ticket = ticket_of(data)
     if ticket is None:
@@ -171,25 +187,32 @@ async def dispatch(request: Request, agent_id: AgentId, data: bodies.MoveBody) -
     return answer({"proxy": await node_of(request).dispatch(agent_id, ticket)})
 
 
-@post("/agents/{agent_id}/clone", summary="Copy a paglet", reply=replies.ProxyReply)
-async def clone(request: Request, agent_id: AgentId, data: bodies.MoveBody | None = None) -> Answer:
+@post(
+    "/agents/{agent_id:str}/clone", status_code=200, summary="Copy a paglet", responses=documented(replies.ProxyReply)
+)
+async def clone(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.MoveBody | None] = None) -> Answer:
     """Copy it, here when no target is given, and return the copy's proxy."""
     ticket = None if data is None else ticket_of(data)
     return answer({"proxy": await node_of(request).clone(agent_id, ticket)})
 
 
-@post("/agents/{agent_id}/retract", summary="Pull a paglet", reply=replies.ProxyReply)
-async def retract(request: Request, agent_id: AgentId, data: bodies.RetractBody) -> Answer:
+@post(
+    "/agents/{agent_id:str}/retract", status_code=200, summary="Pull a paglet", responses=documented(replies.ProxyReply)
+)
+async def retract(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.RetractBody]) -> Answer:
     """Send it to the host that asks for it."""
     return answer({"proxy": await node_of(request).retract_to(agent_id, data.target)})
 
 
 @post(
-    "/agents/{agent_id}/deactivate",
+    "/agents/{agent_id:str}/deactivate",
+    status_code=200,
     summary="Store a paglet",
-    reply=replies.DeactivateReply,
+    responses=documented(replies.DeactivateReply),
 )
-async def deactivate(request: Request, agent_id: AgentId, data: bodies.DeactivateBody | None = None) -> Answer:
+async def deactivate(
+    request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.DeactivateBody | None] = None
+) -> Answer:
     """Store it on disk and end its process."""
     wire = None if data is None else data.request
     stored = None if wire is None else DeactivationRequest.from_wire(wire)
@@ -197,17 +220,18 @@ async def deactivate(request: Request, agent_id: AgentId, data: bodies.Deactivat
 
 
 @post(
-    "/agents/{agent_id}/activate",
+    "/agents/{agent_id:str}/activate",
+    status_code=200,
     summary="Wake a paglet",
-    reply=replies.ProxyReply,
+    responses=documented(replies.ProxyReply),
 )
-async def activate(request: Request, agent_id: AgentId) -> Answer:
+async def activate(request: JsonRequest, agent_id: AgentId) -> Answer:
     """Bring an inactive paglet back."""
     return answer({"proxy": await node_of(request).activate(agent_id)})
 
 
-@post("/agents/{agent_id}/dispose", summary="End a paglet", reply=replies.OkReply)
-async def dispose(request: Request, agent_id: AgentId) -> Answer:
+@post("/agents/{agent_id:str}/dispose", status_code=200, summary="End a paglet", responses=documented(replies.OkReply))
+async def dispose(request: JsonRequest, agent_id: AgentId) -> Answer:
     """End it for good."""
     await node_of(request).dispose(agent_id)
     return answer({"ok": True})
@@ -217,11 +241,12 @@ async def dispose(request: Request, agent_id: AgentId) -> Answer:
 
 
 @post(
-    "/agents/{agent_id}/services",
+    "/agents/{agent_id:str}/services",
+    status_code=200,
     summary="Advertise a service",
-    reply=replies.ServiceReply,
+    responses=documented(replies.ServiceReply),
 )
-async def advertise(request: Request, agent_id: AgentId, data: bodies.ServiceBody) -> Answer:
+async def advertise(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.ServiceBody]) -> Answer:
     """Make a paglet findable under a service name."""
     record = node_of(request).services.advertise(
         agent_id,
@@ -235,92 +260,96 @@ async def advertise(request: Request, agent_id: AgentId, data: bodies.ServiceBod
 
 
 @post(
-    "/agents/{agent_id}/unadvertise-service",
+    "/agents/{agent_id:str}/unadvertise-service",
+    status_code=200,
     summary="Withdraw a service",
-    reply=replies.ServicesReply,
+    responses=documented(replies.ServicesReply),
 )
-async def unadvertise(request: Request, agent_id: AgentId, data: bodies.ServiceNameBody) -> Answer:
+async def unadvertise(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.ServiceNameBody]) -> Answer:
     """Withdraw a paglet's record and return what was removed."""
     removed = node_of(request).services.unadvertise(data.name, agent_id)
     return answer({"services": [record.to_wire() for record in removed]})
 
 
-@get("/services", summary="Services of this host", reply=replies.ServicesReply)
+@get("/services", summary="Services of this host", responses=documented(replies.ServicesReply))
 async def services(
-    request: Request,
-    name: Annotated[str, msgspec.Meta(max_length=1024, description="Only this service.")] | None = None,
-    capability: Annotated[str, msgspec.Meta(max_length=1024, description="Only with this capability.")] | None = None,
-    scope: Annotated[
-        str, msgspec.Meta(pattern="^(local|mesh)$", description="mesh: only what is offered to it.")
+    request: JsonRequest,
+    name: Annotated[str | None, QueryParameter(max_length=1024, description="Only this service.")] = None,
+    capability: Annotated[str | None, QueryParameter(max_length=1024, description="Only with this capability.")] = None,
+    scope_filter: Annotated[
+        str, QueryParameter(name="scope", pattern="^(local|mesh)$", description="mesh: only what is offered to it.")
     ] = "local",
 ) -> Answer:
     """Return the records of this host."""
-    wanted = ServiceScope.MESH if scope == ServiceScope.MESH.value else None
+    wanted = ServiceScope.MESH if scope_filter == ServiceScope.MESH.value else None
     found = node_of(request).ports.services.lookup_all(name, capability, wanted)
     return answer({"services": [record.to_wire() for record in found]})
 
 
 # --- transfers -------------------------------------------------------------------------------------------------------
 
-TransferId = Annotated[str, msgspec.Meta(description="Id of a transfer.", max_length=256)]
+TransferId = Annotated[str, PathParameter(description="Id of a transfer.", max_length=256)]
 
 
 @get(
-    "/transfers/{transfer_id}",
+    "/transfers/{transfer_id:str}",
     summary="What became of a transfer from here",
-    reply=replies.OutcomeReply,
+    responses=documented(replies.OutcomeReply),
 )
 async def outcome(
-    request: Request,
+    request: JsonRequest,
     transfer_id: TransferId,
-    vote: Annotated[str, msgspec.Meta(max_length=256, description="The vote the target holds.")] = "",
+    vote: Annotated[str, QueryParameter(max_length=256, description="The vote the target holds.")] = "",
 ) -> Answer:
     """Return committed, aborted or pending."""
     return answer({"outcome": node_of(request).departures.outcome(transfer_id, vote).value})
 
 
 @post(
-    "/transfers/{transfer_id}/commit",
+    "/transfers/{transfer_id:str}/commit",
+    status_code=200,
     summary="Commit a transfer to here",
-    reply=replies.CommitReply,
+    responses=documented(replies.CommitReply),
 )
-async def commit(request: Request, transfer_id: TransferId, data: bodies.VoteBody) -> Answer:
+async def commit(request: JsonRequest, transfer_id: TransferId, data: JSONBody[bodies.VoteBody]) -> Answer:
     """Let an arrived paglet live."""
     return encoded(await hot.commit(node_of(request), transfer_id, data.vote))
 
 
 @post(
-    "/transfers/{transfer_id}/abort",
+    "/transfers/{transfer_id:str}/abort",
+    status_code=200,
     summary="Call a transfer to here off",
-    reply=replies.OkReply,
+    responses=documented(replies.OkReply),
 )
-async def abort(request: Request, transfer_id: TransferId) -> Answer:
+async def abort(request: JsonRequest, transfer_id: TransferId) -> Answer:
     """Discard an arrived paglet."""
     node_of(request).arrivals.abort(transfer_id)
     return answer({"ok": True})
 
 
 @post(
-    "/transfers/{transfer_id}/settled",
+    "/transfers/{transfer_id:str}/settled",
+    status_code=200,
     summary="Settle a transfer to here",
-    reply=replies.OkReply,
+    responses=documented(replies.OkReply),
 )
-async def settled(request: Request, transfer_id: TransferId, data: bodies.VoteBody) -> Answer:
+async def settled(request: JsonRequest, transfer_id: TransferId, data: JSONBody[bodies.VoteBody]) -> Answer:
     """Forget a transfer: the source will never ask again."""
     return encoded(hot.settle(node_of(request), transfer_id, data.vote))
 
 
 @get(
-    "/transfers/{transfer_id}/location",
+    "/transfers/{transfer_id:str}/location",
     summary="Where an arrived paglet is",
-    reply=replies.LocationReply,
+    responses=documented(replies.LocationReply),
 )
-async def location(request: Request, transfer_id: TransferId) -> Answer:
+async def location(request: JsonRequest, transfer_id: TransferId) -> Answer:
     """Wait until its ``run`` has settled and return its proxy."""
     return answer({"proxy": await node_of(request).arrivals.location(transfer_id)})
 
 
-ROUTES: list[Route] = [
+ROUTES: list[HTTPRouteHandler] = [
     health,
     hosts,
     join,
