@@ -37,7 +37,10 @@ def loaded(program: str) -> set[str]:
         ("import paglets.runtime.host", NEVER | {"typer", "rich", "zeroconf"}),
         (_CALL.format(["--help"]), NEVER | WITH_A_HOST | WITH_A_CLIENT),
         (_CALL.format(["keys", "--help"]), NEVER | WITH_A_HOST | WITH_A_CLIENT | {"paglets.cli.ps"}),
-        (_CALL.format(["ps", "--json", "--host", "http://127.0.0.1:1"]), NEVER | WITH_A_HOST | {"asyncio"}),
+        (
+            _CALL.format(["ps", "--json", "--host", "http://127.0.0.1:1"]),
+            NEVER | WITH_A_HOST | {"asyncio", "paglets.artifacts.store"},
+        ),
         (_CALL.format(["host", "--name", "x", "--port", "99999999"]), NEVER | {"uvicorn", "asyncio", "sqlite3"}),
     ],
     ids=["package", "client", "host", "help", "help of a group", "question", "mistake"],
@@ -48,4 +51,11 @@ def test_a_program_loads_what_it_needs(program: str, absent: set[str]) -> None:
 
 def test_the_fork_server_loads_no_more_than_paglets_need() -> None:
     found = loaded("import paglets.runtime.launch.zygote_main")
-    assert found & (NEVER | {"uvicorn", "uvloop", "rich", "typer", "sqlite3", "psutil", "paglets.system"}) == set()
+    assert (
+        found
+        & (
+            NEVER
+            | {"uvicorn", "uvloop", "rich", "typer", "sqlite3", "psutil", "paglets.system", "paglets.artifacts.store"}
+        )
+        == set()
+    )
