@@ -13,7 +13,7 @@ from paglets.cli.options import Where
 from paglets.config.env import resolve_api_key
 from paglets.core.errors import ConflictError, InvalidAgentError, PagletError, RemoteHostError
 from paglets.protocol.membership import HostRef
-from paglets.remote.admin import PagletsAdminClient, ServerRef, normalize_server_url, select_reachable_entry_server
+from paglets.remote.admin import PagletsAdminClient, ServerRef, entry_server, normalize_server_url
 from paglets.remote.client import HostClient
 from paglets.remote.requests import agent_url, dict_of
 
@@ -168,11 +168,9 @@ def fleet_of(where: Where) -> Iterator[Fleet]:
 
 def _entry(client: HostClient, name: str | None, timeout: float) -> ServerRef:
     try:
-        found = select_reachable_entry_server(entry_name=name, client=client, timeout=timeout)
+        return entry_server(name, client, timeout)
     except ValueError as exc:
         raise RemoteHostError(f"{exc}. Start a host with 'paglets host', or name one with --entry URL") from exc
-    # Whatever a host says of itself, it is reached as it was found.
-    return ServerRef(found.name, normalize_server_url(name)) if name and "://" in name else found
 
 
 def servers_of(refs: Iterable[HostRef], entry: ServerRef) -> list[ServerRef]:

@@ -148,10 +148,10 @@ def _ask(
     """Print what the service answers and return it; None once it was watched."""
     # Imported this late, so that help and mistakes need not wait for the clients to load.
     from paglets.config.env import resolve_api_key
+    from paglets.remote.admin import entry_server
     from paglets.remote.client import HostClient
     from paglets.serialization.codec import to_wire
     from paglets.system.mesh_info.reports import ask
-    from paglets.system.programs import entry_server
 
     with HostClient(timeout, api_key=resolve_api_key(api_key_env)) as client:
         server = entry_server(entry, client, timeout)

@@ -136,8 +136,9 @@ def _run(
     with failing_with_two(context.command_path):
         # Imported this late, so that help and mistakes need not wait for the clients to load.
         from paglets.config.env import resolve_api_key
+        from paglets.remote.admin import entry_server
         from paglets.remote.client import HostClient
-        from paglets.system.programs import SLACK_SECONDS, entry_server
+        from paglets.system.programs import SLACK_SECONDS
         from paglets.system.server_info.reports import collect
 
         with HostClient(timeout + SLACK_SECONDS, api_key=resolve_api_key(api_key_env)) as client:
