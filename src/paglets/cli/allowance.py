@@ -19,6 +19,7 @@ from paglets.cli.options import (
     Where,
     clock_text,
     duration_of,
+    help_unless_chosen,
     reported,
 )
 
@@ -64,9 +65,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def allowance(context: typer.Context) -> None:
     """See what paglets may still use up, and grant them more."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 @app.command("show")

@@ -29,6 +29,7 @@ from paglets.cli.options import (
     TimeoutOption,
     Where,
     clock_text,
+    help_unless_chosen,
     reported,
 )
 from paglets.core.errors import PagletError
@@ -67,9 +68,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def artifacts(context: typer.Context) -> None:
     """Store files on hosts, look at what is there, fetch it and delete it."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 @app.command("list", epilog=_examples("paglets artifacts list", "paglets artifacts list --host alpha --json"))

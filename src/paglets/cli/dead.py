@@ -19,6 +19,7 @@ from paglets.cli.options import (
     TimeoutOption,
     Where,
     clock_text,
+    help_unless_chosen,
     reported,
 )
 from paglets.core.errors import NotFoundError, PagletError
@@ -74,9 +75,7 @@ ReceiverOption = Annotated[
 @app.callback(invoke_without_command=True)
 def dead(context: typer.Context) -> None:
     """Look at messages that nobody received, deliver them again, or forget them."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 @app.command("list", epilog=_examples("paglets dead list", "paglets dead list --host alpha --json"))

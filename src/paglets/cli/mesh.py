@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from paglets.cli.console import bytes_text, console
-from paglets.cli.options import FAILURE_EXIT, EntryOption, JsonOption, KeyOption, TimeoutOption
+from paglets.cli.options import FAILURE_EXIT, EntryOption, JsonOption, KeyOption, TimeoutOption, help_unless_chosen
 from paglets.cli.rounds import REFRESH_SECONDS, EveryOption, WatchOption, print_sorted_json, watch
 from paglets.cli.system import examples, failing_with_two, host_table, section
 
@@ -39,9 +39,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def mesh(context: typer.Context) -> None:
     """Tell how the hosts of the mesh do, and which of them suit work best."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 @app.command(epilog=examples("paglets mesh summary", "paglets mesh summary --max-age 60 --json"))

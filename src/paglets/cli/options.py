@@ -88,6 +88,13 @@ def reported(command: str) -> Iterator[None]:
         fail(command, f"{exc} (see {command} --help)", code=USAGE_EXIT)
 
 
+def help_unless_chosen(context: typer.Context) -> None:
+    """Print the help of a group of commands that was called without any of them, and end well."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
 # --- times ------------------------------------------------------------------------------------------------------------
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
