@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from paglets.cli.console import console, one_line, print_json, print_whole, table
+from paglets.cli.console import one_line, print_json, print_shown, table
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
     FAILURE_EXIT,
@@ -104,10 +104,8 @@ def hosts(
             seen = _look(fleet)
             if json:
                 print_json(_payload(seen, fleet))
-            elif wide:
-                print_whole(_table(seen, fleet, wide=True))
             else:
-                console.print(_table(seen, fleet, wide=False))
+                print_shown(_table(seen, fleet, wide=wide), whole=wide)
         if not all(each.well for each in seen):
             raise typer.Exit(FAILURE_EXIT)
 
