@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from paglets.cli.console import bytes_text, print_json, print_table, say
-from paglets.cli.host_options import size_or_none
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
     AgentArgument,
@@ -21,6 +20,7 @@ from paglets.cli.options import (
     duration_of,
     help_unless_chosen,
     reported,
+    size_or_none,
 )
 
 if TYPE_CHECKING:

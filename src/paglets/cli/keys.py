@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from paglets.cli.console import note, print_json, print_table, say
-from paglets.cli.host_options import size_or_none
-from paglets.cli.options import JsonOption, clock_text, duration_of, help_unless_chosen, reported
+from paglets.cli.options import JsonOption, clock_text, duration_of, help_unless_chosen, reported, size_or_none
 
 if TYPE_CHECKING:
     from paglets.security.key_file import KeyFile
