@@ -150,7 +150,7 @@ def test_a_false_announcement_changes_nothing(start: Starting) -> None:
 
 def test_an_environment_can_switch_it_off(start: Starting, monkeypatch: pytest.MonkeyPatch) -> None:
     start("alpha")
-    assert announced_hosts(timeout=10, key=None, enough=lambda each: each.name == "alpha")
+    assert start("gamma").mesh.wait_for_host("alpha")
     monkeypatch.setenv(DISCOVERY_ENV, "off")
     beta = start("beta")
     assert announced_hosts(timeout=60, key=None) == []
