@@ -74,10 +74,8 @@ from paglets.security.addresses import BoundKey
 from paglets.security.policy import Policy
 from paglets.security.tls import TlsOptions, host_client_context
 from paglets.serialization.codec import dataclass_from_wire
-from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord, ServiceRegistry
-from paglets.services.leases import host_of
-from paglets.services.pool import HostFinder, RetryPolicy, ServicePool, pool_of, routed_handle
-from paglets.services.resident import DEFAULT_SERVICE_LEASE_TTL_SECONDS, ServiceLease
+from paglets.services.consumer import ServiceConsumer
+from paglets.services.contracts import ServiceRecord, ServiceRegistry
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -131,7 +129,7 @@ __all__ = [
 ]
 
 
-class Host:
+class Host(ServiceConsumer):
     """Run paglets and let programs, other hosts and people reach them.
 
     :param name: shown to others and used for the default directory.
@@ -921,12 +919,6 @@ class Host:
         node = self._node
         return self._running().call(lambda: node.services.unadvertise(name, agent_id))
 
-    def lookup_service(
-        self, name: str, *, capability: str | None = None, scope: ServiceScope = ServiceScope.LOCAL
-    ) -> ServiceRecord | None:
-        """Return the first matching record, or None."""
-        return next(iter(self.lookup_services(name, capability=capability, scope=scope)), None)
-
     def lookup_services(
         self, name: str | None = None, *, capability: str | None = None, scope: ServiceScope = ServiceScope.LOCAL
     ) -> list[ServiceRecord]:
@@ -934,38 +926,9 @@ class Host:
         node = self._node
         return self._wait(lambda: node.services.lookup_services(name, capability=capability, scope=scope))
 
-    def service_handle(
-        self, contract: ServiceContract, record: ServiceRecord, *, scope: ServiceScope | None = None
-    ) -> ServiceHandle:
-        """Return a handle that calls a record's provider.
-
-        :param scope: where the handle looks for the provider again, or for another one, when it is lost; None for
-            nowhere.
-        """
-        if scope is None:
-            return ServiceHandle(contract, record, self.client)
-        return routed_handle(contract, record, self.client, HostFinder(self, contract.name, scope), own=self.address)
-
-    def service_pool(
-        self, contract: ServiceContract, *, scope: ServiceScope = ServiceScope.LOCAL, policy: RetryPolicy | None = None
-    ) -> ServicePool:
-        """Return what spreads calls over all providers of a contract; nothing is looked up yet."""
-        finder = HostFinder(self, contract.name, scope)
-        return pool_of(contract, self.client, finder, own=self.address, policy=policy)
-
-    def lease_service_handle(
-        self, handle: ServiceHandle, *, ttl: float = DEFAULT_SERVICE_LEASE_TTL_SECONDS
-    ) -> ServiceLease:
-        """Have a managed resident service up, here or on another host, and keep it so for ``ttl`` seconds.
-
-        :raises HostError: ``ttl`` is not above 0, or more than a week.
-        :raises ServiceNotFoundError: the provider is not one that its host manages.
-        :raises PagletError: the service did not start, or its host cannot be asked.
-        """
+    def _take_lease(self, provider: ServiceRecord, ttl: float) -> dict[str, Any]:
         node = self._node
-        provider = handle.provider
-        wire = self._wait(lambda: node.leases.take(provider, ttl))
-        return ServiceLease(handle, wire["lease_id"], host_of(provider), wire["expires_at"], self.client)
+        return self._wait(lambda: node.leases.take(provider, ttl))
 
     def acquire_resident_service_lease(self, agent_id: str, service_name: str, *, ttl: float) -> dict[str, Any]:
         """Have a managed resident service of this host up for ``ttl`` seconds; return ``lease_id`` and ``expires_at``.
