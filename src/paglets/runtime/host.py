@@ -87,6 +87,8 @@ NETWORK_BIND_WATCH_INTERVAL_SECONDS = 5.0
 RELAY_OFFLINE_AFTER_SECONDS = 30.0
 RELAY_QUEUE_LIMIT = 1024
 EVENT_FLUSH_SECONDS = 0.2
+MOST_LEFT_OUT = 32
+"""Hosts of other code versions that `Host.health` names."""
 
 HOST_CAPABILITIES = [
     "agents:list",
@@ -301,6 +303,7 @@ class Host(ServiceConsumer):
             gossip_interval=mesh_gossip_interval,
             offline_after=mesh_offline_after,
             discovery_key=lambda: self.client.api_key,
+            left_out=self._host_left_out,
         )
         if self.connect_to is not None:
             self.mesh.add_seed(self.connect_to)
@@ -456,8 +459,23 @@ class Host(ServiceConsumer):
             "auto_update_restart_scheduled": False,
             **({"insecure": True} if self.open_to_strangers else {}),
             "encodings": encodings(),
+            **self._left_out(),
             **({"draining": True} if self._assembly is not None and self._assembly.kernel.draining else {}),
         }
+
+    def _left_out(self) -> dict[str, Any]:
+        others = self.mesh.left_out()[:MOST_LEFT_OUT]
+        named = [{"name": ref.name, "url": ref.url, "code_version": ref.code_version} for ref in others]
+        return {"left_out": named} if named else {}
+
+    def _host_left_out(self, ref: HostRef) -> None:
+        assembly = self._assembly
+        if assembly is not None:
+            assembly.emit(
+                "mesh-host-left-out",
+                data={"name": ref.name, "url": ref.url, "code_version": ref.code_version},
+                error=f"code version {ref.code_version!r} != {self.mesh.code_version!r}",
+            )
 
     def list_hosts(self, *, online_only: bool = False, include_self: bool = True) -> list[HostRef]:
         """Return the hosts of the mesh that this host knows."""
