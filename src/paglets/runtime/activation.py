@@ -18,6 +18,7 @@ from paglets.core.errors import (
     PagletError,
 )
 from paglets.core.runtime_values import Durability
+from paglets.persistence.envelope import DECLARED_STATE
 from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.rows import Status, StoredRecord
 from paglets.protocol.mailbox import Queued
@@ -198,8 +199,10 @@ class Activator:
         event = kernel.event_fields(
             agent_id, reason=reason, request=record.request.to_wire(), policy=record.policy.to_wire()
         )
+        declared_state = bool(record.metadata.get(DECLARED_STATE))
+        order = StartOrder(found.state, "on_activation", event, declared_state)
         try:
-            await kernel.starter.start(entry, StartOrder(found.state, "on_activation", event))
+            await kernel.starter.start(entry, order)
             if faults.ARMED:
                 faults.reached("wake.started")
             await self._note_awake(entry, record, found, reason, kernel.loop.time() - began)
