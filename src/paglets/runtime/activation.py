@@ -30,7 +30,8 @@ from paglets.runtime.place import packed
 from paglets.runtime.pump import UNQUEUED_RANK
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.starting import StartOrder
-from paglets.runtime.vault import Awakened, files_of
+from paglets.runtime.units import files_of
+from paglets.runtime.vault import Awakened
 
 
 class Activator:

@@ -63,8 +63,8 @@ from paglets.runtime.targets import Targets
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import TransferLog
 from paglets.runtime.transfer_wire import HttpTransferLink, TransferLink
+from paglets.runtime.units import queued_message
 from paglets.runtime.unloading import UnloadingDesk
-from paglets.runtime.vault import queued_message
 from paglets.runtime.views import Views
 from paglets.runtime.wakeups import Wakeups
 from paglets.runtime.whereabouts import Whereabouts

@@ -33,7 +33,8 @@ from paglets.protocol.transfer.model import (
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.luggage import Luggage
 from paglets.runtime.transfer_wire import plan_from_wire, plan_to_wire
-from paglets.runtime.vault import Aftermath, Vault, files_of, handled_row, keep_queued, tell_home
+from paglets.runtime.units import Aftermath, files_of, handled_row, keep_queued, tell_home
+from paglets.runtime.vault import Vault
 from paglets.serialization.values import pack, unpack
 
 #: What is stored of a message that was handled and whose reply is not held any more.

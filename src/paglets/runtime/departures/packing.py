@@ -19,7 +19,7 @@ from paglets.runtime.luggage import Luggage
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import StoredCommit
 from paglets.runtime.transfer_wire import plan_to_wire
-from paglets.runtime.vault import Aftermath, queued_message
+from paglets.runtime.units import Aftermath, queued_message
 
 
 class Packer:
