@@ -1,6 +1,6 @@
 """A host: the place paglets live in. What it is made of, where it is reached, and how it starts and stops.
 
-What may be asked of it is in :mod:`paglets.runtime.host_operations`.
+What may be asked of it is in `paglets.runtime.host_operations`.
 """
 
 from __future__ import annotations
