@@ -172,6 +172,8 @@ class Activator:
         entry.phase = Phase.STARTING
         was_restarting, entry.restarting = entry.restarting, True
         try:
+            # What it died of may be on its way to the dead letters, and must not be taken for a message that waits.
+            await self._vault.settled()
             found = await self._dormitory.record(entry.agent_id)
         except BaseException as exc:
             entry.restarting = was_restarting

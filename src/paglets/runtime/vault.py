@@ -390,6 +390,13 @@ class Vault:
         row = self.journal.read(read)
         return row is not None, None if row is None else Outcome(row.reply, row.error)
 
+    async def settled(self) -> None:
+        """Return when everything that is to be written by now has been.
+
+        :raises HostError: the journal is closed, or the file failed.
+        """
+        await self.journal.write(lambda _: None)
+
     async def mail(self, agent_id: str) -> list[QueuedMessage]:
         """Read the messages that wait for a paglet, after everything that is to be written by now."""
         return await self.journal.write(lambda c: [message for _, message in queued.waiting(c, agent_id)])
