@@ -128,6 +128,7 @@ class _Reading:
     async def discard(self) -> None:
         """Let go of what was received, and remove it if the movement came to nothing."""
         self._intake.release(self._held)
+        del self._reader  # it leads back here, and to what was received
         incoming, self._incoming = self._incoming, None
         if incoming is not None:
             incoming.discard()
