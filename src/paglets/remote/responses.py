@@ -123,6 +123,7 @@ class Response:
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        del self._incoming.parser  # it leads back, and the body would wait for the garbage collector with it
         if self._incoming.complete and self._incoming.reusable:
             self._give_back(connection)
         else:
