@@ -237,7 +237,7 @@ class Incoming:
             raise ProtocolError("the head of the response is too large")
 
     def release(self) -> None:
-        """Take no more and let go of the parser, which leads back here; else the body waits for the garbage collector."""
+        """Take no more, and let go of the parser, which leads back here; else the body waits for a collection."""
         with suppress(AttributeError):  # a second time
             del self.parser
 
