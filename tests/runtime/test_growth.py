@@ -17,7 +17,7 @@ from paglets.remote.proxy import PagletProxy
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.arrival import Arrival
-from paglets.runtime.departure import Departure
+from paglets.runtime.departures.record import Departure
 from paglets.runtime.host import Host
 from paglets.runtime.place import Place
 from paglets.runtime.receiving import Incoming

@@ -10,6 +10,7 @@ import typer
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
 from paglets.cli.lazy import LazyCommand, lazy_group
+from paglets.cli.options import help_unless_chosen
 
 PROGRAM = "paglets"
 
@@ -150,9 +151,7 @@ def paglets(
 ) -> None:
     """Run hosts for paglets, durable Python objects that move between machines, and look after them."""
     configure_console(no_color=no_color)
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
