@@ -195,6 +195,32 @@ def test_a_message_to_a_paglet_whose_arrival_is_undecided_waits(cluster: Cluster
     assert book(client, PagletProxy(alpha.url, agent_id, client)) == ["waited for"]
 
 
+@pytest.mark.parametrize(("operation", "left"), [("dispose", []), ("deactivate", [False]), ("clone", [True, True])])
+def test_an_operation_on_a_paglet_whose_arrival_is_undecided_waits(
+    cluster: Cluster, operation: str, left: list[bool]
+) -> None:
+    alpha, beta = cluster.start("alpha", "beta")
+    agent_id = cluster.create(alpha, CLERK)
+    beta.kill()
+    beta.start("target.activating")
+    client = cluster.client
+    moving = threading.Thread(target=_try_to_move, args=(client, alpha.url, agent_id, beta.url))
+    moving.start()
+    beta.await_end()
+    alpha.pause()
+    beta.start()
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(client.operate, beta.url, agent_id, operation, {}, timeout=30.0)
+        for _ in range(20):
+            client.get_json(f"{beta.url}/health")
+        assert not done.done(), done.result()
+        alpha.go_on()
+        done.result(25)
+    moving.join(30)
+    assert [each["active"] for each in client.get_json(f"{beta.url}/agents?state=all")["agents"]] == left
+    assert client.get_json(f"{alpha.url}/agents?state=all")["agents"] == []
+
+
 def test_a_paglet_moves_again_although_its_last_move_is_undecided_at_the_target(cluster: Cluster) -> None:
     alpha, beta = cluster.start("alpha", "beta")
     agent_id = cluster.create(alpha, CLERK)

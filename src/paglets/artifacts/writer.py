@@ -207,6 +207,7 @@ class BlobWriter:
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
+            del self._file  # it leads back here, and what is left of this would wait for the garbage collector
 
 
 def hash_part(descriptor: int, count: int, digest: Digest) -> None:

@@ -117,6 +117,22 @@ def error_to_wire(exc: BaseException, *, table: ErrorTable = PROCESS_ERRORS) -> 
     return wire
 
 
+def forget_frames(exc: BaseException) -> None:
+    """Let go of the frames that an exception came through, and those that led to it; for one that was answered.
+
+    Whatever waited for it, such as a future, is often a local of such a frame and leads back to the exception. Without
+    this the locals, bodies of requests and states among them, would wait for the garbage collector.
+    """
+    pending: list[BaseException | None] = [exc]
+    seen: set[int] = set()
+    while pending:
+        each = pending.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            each.__traceback__ = None
+            pending += (each.__cause__, each.__context__)
+
+
 def error_from_wire(payload: Any, *, unknown: type[PagletError], table: ErrorTable = PROCESS_ERRORS) -> Exception:
     """Create the exception that an error payload describes.
 

@@ -252,6 +252,7 @@ class Journal:
                 item = self._queue.get()
             else:
                 group = _Group(item, self._queue)
+                item = None  # what was committed is not held until there is something else to commit
                 self._deliver(self._committer.commit(group))
                 self._remove_files()
                 item = group.follower()
@@ -285,13 +286,15 @@ class _Group:
     """The units of one commit, taken from the queue one by one while its limits allow."""
 
     def __init__(self, first: Unit, queue: SimpleQueue[Unit | str | None]) -> None:
-        self._first = first
+        self._first: Unit | None = first
         self._queue = queue
         self._follower: str | None = None
         self._ended = False
 
     def __iter__(self) -> Iterator[Unit]:
-        yield self._first
+        if self._first is not None:
+            yield self._first
+            self._first = None
         queue = self._queue
         deadline = time.perf_counter() + GROUP_SECONDS
         for _ in range(GROUP_UNITS - 1):

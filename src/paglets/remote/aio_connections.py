@@ -235,7 +235,8 @@ class _Connection(asyncio.Protocol):
             self._transport.write(head)
             self._transport.write(body)
         await answered
-        self._answered = None
+        self._answered = self._incoming = None
+        incoming.release()
         return incoming
 
     def close(self) -> None:
@@ -308,6 +309,8 @@ class _Connection(asyncio.Protocol):
         self._lost(self)
         self.resume_writing()
         incoming, answered = self._incoming, self._answered
+        if incoming is not None:
+            incoming.release()
         if incoming is None or answered is None or answered.done():
             return
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Final
 
 import httptools
@@ -123,6 +124,7 @@ class Response:
         connection, self._connection = self._connection, None
         if connection is None:
             return
+        self._incoming.release()
         if self._incoming.complete and self._incoming.reusable:
             self._give_back(connection)
         else:
@@ -233,6 +235,11 @@ class Incoming:
             self.reusable = False
         if self.size > _MAX_HEAD_BYTES and not self.head_complete:
             raise ProtocolError("the head of the response is too large")
+
+    def release(self) -> None:
+        """Take no more, and let go of the parser, which leads back here; else the body waits for a collection."""
+        with suppress(AttributeError):  # a second time
+            del self.parser
 
     def end(self) -> None:
         """Take note that the peer sends no more; raise `ConnectionResetError` where the response is not complete."""

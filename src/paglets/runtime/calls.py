@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from paglets.core.allowance import Allowance
 from paglets.core.context import same_url
-from paglets.core.error_wire import CALL_ERRORS, error_to_wire
+from paglets.core.error_wire import CALL_ERRORS, error_to_wire, forget_frames
 from paglets.core.errors import ForbiddenError, HostError, OverloadedError, RemoteTimeoutError
 from paglets.core.runtime_values import ServiceScope, enum_from_wire
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
@@ -470,6 +470,7 @@ class _LocalDelivery:
 
 def _fail(place: Place, frame: Frame, error: Exception) -> None:
     place.channel.fail(frame, pack(error_to_wire(error, table=CALL_ERRORS)))
+    forget_frames(error)
 
 
 async def create_elsewhere(

@@ -120,6 +120,9 @@ class HostChannel:
         pending, self._pending = self._pending, {}
         for done in pending.values():
             done(None)
+        # They lead back here by way of whoever owns this channel, and hold all that is known of its paglet until the
+        # garbage collector comes by, the state included.
+        self._on_frame, self._on_lost = _ignore, _ignore_end
 
     def _end(self) -> None:
         if not self._ended and not self._closed:
@@ -208,3 +211,7 @@ class HostChannel:
 def _ignore(frame: Frame | None) -> None:
     if frame is not None:
         frame.attachment.close()
+
+
+def _ignore_end() -> None:
+    """Take note of the end of a connection that was closed here."""

@@ -44,6 +44,7 @@ from paglets.runtime.content_threads import ContentThreads
 from paglets.runtime.creation import Creator
 from paglets.runtime.deactivation import Deactivator
 from paglets.runtime.dead_letters import DeadLetterDesk
+from paglets.runtime.decisions import Decisions
 from paglets.runtime.departure import DepartureDesk
 from paglets.runtime.drain import Drain
 from paglets.runtime.files import FileDesk
@@ -160,7 +161,7 @@ class Node:
             wake=self.resumption.see_to_waiting,
             belongs_here=self.residents.manages,
         )
-        self.post.undecided = self.arrivals.undecided
+        self.decisions = self.post.decisions = Decisions(kernel.config.name, self.arrivals.undecided)
         self._local_link = LocalTransferLink(self.arrivals, self.departures.outcome)
         self._imports = ImportDesk(kernel, self.arrivals, self._local_link)
         kernel.self_call = self.perform_self_call
@@ -272,16 +273,35 @@ class Node:
         """Take a paglet from an envelope; see `ImportDesk.take`."""
         return await self._imports.take(envelope, by)
 
+    async def _decided(self, agent_id: str) -> None:
+        """Where it is undecided whether a paglet is here, wait for that as long as for a handler.
+
+        :raises HostUnreachableError: it is not decided by then.
+        """
+        if agent_id not in self.kernel.agents and agent_id not in self.dormitory and self.decisions.pending(agent_id):
+            seconds = self.kernel.config.handler_wait_seconds
+            await self.decisions.made(agent_id, seconds)
+            await self.dormitory.awakening(agent_id, seconds)
+
+    async def _present(self, agent_id: str) -> AgentEntry:
+        """Return the entry of a paglet with a process, as soon as it is decided whether it is here.
+
+        :raises HostUnreachableError: it is not decided in time.
+        :raises InvalidAgentError: no such paglet has a process here.
+        """
+        await self._decided(agent_id)
+        return self.kernel.agents.require(agent_id)
+
     async def dispatch(
         self, agent_id: str, ticket: TransferTicket, *, parent: int = 0, in_handler: bool = False
     ) -> dict[str, str]:
         """Move a paglet and return where it is afterwards."""
-        entry = self.kernel.agents.require(agent_id)
+        entry = await self._present(agent_id)
         return await self._move(entry, TransferKind.DISPATCH, ticket, parent=parent, in_handler=in_handler)
 
     async def retract_to(self, agent_id: str, target: str) -> dict[str, str]:
         """Send a paglet to the host that asked for it."""
-        entry = self.kernel.agents.require(agent_id)
+        entry = await self._present(agent_id)
         return await self._move(entry, TransferKind.RETRACT, TransferTicket(target))
 
     async def retract_from(self, remote_url: str, agent_id: str) -> dict[str, str]:
@@ -300,7 +320,7 @@ class Node:
         in_handler: bool = False,
     ) -> dict[str, str]:
         """Copy a paglet under a new id and return where the copy is."""
-        entry = self.kernel.agents.require(agent_id)
+        entry = await self._present(agent_id)
         ticket = ticket or TransferTicket(self.kernel.address())
         return await self._move(
             entry,
@@ -340,15 +360,17 @@ class Node:
         in_handler: bool = False,
     ) -> dict[str, str]:
         """Store a paglet on disk."""
-        entry = self.kernel.agents.require(agent_id)
+        entry = await self._present(agent_id)
         return await self.deactivator.deactivate(entry, request, parent=parent, in_handler=in_handler)
 
     async def activate(self, agent_id: str) -> dict[str, str]:
         """Bring an inactive paglet back."""
+        await self._decided(agent_id)
         return await self.activator.activate(agent_id)
 
     async def dispose(self, agent_id: str, *, parent: int = 0, in_handler: bool = False) -> None:
         """End a paglet for good, active, crashed or inactive."""
+        await self._decided(agent_id)
         entry = self.kernel.agents.get(agent_id)
         if entry is None:
             await self.dormitory.dispose(agent_id)
@@ -368,7 +390,7 @@ class Node:
 
         :raises LifecycleError: its class keeps none.
         """
-        await self.checkpoints.take(self.kernel.agents.require(agent_id))
+        await self.checkpoints.take(await self._present(agent_id))
 
     async def remind(
         self,
@@ -384,6 +406,7 @@ class Node:
 
         :raises InvalidAgentError: there is none.
         """
+        await self._decided(agent_id)
         if agent_id not in self.dormitory:
             self.kernel.agents.require(agent_id)
         await self.timers.remind(agent_id, name, after=after, every=every, at=at, args=args)

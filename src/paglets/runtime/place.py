@@ -194,6 +194,12 @@ class Place:
             self._on_lost(self)
         self.channel.close()
         self._commands.close()
+        # They lead to the paglet, which leads back here: its state would wait for the garbage collector.
+        self._on_call = self._on_run_ended = self._on_lost = _nothing
+
+
+def _nothing(*_: object) -> None:
+    """Take what a process does that has ended."""
 
 
 def restore_failure(frame: Frame) -> Exception:

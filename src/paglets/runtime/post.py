@@ -6,7 +6,7 @@ What to do with a message is decided by :func:`paglets.protocol.delivery.routing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -30,9 +30,10 @@ from paglets.persistence.tables import queued
 from paglets.protocol.delivery import routing
 from paglets.protocol.delivery.window import Outcome
 from paglets.runtime.activation import Activator
-from paglets.runtime.agents import HELD_MESSAGES, AgentEntry, Delivery, DeliveryDone, HeldPosting, Phase
+from paglets.runtime.agents import AgentEntry, Delivery, DeliveryDone, HeldPosting, Phase
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.deactivation import Deactivator
+from paglets.runtime.decisions import Decisions
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.place import packed
 from paglets.runtime.posting import Posting
@@ -79,11 +80,10 @@ class PostOffice:
         self._deactivator = deactivator
         self._wakeups = wakeups
         deactivator.redeliver = self.redeliver
-        self._awaiting = 0
         # Set by the node.
         self.forwarder: Forwarder
         self.residents: Residents
-        self.undecided: Callable[[str], asyncio.Event | None]
+        self.decisions: Decisions
 
     async def send(self, agent_id: str, posting: Posting) -> Attachment | None:
         """Deliver a message and wait for the packed reply, None for a one-way message.
@@ -281,9 +281,8 @@ class PostOffice:
                 return None
             summary = self._dormitory.summary(agent_id)
             if summary is None:
-                arrival = self.undecided(agent_id)
-                if arrival is not None:
-                    await self._await_arrival(agent_id, arrival, self._aged(posting, began))
+                if self.decisions.pending(agent_id):
+                    await self.decisions.made(agent_id, self._aged(posting, began).terms.timeout)
                     continue
                 if posting.activate_if_inactive and await self.residents.bring(agent_id):
                     continue
@@ -334,28 +333,7 @@ class PostOffice:
 
     def _has_come(self, agent_id: str) -> bool:
         """Tell whether a paglet is here after all; that can change whenever something is awaited."""
-        return agent_id in self._kernel.agents or agent_id in self._dormitory or self.undecided(agent_id) is not None
-
-    async def _await_arrival(self, agent_id: str, arrival: asyncio.Event, posting: Posting) -> None:
-        """Wait until it is decided whether a paglet is here of which an earlier life of this host took a copy.
-
-        Nothing is accepted meanwhile: it would be lost if the paglet turned out to be elsewhere.
-        """
-        if self._awaiting >= HELD_MESSAGES:
-            raise OverloadedError(
-                f"too many messages wait for paglets that are on their way to {self._kernel.config.name}"
-            )
-        timeout = posting.terms.timeout
-        self._awaiting += 1
-        try:
-            async with asyncio.timeout(ARRIVAL_SECONDS if timeout is None else min(timeout, ARRIVAL_SECONDS)):
-                await arrival.wait()
-        except TimeoutError:
-            raise HostUnreachableError(
-                f"whether paglet {agent_id} is on {self._kernel.config.name} depends on a host that does not answer"
-            ) from None
-        finally:
-            self._awaiting -= 1
+        return agent_id in self._kernel.agents or agent_id in self._dormitory or self.decisions.pending(agent_id)
 
     async def _forward(self, agent_id: str, posting: Posting, knowledge: routing.Knowledge) -> Attachment | None:
         decision = routing.route(agent_id, knowledge, posting.terms, posting.message_id)
@@ -468,8 +446,6 @@ class PostOffice:
 
 #: How long what is stored for a paglet that left waits for another try when its new host does not answer.
 SEND_AFTER_SECONDS = 1.0
-#: How long a message waits for the decision whether its receiver is here.
-ARRIVAL_SECONDS = 60.0
 
 
 def permanent(error: Exception) -> bool:

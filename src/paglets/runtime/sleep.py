@@ -190,11 +190,14 @@ class Dormitory:
         summary = self._sleepers.get(agent_id)
         return None if summary is None else summary.balance.held(time.time())
 
-    async def awakening(self, agent_id: str) -> bool:
-        """Wait until a paglet that is about to wake has, or has not; return whether one was."""
+    async def awakening(self, agent_id: str, timeout: float | None = None) -> bool:
+        """Wait until a paglet that is about to wake has, or has not; return whether one was.
+
+        :param timeout: the most seconds.
+        """
         task = self.waking.get(agent_id)
         if task is not None:
-            await asyncio.wait((task,))
+            await asyncio.wait((task,), timeout=timeout)
         return task is not None
 
     @asynccontextmanager

@@ -86,6 +86,10 @@ class ReplyWaiter:
         """
         if not self._lock.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
             raise TimeoutError(f"no reply within {timeout:g} s")
-        if self._error is not None:
-            raise self._error
-        return self._reply
+        error, self._error = self._error, None
+        if error is None:
+            return self._reply
+        try:
+            raise error
+        finally:
+            del error  # it leads to this frame

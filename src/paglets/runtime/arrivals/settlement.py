@@ -80,11 +80,11 @@ class SettlementDesk:
         :param deferred: what it asked for itself while its transfer was not decided.
         """
         entry, place, plan, kernel = arrival.entry, arrival.place, arrival.plan, self._kernel
-        self._decide(arrival)
         calls = [SelfCall(call.operation, msgspec.json.decode(call.argument)) for call in deferred]
         if cold or entry is None or place is None:
-            await self._activate_from_row(arrival, calls)
+            self._activate_from_row(arrival, calls)
             return
+        self._decide(arrival)
         entry.deferred = calls
         cargo = arrival.cargo
         if plan.kind is TransferKind.CLONE:
@@ -122,12 +122,13 @@ class SettlementDesk:
             return location
         return self._kernel.proxy_wire(entry.agent_id)
 
-    async def _activate_from_row(self, arrival: Arrival, calls: list[SelfCall]) -> None:
+    def _activate_from_row(self, arrival: Arrival, calls: list[SelfCall]) -> None:
         """Bring a paglet back whose process died with an earlier life of this host."""
-        self.lay_down(arrival)
         location = self._activator.activate(arrival.plan.agent_id, reason="recovery", calls=calls)
         arrival.settled = self._kernel.loop.create_task(_wherever(location))
         self._kernel.keep(arrival.settled)
+        # After that, so that who hears of the decision finds it waking and wakes it not without these calls.
+        self.lay_down(arrival)
 
     def lay_down(self, arrival: Arrival) -> None:
         """Know of a paglet that is stored here, to sleep or to be brought back."""

@@ -6,7 +6,7 @@ import logging
 from typing import Final
 
 from paglets.artifacts.errors import NoRoomError, NotStoredError, TooLargeError, UploadConflictError
-from paglets.core.error_wire import HTTP_ERRORS, error_to_wire, http_status
+from paglets.core.error_wire import HTTP_ERRORS, error_to_wire, forget_frames, http_status
 from paglets.core.errors import HostError, StorageUnavailableError
 
 logger = logging.getLogger("paglets.http")
@@ -45,10 +45,11 @@ _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
 
 
 def described(exc: BaseException) -> tuple[int, dict[str, str]]:
-    """Return the status and the body that answer a request which ended in this error."""
+    """Return the status and the body that answer a request which ended in this error, and let go of its frames."""
     status = next((status for cls, status in _STATUS if isinstance(exc, cls)), None) or http_status(exc)
     if status >= 500 and not isinstance(exc, NoRoomError | StorageUnavailableError):
         logger.error("a request ended in an unexpected error", exc_info=exc)
     wire = error_to_wire(exc, table=HTTP_ERRORS)
+    forget_frames(exc)
     # A text may hold half of a surrogate pair, which no encoding of JSON can carry.
     return status, {**wire, "error": wire["error"].encode(errors="replace").decode()}

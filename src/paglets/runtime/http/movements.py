@@ -128,6 +128,8 @@ class _Reading:
     async def discard(self) -> None:
         """Let go of what was received, and remove it if the movement came to nothing."""
         self._intake.release(self._held)
+        # They lead back here, and so does the connection: what was received would wait for the garbage collector.
+        del self._reader, self._take_directly
         incoming, self._incoming = self._incoming, None
         if incoming is not None:
             incoming.discard()

@@ -166,7 +166,11 @@ def _until_cancelled(application: Application) -> Application:
     """Return an application that just ends when it is called off, which the protocol would take for a failure."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await application(scope, receive, send)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await application(scope, receive, send)
+        finally:
+            # They lead back to the request, which would keep its memory until the garbage collector comes by.
+            scope.pop("extensions", None)
 
     return serve

@@ -42,7 +42,7 @@ class WorkerProcess:
         """Record that the process has ended and tell whoever adopted it."""
         with self._lock:
             self.exited = True
-            tell = self._on_exit
+            tell, self._on_exit = self._on_exit, None
         if tell is not None:
             tell(code)
 
