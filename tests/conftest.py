@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from tests.support import Gate, HostFactory
 # Consoles take their width from the environment when they are made, which no test may have changed by then.
 os.environ.pop("COLUMNS", None)
 import paglets.cli.console  # noqa: F401
+
+# Hundreds of processes are started here. What they import is compiled once, even where Python was told to keep nothing.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Tests that run side by side must not find each other's hosts; those of discovery itself switch it on for themselves.
 os.environ[DISCOVERY_ENV] = "off"

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+INTERPRETER = "tests.preload.interpreter"
+"""The module that stands for `python` itself."""
 _CLIENT = Path(__file__).with_name("client.py")
 _PATIENCE = 60.0
 
@@ -38,9 +40,9 @@ class Preloaded:
         assert self._server.stdout is not None
         assert self._server.stdout.readline() == b"ready\n"
 
-    def command(self, module: str) -> list[str]:
-        """Return what stands for `python -P -m MODULE` at the beginning of a command line."""
-        return [sys.executable, "-I", "-S", str(_CLIENT), str(self._socket), module]
+    def command(self, *words: str) -> list[str]:
+        """Return what stands for `python -P -m` and words that follow, the first of which is a module."""
+        return [sys.executable, "-I", "-S", str(_CLIENT), str(self._socket), *words]
 
     def new_home(self) -> Path:
         """Return an empty home directory for the next program, which takes the place of the one before.

@@ -29,18 +29,19 @@ from paglets.cli.launcher import command_of
 from paglets.runtime import platform
 from paglets.runtime.assembly import product_version
 from paglets.runtime.http.page import documented_routes
-from tests.preload import waiting
+from tests.preload import INTERPRETER, waiting
 
 _AHEAD = (
     "asyncio",
     "doctest",
+    "pytest",
     "uvloop",
     "paglets.remote.client",
     "paglets.remote.connections",
     "rich.table",
     "typer.rich_utils",
 )
-_WITH_HOSTS = ("tests.docs.run_page",)
+_WITH_HOSTS = ("tests.docs.run_page", INTERPRETER)
 
 
 @dataclass(frozen=True, slots=True)
