@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from paglets.remote.discovery import DISCOVERY_ENV
+from tests.effort import thorough
 from tests.preload import Preloaded
 from tests.support import Gate, HostFactory
 
@@ -20,6 +22,12 @@ import paglets.cli.console  # noqa: F401
 # Hundreds of processes are started here. What they import is compiled once, even where Python was told to keep nothing.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# How long an example takes says how busy the machine is.
+settings.register_profile(
+    "paglets", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=thorough(100, 500)
+)
+settings.load_profile("paglets")
 
 # Tests that run side by side must not find each other's hosts; those of discovery itself switch it on for themselves.
 os.environ[DISCOVERY_ENV] = "off"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
+from paglets.core.chance import CHANCE
 from paglets.protocol.gossip import Tidings
 from paglets.protocol.membership import Admission, HostRef, Membership, normalize_host_url
 from paglets.remote.mesh_host import MeshHost
@@ -46,7 +46,7 @@ class Roster:
             code_version=code_version,
             offline_after=max(0.1, offline_after),
             retry_interval=self.gossip_interval,
-            chance=random.random,
+            chance=CHANCE.random,
         )
         self._listened_at: float | None = None
         self._seeds: set[str] = set()
