@@ -7,7 +7,6 @@ the other.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import pkgutil
@@ -16,7 +15,6 @@ import select
 import signal
 import socket
 import sys
-import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,10 +173,7 @@ def main() -> None:
         importlib.import_module(name)
     command_of(app)
     documented_routes(product_version())  # once for all hosts
-    if threading.active_count() != 1:
-        raise RuntimeError("a process with threads must not fork programs")
-    gc.collect()
-    gc.freeze()
+    waiting.get_ready()
     server = Server(sys.argv[1])
     sys.stdout.write("ready\n")
     sys.stdout.flush()
