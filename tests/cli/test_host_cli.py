@@ -76,7 +76,8 @@ def test_a_host_stops_in_order_and_its_paglets_wake_up_with_the_next_start(start
     assert (tmp_path / "launch.toml").exists()
     for words in (" create ", "Quiet", "deactivate"):
         assert words in logged
-    assert "message-" not in logged
+    # Of a service that is busy for longer than a stop waits for, a message may fail.
+    assert not any("message-" in line for line in first.err if agent_id in line)
 
     # And its next start, here by the older front, has the paglet again
     second = start("--json", "--stop-on-eof", module="paglets.tooling.cli", stdin=subprocess.PIPE)

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-import aiohttp
-from yarl import URL
-
-from paglets.core.errors import ConnectionLostError, RemoteHostError, RemoteTimeoutError
-from paglets.remote.content import PIECE_BYTES
-from paglets.remote.exchanges import split_url
+from paglets.core.errors import RemoteHostError, RemoteTimeoutError
+from paglets.remote.aio_connections import AsyncConnectionPool, AsyncRequest
+from paglets.remote.exchanges import FAILURES, failure, split_url
 from paglets.remote.fabric import Ask
-from paglets.remote.idle import PoolOptions
-from paglets.remote.pursuit import NotConnectedError
+from paglets.remote.idle import Origin
 from paglets.remote.shortcut import Shortcut
 from paglets.security.tls import default_client_context
 
@@ -23,10 +18,6 @@ if TYPE_CHECKING:
     import ssl
 
 __all__ = ["AsyncHttp"]
-
-_FAILURES: Final = (aiohttp.ClientError, OSError, UnicodeError)
-_ANY_TIME: Final = aiohttp.ClientTimeout(total=None)
-_NO_HEADERS: Final[dict[str, str]] = {}
 
 
 class AsyncHttp:
@@ -41,155 +32,87 @@ class AsyncHttp:
         self.max_connections = max_connections
         self.shortcut: Shortcut | None = None
         """Another way for some of the requests."""
-        self._session: aiohttp.ClientSession | None = None
+        self._pool: AsyncConnectionPool | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         """The loop that it serves, once there was a request."""
 
     @property
     def is_open(self) -> bool:
         """Whether it was used since it was closed."""
-        return self._session is not None
+        return self._pool is not None
 
     async def ask(self, ask: Ask) -> tuple[int, bytes]:
         """Send a request and return the status and the body of its answer; see `AsyncFabric.ask`."""
         url, seconds = ask.url, ask.seconds
-        session = self._open_session()
-        target, host = _target(url, self.shortcut)
+        pool = self._open_pool()
+        try:
+            origin, authority, target = split_url(url)
+        except ValueError as exc:
+            raise RemoteHostError(f"Could not reach {url}: {exc}") from exc
+        if self.shortcut is not None and self.shortcut.covers(origin, target):
+            origin = self.shortcut.way
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(seconds) as clock:
-
-                def progress() -> None:
-                    clock.reschedule(asyncio.get_running_loop().time() + seconds)
-
-                body = ask.body
-                data = body if body is None or isinstance(body, bytes) else _pieces(body, progress)
+                body: bytes | AsyncIterator[bytes | memoryview]
+                if ask.body is None or isinstance(ask.body, bytes):
+                    body = ask.body or b""
+                else:
+                    body = _pieces(ask.body, lambda: clock.reschedule(loop.time() + seconds))
+                request = AsyncRequest(ask.method, origin, _head(ask, authority, target), body)
+                tls = await self._verification(origin)
                 try:
-                    response = await session.request(
-                        ask.method,
-                        target,
-                        data=data,
-                        headers={**host, **ask.headers},
-                        allow_redirects=False,
-                        ssl=await self._verification(target),
-                        timeout=_ANY_TIME if ask.connecting is None else _connecting_within(ask.connecting),
-                    )
-                except _FAILURES as exc:
-                    raise _failure(exc, url, seconds) from exc
-                async with response:
-                    return response.status, await _read(response, url, ask.most_bytes)
+                    return await pool.exchange(request, ask.most_bytes, tls=tls, connecting=ask.connecting)
+                except FAILURES as exc:
+                    raise failure(exc, url, seconds) from exc
         except RemoteTimeoutError:
             raise
         except TimeoutError as exc:
-            raise _failure(exc, url, seconds) from exc
+            raise RemoteTimeoutError(f"No answer from {url} within {seconds:g} s") from exc
 
     async def aclose(self) -> None:
         """Close all connections; a later request opens new ones."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.aclose()
 
-    async def _verification(self, target: URL) -> ssl.SSLContext | bool:
-        """Return how to verify a host."""
-        if target.scheme != "https":
-            return True
+    async def _verification(self, origin: Origin) -> ssl.SSLContext | None:
+        """Return how to verify a host, None where there is nothing to verify."""
+        if origin.scheme != "https":
+            return None
         if self.ssl_context is None:
-            # As of now: what the HTTP library made when it was imported does not know a store that was named since.
+            # Not earlier: a store may have been named since. Reading it takes a while.
             self.ssl_context = await asyncio.to_thread(default_client_context)
         return self.ssl_context
 
-    def _open_session(self) -> aiohttp.ClientSession:
+    def _open_pool(self) -> AsyncConnectionPool:
         loop = asyncio.get_running_loop()
-        if self._session is None or self.loop is None or self.loop.is_closed():
+        if self._pool is None or self.loop is None or self.loop.is_closed():
             self.loop = loop
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self.max_connections,
-                    keepalive_timeout=PoolOptions().idle_seconds,
-                ),
-                # The time of a call is watched here, where progress is known.
-                timeout=_ANY_TIME,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-            )
+            self._pool = AsyncConnectionPool(max_connections=self.max_connections)
         elif self.loop is not loop:
             raise RuntimeError("an AsyncHostClient serves the event loop of its first call; make one per loop")
-        return self._session
+        return self._pool
 
 
-async def _read(response: aiohttp.ClientResponse, url: str, most: int) -> bytes:
-    pieces: list[bytes] = []
-    size = response.content_length or 0
-    if 0 < size <= min(most, PIECE_BYTES):
-        # As most are: it fits into the buffer of its connection.
-        try:
-            return await response.read()
-        except _FAILURES as exc:
-            raise ConnectionLostError(f"Lost the connection to {url}: {_text(exc)}") from exc
-    if size <= most:
-        size = 0
-        async for piece in _received(response, url):
-            pieces.append(piece)
-            size += len(piece)
-            if size > most:
-                break
-    if size > most:
-        raise RemoteHostError(f"Could not read the answer of {url}: it has more than {most} bytes")
-    return b"".join(pieces)
+def _head(ask: Ask, authority: str, target: str) -> bytes:
+    """Return the head of a request.
 
-
-def _target(url: str, shortcut: Shortcut | None) -> tuple[URL, dict[str, str]]:
-    """Return where a request goes, and the Host header where that is not what the URL says."""
+    :raises RemoteHostError: a header field has characters that it cannot have.
+    """
+    fields = "".join([f"{name}: {value}\r\n" for name, value in ask.headers.items()])
+    if fields.count("\n") != len(ask.headers) or fields.count("\r") != len(ask.headers):
+        raise RemoteHostError(f"Could not reach {ask.url}: a header field has a line break in it")
+    if isinstance(ask.body, bytes):
+        length = f"Content-Length: {len(ask.body)}\r\n"
+    elif ask.body is not None:
+        length = "Transfer-Encoding: chunked\r\n"
+    else:
+        length = "Content-Length: 0\r\n" if ask.method == "POST" else ""
     try:
-        origin, authority, target = split_url(url)
-    except ValueError as exc:
-        raise RemoteHostError(f"Could not reach {url}: {exc}") from exc
-    if shortcut is not None and shortcut.covers(origin, target):
-        way = shortcut.way
-        name = f"[{way.host}]" if ":" in way.host else way.host
-        return URL(f"{way.scheme}://{name}:{way.port}{target}", encoded=True), {"Host": authority}
-    return _url(f"{origin.scheme}://{authority}{target}"), _NO_HEADERS
-
-
-@lru_cache(maxsize=256)
-def _url(text: str) -> URL:
-    return URL(text, encoded=True)
-
-
-def _failure(exc: Exception, url: str, seconds: float) -> RemoteHostError:
-    match exc:
-        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError() | UnicodeError():
-            return NotConnectedError(f"Could not reach {url}: {_text(exc)}")
-        case aiohttp.InvalidURL():
-            return RemoteHostError(f"Could not reach {url}: {_text(exc)}")
-        case TimeoutError():
-            return RemoteTimeoutError(f"No answer from {url} within {seconds:g} s")
-        case aiohttp.ClientConnectionError() | OSError():
-            return ConnectionLostError(f"Lost the connection to {url}: {_text(exc)}")
-        case _:
-            return RemoteHostError(f"Could not read the answer of {url}: {_text(exc)}")
-
-
-@lru_cache(maxsize=64)
-def _connecting_within(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, sock_connect=seconds)
-
-
-def _text(exc: Exception) -> str:
-    # On one line: the parser quotes what it did not understand on several.
-    return " ".join(str(exc).split()) or type(exc).__name__
-
-
-async def _received(response: aiohttp.ClientResponse, url: str) -> AsyncIterator[bytes]:
-    """Yield the body of a response with its failures translated, those of the consumer left alone."""
-    pieces = response.content.iter_chunked(PIECE_BYTES)
-    while True:
-        try:
-            piece = await anext(pieces, b"")
-        except _FAILURES as exc:
-            raise ConnectionLostError(f"Lost the connection to {url}: {_text(exc)}") from exc
-        if not piece:
-            return
-        yield piece
+        return f"{ask.method} {target} HTTP/1.1\r\nHost: {authority}\r\n{fields}{length}\r\n".encode("ascii")
+    except UnicodeError as exc:
+        raise RemoteHostError(f"Could not reach {ask.url}: {exc}") from exc
 
 
 async def _pieces(

@@ -87,7 +87,7 @@ class ConnectionPool:
         self.shortcut: Shortcut | None = None
         """Another way for some of the requests."""
         self._lock = threading.Lock()
-        self._idle = IdleConnections(self.options)
+        self._idle: IdleConnections[Connection] = IdleConnections(self.options)
         self._closed = False
         self._opened = 0
         self._reused = 0

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from paglets.remote.sockets import Connection
+from typing import Generic, Protocol, TypeVar
 
 __all__ = ["IdleConnections", "Origin", "PoolOptions"]
 
@@ -31,16 +30,25 @@ class PoolOptions:
     pool ends an idle connection, not the server, and a request seldom races against the close of the server."""
 
 
-class IdleConnections:
+class Idle(Protocol):
+    """What can be kept."""
+
+    idle_since: float
+
+
+ConnectionT = TypeVar("ConnectionT", bound=Idle)
+
+
+class IdleConnections(Generic[ConnectionT]):
     """Hold idle connections, most recently used first. Every method that removes some returns them, to be closed."""
 
     def __init__(self, options: PoolOptions) -> None:
         self._options = options
-        self._stacks: dict[Origin, list[Connection]] = {}
+        self._stacks: dict[Origin, list[ConnectionT]] = {}
         self._next_sweep = 0.0
         self.count = 0
 
-    def take(self, origin: Origin) -> Connection | None:
+    def take(self, origin: Origin) -> ConnectionT | None:
         """Remove and return the connection to `origin` that was used last."""
         stack = self._stacks.get(origin)
         if not stack:
@@ -51,13 +59,13 @@ class IdleConnections:
             del self._stacks[origin]
         return connection
 
-    def put(self, origin: Origin, connection: Connection, now: float) -> list[Connection]:
+    def put(self, origin: Origin, connection: ConnectionT, now: float) -> list[ConnectionT]:
         """Keep `connection`; return those that are too old or too many."""
-        removed: list[Connection] = []
+        removed: list[ConnectionT] = []
         if now >= self._next_sweep:
             # Not at every call: a sweep looks at all connections.
             self._next_sweep = now + self._options.idle_seconds
-            removed = self._remove_aged(now - self._options.idle_seconds)
+            removed = self.remove_aged(now - self._options.idle_seconds)
         connection.idle_since = now
         stack = self._stacks.setdefault(origin, [])
         stack.append(connection)
@@ -69,29 +77,22 @@ class IdleConnections:
             removed.append(self._remove_bottom(min(self._stacks, key=lambda key: self._stacks[key][0].idle_since)))
         return removed
 
-    def remove(self, origin: Origin) -> list[Connection]:
+    def remove(self, origin: Origin) -> list[ConnectionT]:
         """Remove the connections to `origin`."""
         removed = self._stacks.pop(origin, [])
         self.count -= len(removed)
         return removed
 
-    def remove_all(self) -> list[Connection]:
+    def remove_all(self) -> list[ConnectionT]:
         """Remove every connection."""
         removed = [connection for stack in self._stacks.values() for connection in stack]
         self._stacks.clear()
         self.count = 0
         return removed
 
-    def _remove_bottom(self, origin: Origin) -> Connection:
-        stack = self._stacks[origin]
-        oldest = stack.pop(0)
-        if not stack:
-            del self._stacks[origin]
-        self.count -= 1
-        return oldest
-
-    def _remove_aged(self, before: float) -> list[Connection]:
-        aged: list[Connection] = []
+    def remove_aged(self, before: float) -> list[ConnectionT]:
+        """Remove the connections that are idle since before a time."""
+        aged: list[ConnectionT] = []
         for origin, stack in list(self._stacks.items()):
             aged.extend(connection for connection in stack if connection.idle_since < before)
             stack[:] = [connection for connection in stack if connection.idle_since >= before]
@@ -99,3 +100,11 @@ class IdleConnections:
                 del self._stacks[origin]
         self.count -= len(aged)
         return aged
+
+    def _remove_bottom(self, origin: Origin) -> ConnectionT:
+        stack = self._stacks[origin]
+        oldest = stack.pop(0)
+        if not stack:
+            del self._stacks[origin]
+        self.count -= 1
+        return oldest

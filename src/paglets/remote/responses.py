@@ -10,7 +10,7 @@ import httptools
 
 from paglets.remote.sockets import Connection, Deadline
 
-__all__ = ["BodyTooLargeError", "ProtocolError", "Response"]
+__all__ = ["BodyTooLargeError", "Incoming", "ProtocolError", "Response"]
 
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _READ_BYTES: Final = 64 * 1024
@@ -38,7 +38,7 @@ class Response:
     def __init__(self, connection: Connection, deadline: Deadline, give_back: Callable[[Connection], None]) -> None:
         self._connection: Connection | None = connection
         self._give_back = give_back
-        self._incoming = _Incoming()
+        self._incoming = Incoming()
         self.deadline = deadline
         """How long reading may take."""
 
@@ -154,8 +154,21 @@ class Response:
         return self._connection
 
 
-class _Incoming:
-    """Collect what the parser reports about one response."""
+class Incoming:
+    """Collect what the parser reports about one response; reads nothing itself."""
+
+    __slots__ = (
+        "body",
+        "body_size",
+        "complete",
+        "head_complete",
+        "headers",
+        "left",
+        "parser",
+        "reusable",
+        "size",
+        "status",
+    )
 
     def __init__(self) -> None:
         self.parser = httptools.HttpResponseParser(self)
@@ -165,7 +178,11 @@ class _Incoming:
         self.head_complete = False
         self.complete = False
         self.reusable = False
+        """Whether the connection may carry another request after this response."""
         self.size = 0
+        """Bytes received, head and body."""
+        self.body_size = 0
+        """Bytes of the body that the parser has reported."""
         self.left: int | None = None
         """Bytes of the body that are still to come, None if that was not announced."""
 
@@ -194,6 +211,7 @@ class _Incoming:
     def on_body(self, body: bytes) -> None:
         if not self.complete:
             self.body.append(body)
+            self.body_size += len(body)
             if self.left is not None:
                 self.left -= len(body)
 
@@ -204,6 +222,7 @@ class _Incoming:
             self.headers.clear()
 
     def feed(self, data: bytes) -> None:
+        """Parse what was received; raise `ProtocolError` where it is no response."""
         self.size += len(data)
         try:
             self.parser.feed_data(data)
@@ -216,6 +235,7 @@ class _Incoming:
             raise ProtocolError("the head of the response is too large")
 
     def end(self) -> None:
+        """Take note that the peer sends no more; raise `ConnectionResetError` where the response is not complete."""
         if not self.head_complete or "content-length" in self.headers or "transfer-encoding" in self.headers:
             raise ConnectionResetError("the connection ended before the answer was complete")
         self.complete = True
