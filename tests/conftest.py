@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -36,22 +38,25 @@ os.environ[DISCOVERY_ENV] = "off"
 
 LONGEST = (
     "docs/test_code_blocks.py",
+    "runtime/test_processes.py",
+    "runtime/test_moves.py",
     "faults/test_kill_at_every_step.py",
-    "cli/test_demo.py",
     "faults/test_files.py",
-    "faults/test_random_kills.py",
     "artifacts/test_s3.py",
-    "runtime/http/test_openapi.py",
-    "faults/test_network.py",
-    "protocol/test_membership_simulation.py",
-    "faults/test_relay.py",
-    "faults/test_pauses.py",
-    "runtime/test_shared_storage.py",
     "examples/search/test_agent.py",
-    "cli/test_host_cli.py",
-    "cli/test_keys_command.py",
+    "faults/test_network.py",
+    "runtime/test_service_handles.py",
+    "cli/test_demo.py",
+    "faults/test_pauses.py",
+    "runtime/test_resident_services.py",
+    "runtime/test_durability.py",
+    "remote/test_discovery.py",
+    "protocol/test_membership_simulation.py",
+    "faults/test_namespaces.py",
     "patterns/test_file_crashes.py",
-    "runtime/test_allowances_crashes.py",
+    "typing/test_typed_calls.py",
+    "runtime/test_reminders.py",
+    "runtime/http/test_openapi.py",
 )
 """Files of tests that take longest. They come first, so that no worker is left with one of them at the end."""
 _HERE = Path(__file__).parent
@@ -61,6 +66,19 @@ def pytest_configure(config: pytest.Config) -> None:
     """Have files handed out in the order of `LONGEST`, where the plugin would go by how many tests they have."""
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Have each worker begin with other modules, so that each compiles a part of them and finds the rest compiled."""
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args != session.config.getini("testpaths"):
+        return
+    number, count = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
+    for path in sorted(_HERE.rglob("test_*.py"))[number::count]:
+        name = ".".join(path.relative_to(_HERE.parent).with_suffix("").parts)
+        # What is wrong with a module is told when it is collected.
+        with suppress(Exception):
+            importlib.import_module(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
