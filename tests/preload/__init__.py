@@ -8,6 +8,7 @@ it imports, needs the real thing.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,10 @@ class Preloaded:
         self._socket = directory / "orders"
         self._home = directory / "home"
         self._home.mkdir()
+        self.python = directory / "python"
+        """A program that stands for `python`, of whose options it knows few; see `interpreter`."""
+        self.python.write_text(f'#!/bin/sh\nexec {shlex.join(self.command(INTERPRETER))} "$@"\n')
+        self.python.chmod(0o755)
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("PAGLETS_", "PYTEST_", "COV_"))
         }

@@ -1,6 +1,6 @@
 """Stand for `python` in a process that `server` has forked: ``-c CODE``, ``-m MODULE`` or the path of a program.
 
-What comes after these are the arguments of the program. There are no other options.
+What comes after these are the arguments of the program. There are no other options but ``-P`` in front of ``-m``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ def main() -> None:
         case ["-m", module, *arguments]:
             sys.argv[:] = [module, *arguments]
             sys.path.insert(0, str(Path.cwd()))
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        case ["-P", "-m", module, *arguments]:
+            sys.argv[:] = [module, *arguments]
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         case [path, *arguments] if not path.startswith("-"):
             sys.argv[:] = [path, *arguments]

@@ -62,9 +62,10 @@ def test_arguments_environment_directory_streams_and_exit_code(preloaded: Preloa
     [
         (["-c", SHOWS], "-c", ""),
         (["-m", "below.shows"], "{}/below/shows.py", "{}"),
+        (["-P", "-m", "below.shows"], "{}/below/shows.py", "{}"),
         (["below/shows.py"], "below/shows.py", "{}/below"),
     ],
-    ids=["code", "module", "file"],
+    ids=["code", "module", "safe-path", "file"],
 )
 def test_python_itself(preloaded: Preloaded, tmp_path: Path, words: list[str], name: str, place: str) -> None:
     (tmp_path / "below").mkdir()
