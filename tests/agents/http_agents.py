@@ -20,6 +20,11 @@ class TalkerState(PagletState):
     begun: str = ""
 
 
+@dataclass
+class OtherState(TalkerState):
+    """A state that no class here declares."""
+
+
 class Talker(Paglet[TalkerState]):
     """Answer, fail or wait as asked."""
 

@@ -129,5 +129,5 @@ def test_a_line_is_said_as_it_is(capsys: pytest.CaptureFixture[str], monkeypatch
 
 def test_a_whole_table_is_not_folded(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "20")
-    console.print_whole(console.table("T", ["a", "b"], [["x" * 30, "y" * 30]]))
+    console.print_shown(console.table("T", ["a", "b"], [["x" * 30, "y" * 30]]), whole=True)
     assert f"{'x' * 30}   {'y' * 30}" in capsys.readouterr().out

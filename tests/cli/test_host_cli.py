@@ -17,7 +17,7 @@ import pytest
 from paglets.cli import host_run
 from paglets.cli.app import main
 from paglets.cli.host_log import describe, level_of
-from paglets.cli.host_options import HostOptions, properties_of, size_or_none
+from paglets.cli.host_options import HostOptions, properties_of
 from paglets.config.env import DEFAULT_API_KEY_ENV
 from paglets.core.context_events import ContextEvent
 from paglets.persistence.directory import DirectoryLock
@@ -279,28 +279,6 @@ def test_a_key_or_insecure_opens_the_host() -> None:
         assert HostOptions(name="a", host="0.0.0.0", api_key_env="SOME_KEY").check()["api_key"] == "secret"
     assert HostOptions(name="a", host="0.0.0.0", insecure=True).check()["api_key"] is None
     assert HostOptions(name="a").check()["allow"] is None
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [
-        ("10485760", 10485760),
-        ("10M", 10 * 1024**2),
-        ("1.5g", 3 * 512 * 1024**2),
-        ("7B", 7),
-        ("2k", 2048),
-        ("none", None),
-        ("Unlimited", None),
-    ],
-)
-def test_sizes(text: str, size: int | None) -> None:
-    assert size_or_none(text, "--x") == size
-
-
-@pytest.mark.parametrize("text", ["", "M", "-1", "1 MB", "1e3", "ten"])
-def test_what_is_no_size(text: str) -> None:
-    with pytest.raises(ValueError, match="--x must be a size"):
-        size_or_none(text, "--x")
 
 
 def test_properties_may_hold_equal_signs() -> None:

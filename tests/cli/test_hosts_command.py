@@ -67,6 +67,20 @@ def test_hosts_that_are_gone_are_named_and_fail_the_command(hosts: HostFactory, 
     assert "offline" in out and "unplugged" in " ".join(out.split())
 
 
+def test_a_host_of_another_version_is_shown_as_left_out(hosts: HostFactory, run: Run) -> None:
+    alpha = hosts(mesh=True, mesh_multicast=False)
+    other = hosts("other", mesh=True, mesh_multicast=False, mesh_version="newer")
+    alpha.mesh.join(other.address)
+    code, out, err = run("hosts", "--json", "--entry", alpha.address, entry=False)
+    assert (code, err) == (0, "")
+    _, shown = json.loads(out)["hosts"]
+    assert (shown["name"], shown["url"], shown["state"]) == ("other", other.address, "left out")
+    assert shown["error"] == f"code version newer, not {alpha.mesh.code_version}"
+    code, out, _ = run("hosts", "--wide", "--entry", alpha.address, entry=False)
+    assert code == 0
+    assert f"code version newer, not {alpha.mesh.code_version}" in out
+
+
 def test_a_table_is_not_renewed_without_a_terminal(run: Run) -> None:
     code, out, err = run("hosts", "--watch")
     assert (code, out) == (2, "")

@@ -1,4 +1,4 @@
-"""Times as people write them, and the shortest ids that tell paglets apart."""
+"""Times and sizes as people write them, and the shortest ids that tell paglets apart."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from paglets.cli.events import since_of
 from paglets.cli.fleet import short_ids
-from paglets.cli.options import duration_of, moment_of
+from paglets.cli.options import duration_of, moment_of, size_or_none
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=timezone(timedelta(hours=1)))
 
@@ -36,6 +36,28 @@ def test_durations(text: str, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="--for must be"):
         duration_of(text, "--for")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("10485760", 10485760),
+        ("10M", 10 * 1024**2),
+        ("1.5g", 3 * 512 * 1024**2),
+        ("7B", 7),
+        ("2k", 2048),
+        ("none", None),
+        ("Unlimited", None),
+    ],
+)
+def test_sizes(text: str, size: int | None) -> None:
+    assert size_or_none(text, "--x") == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1 MB", "1e3", "ten"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="--x must be a size"):
+        size_or_none(text, "--x")
 
 
 @pytest.mark.parametrize(

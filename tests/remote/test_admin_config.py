@@ -12,6 +12,7 @@ from paglets.remote import admin
 from paglets.remote.admin import (
     ServerRef,
     default_agent_discovery_config,
+    entry_server,
     normalize_discovery_path,
     normalize_server_url,
     select_reachable_entry_server,
@@ -121,6 +122,12 @@ def test_a_url_is_the_only_place(monkeypatch: pytest.MonkeyPatch) -> None:
         client.select("http://192.0.2.1:1")
     assert LOOPBACK not in str(caught.value)
     assert (client.asked, client.looked) == ([FOUND, "http://192.0.2.1:1"], [])
+
+
+def test_a_host_is_reached_as_it_was_found_by_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = network(monkeypatch, {LOOPBACK: health("local", LAN), FOUND: health("hidden", LAN)})
+    assert entry_server(f"{FOUND}/", client, 0.5) == ServerRef("hidden", FOUND)
+    assert entry_server("local", client, 0.5) == entry_server(None, client, 0.5) == ServerRef("local", LAN)
 
 
 # --- nobody -----------------------------------------------------------------------------------------------------------

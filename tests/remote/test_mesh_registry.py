@@ -303,6 +303,35 @@ def test_hosts_of_different_versions_do_not_join(network: Network) -> None:
     assert not any(url.endswith("/join") for url in network.requests)
 
 
+def test_who_is_left_out_is_told_once_and_remembered(network: Network) -> None:
+    told: list[HostRef] = []
+    alpha = network.host("alpha", left_out=told.append)
+    beta = network.host("beta", code_version="v2")
+    for _ in range(2):
+        alpha.mesh.join(beta.address)
+    assert [(found.url, found.code_version) for found in told] == [(beta.address, "v2")]
+    assert alpha.mesh.left_out() == told
+    # What others say of one that is gone is no news.
+    assert alpha.mesh.register(ref("gone", code_version="v2", online=False)) is None
+    assert len(told) == 1
+    with pytest.raises(HostError, match=r"'beta' is not known after 0 s: it is left out, .*'v2'"):
+        alpha.mesh.wait_for_host("beta", timeout=0)
+    beta.mesh.code_version = "v3"
+    alpha.mesh.join(beta.address)
+    assert [found.code_version for found in told] == ["v2", "v3"]
+    beta.mesh.code_version = "v1"
+    alpha.mesh.join(beta.address)
+    assert alpha.online() == ["alpha", "beta"]
+    assert alpha.mesh.left_out() == []
+
+
+def test_a_host_that_takes_the_other_version_leaves_nobody_out(network: Network) -> None:
+    alpha, beta = network.host("alpha"), network.host("beta", code_version="v2")
+    alpha.mesh.join(beta.address)
+    alpha.mesh.code_version = "v2"
+    assert alpha.mesh.left_out() == []
+
+
 def test_a_mismatching_ref_asks_for_an_update(network: Network) -> None:
     alpha = network.host("alpha")
     assert alpha.mesh.register(ref(code_version="v2")) is None

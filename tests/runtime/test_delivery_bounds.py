@@ -26,8 +26,8 @@ def test_a_busy_paglet_turns_away_what_is_too_much(
     padding = b"" if bound == "count" else bytes(100_000)
     monkeypatch.setattr("paglets.runtime.agents.MAILBOX_MESSAGES", 5 if bound == "count" else 10_000)
     monkeypatch.setattr("paglets.runtime.agents.MAILBOX_BYTES", 550_000)
-    monkeypatch.setattr("paglets.runtime.vault.QUEUED_MESSAGES", 5 if bound == "count" else 10_000)
-    monkeypatch.setattr("paglets.runtime.vault.QUEUED_BYTES", 550_000)
+    monkeypatch.setattr("paglets.runtime.units.QUEUED_MESSAGES", 5 if bound == "count" else 10_000)
+    monkeypatch.setattr("paglets.runtime.units.QUEUED_BYTES", 550_000)
     host = hosts()
     made = host.create(agent_class)
 
@@ -53,7 +53,7 @@ def test_a_busy_paglet_turns_away_what_is_too_much(
 
 
 def test_a_flood_for_a_sleeper_ends_at_a_bound(hosts: HostFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("paglets.runtime.vault.QUEUED_MESSAGES", 20)
+    monkeypatch.setattr("paglets.runtime.units.QUEUED_MESSAGES", 20)
     host = hosts()
     made = host.create(LightClerk)
     made.send(Message("deafen"))
@@ -115,7 +115,7 @@ def test_a_full_mailbox_moves_and_sleeps_with_everything_in_it(
     hosts: HostFactory, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # What was accepted is not turned away later, however little the disk is to take of new ones.
-    monkeypatch.setattr("paglets.runtime.vault.QUEUED_MESSAGES", 5)
+    monkeypatch.setattr("paglets.runtime.units.QUEUED_MESSAGES", 5)
     alpha, beta = hosts("alpha"), hosts("beta")
     made = alpha.create(LightClerk)
     with HostClient() as client, ThreadPoolExecutor(1) as pool:

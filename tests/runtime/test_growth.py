@@ -13,7 +13,7 @@ import pytest
 from paglets.core.errors import PagletError
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.arrival import Arrival
-from paglets.runtime.departure import Departure
+from paglets.runtime.departures.record import Departure
 from paglets.runtime.host import Host
 from paglets.runtime.receiving import Incoming
 from tests.agents.actor import Actor, ActorState, Quiet

@@ -117,7 +117,13 @@ def test_hosts_of_another_version_stay_apart(hosts: HostFactory, monkeypatch: py
     assert options["health"]["code_version"] == "another-version"
     assert alpha.mesh.register_wire(beta.mesh.refresh_self().to_wire()) is None
     assert asked == [(beta.address, {"validate_health": True, "report_unreachable": False})]
+    (event,) = [event for event in alpha.list_events() if event.kind == "mesh-host-left-out"]
+    left_out = {"name": "beta", "url": beta.address, "code_version": "another-version"}
+    assert (event.data, event.error) == (left_out, "code version 'another-version' != 'test-version'")
+    assert alpha.health()["left_out"] == [left_out]
+    assert "left_out" not in beta.health()
     beta.mesh.join(alpha.address)
+    assert [each["name"] for each in beta.health()["left_out"]] == ["alpha"]
     assert not any(ref.online for ref in alpha.list_hosts(include_self=False))
     assert not any(ref.online for ref in beta.list_hosts(include_self=False))
     moved = alpha.create(Actor).dispatch(beta.address)

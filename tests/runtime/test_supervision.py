@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,7 @@ from paglets.core.errors import ConflictError, InvalidAgentError, PagletCrashedE
 from paglets.core.messages import Message
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
+from paglets.runtime.vault import Vault
 from tests.agents.hardy import (
     Careful,
     Hardy,
@@ -224,6 +226,38 @@ def test_a_message_that_always_kills_its_receiver_is_given_up(hosts: HostFactory
     assert deaths_in(deaths) == 8
     assert proxy.send(Message("add")) == 1
     assert len(dead_letters(host)) == 1, "a sender that waited was told"
+
+
+def test_a_restart_does_not_take_a_message_on_its_way_to_the_dead_letters_for_one_that_waits(
+    hosts: HostFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a disk that is slow when the last death is noted."""
+    read = threading.Event()
+    bury, awaken = Vault.bury, Vault.awaken
+
+    async def slowly(self: Vault, *letter: Any) -> None:
+        read.clear()
+        # A restart that reads meanwhile finds the message still waiting.
+        self.journal.submit(lambda _: read.wait(0.5), lambda _value, _error: None)
+        await bury(self, *letter)
+
+    def reading(self: Vault, agent_id: str) -> Any:
+        try:
+            return awaken(self, agent_id)
+        finally:
+            read.set()
+
+    host = hosts()
+    monkeypatch.setattr(Vault, "bury", slowly)
+    monkeypatch.setattr(Vault, "awaken", reading)
+    deaths = tmp_path / "deaths"
+    proxy = host.create(RestartedCareful)
+    proxy.send_oneway(do(f"die_times 1000 {deaths}"))
+    letters_soon(host, 1)
+    proxy.send_oneway(do("note behind"))
+    notes_soon(host, proxy, "behind")
+    assert deaths_in(deaths) == 4
+    assert len(dead_letters(host)) == 1
 
 
 @pytest.mark.parametrize("cls", [Restarted, Hardy])

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +26,18 @@ from paglets.core.errors import (
     SerializationError,
     TransferError,
 )
+from paglets.core.runtime_values import ArrivalMode
 from paglets.remote.client import HostClient
+from paglets.remote.transfer import TransferTicket
 from paglets.runtime.host import Host
 from paglets.security.caller import Caller
 from paglets.security.keys import KeyLimits
 from paglets.security.policy import KeyPolicy, Policy, policy_from
 from paglets.security.roles import Role
 from paglets.serialization.names import ClassPolicy
+from paglets.serialization.values import pack, unpack
 from tests.agents.courier import Courier, CourierState
-from tests.agents.http_agents import Talker, TalkerState
+from tests.agents.http_agents import OtherState, Talker, TalkerState
 from tests.runtime.http.test_movement_bodies import body_of, file_ref, prepare, state_blob
 from tests.runtime.http.wire import ask
 from tests.security.support import TALKER, add_key, bearer
@@ -175,6 +180,24 @@ def test_sources() -> None:
             Policy().check_source(source, issued)
 
 
+def test_states() -> None:
+    allowed, other = "tests.agents.http_agents:TalkerState", "tests.agents.actor:ActorState"
+    laptop = Caller("laptop", Role.OPERATE)
+    assert Policy().check_state_class(allowed, laptop)
+    listed = Policy(ClassPolicy(("tests.agents.http_agents:Talker",)))
+    assert not listed.check_state_class(allowed)
+    assert not Policy(
+        ClassPolicy((allowed, other)), keys={"laptop": KeyPolicy(ClassPolicy((other,)))}
+    ).check_state_class(allowed, laptop)
+    for policy in (Policy(), listed):
+        for never in ("os:environ", "__main__:State"):
+            with pytest.raises(ForbiddenError):
+                policy.check_state_class(never)
+        with pytest.raises(SerializationError):
+            policy.check_state_class("no name")
+    assert Policy(ClassPolicy(("types",))).check_state_class("types:SimpleNamespace")
+
+
 def test_how_many_paglets_a_caller_may_have() -> None:
     policy = Policy(max_paglets_per_key=10, keys={"laptop": KeyPolicy(max_paglets=3)})
     assert policy.most_paglets_of(Caller("other", Role.OPERATE)) == 10
@@ -228,6 +251,62 @@ def test_a_class_outside_the_list_is_not_even_imported(hosts: HostFactory) -> No
     assert len(host._running().kernel.starter.places) == started
     assert processes_of(host.name) == []
     assert host.list_agents(inactive=True) == []
+
+
+def test_the_state_that_an_allowed_class_declares_comes_with_it(hosts: HostFactory) -> None:
+    source = hosts("open")
+    target = hosts("choosy", allow=["tests.agents.http_agents:Talker"])
+    moved = source.create(Talker, TalkerState(count=3)).dispatch(target.address)
+    assert moved.call(Talker.count, by=2) == 5
+    moved.deactivate()
+    moved.activate()
+    assert moved.call(Talker.count) == 6
+    # One that arrives asleep is not started, so that nobody could tell.
+    ticket = TransferTicket(target.address, arrival_mode=ArrivalMode.INACTIVE)
+    with pytest.raises(TransferError, match=r"TalkerState' may not be used here: .* would have to arrive awake"):
+        source.create(Talker).dispatch(ticket)
+
+
+def test_another_state_is_refused_without_importing_it(hosts: HostFactory) -> None:
+    source = hosts("open")
+    target = hosts("choosy", allow=["tests.agents.http_agents:Talker"])
+    stays = source.create(Talker, OtherState(count=3))
+    with pytest.raises(TransferError, match=r"OtherState' may not be used here: .* not the state that Talker declares"):
+        stays.dispatch(target.address)
+    assert stays.call(Talker.count) == 4
+    with HostClient() as client:
+        header = prepare("sent", activate=True)
+        header["envelope"]["state_class_name"] = IMPORTING  # it would end the process
+        body = body_of(header, state_blob())
+        answer = client._call("POST", f"{target.address}/agents", body, "application/x-paglets-movement", 10.0)
+        assert "not the state that Talker declares" in json.dumps(answer["refused"])
+        envelope = {**header["envelope"], "state": {"count": 1}}
+        with pytest.raises((ForbiddenError, TransferError), match="not the state that Talker declares"):
+            client.post_pickle(f"{target.address}/agents", {"envelope": envelope})
+        envelope["state_class_name"] = "tests.agents.http_agents:TalkerState"
+        client.post_pickle(f"{target.address}/agents", {"envelope": envelope})
+    assert [summary["agent_id"] for summary in target.list_agents(inactive=True)] == ["sent"]
+
+
+def test_a_paglet_that_was_not_decided_on_keeps_to_it_over_a_restart(hosts: HostFactory) -> None:
+    host = hosts("choosy", allow=["tests.agents.http_agents:Talker"])
+    with HostClient() as client:
+        body = body_of(prepare("inert", activate=True), state_blob())
+        answer = client._call("POST", f"{host.address}/agents", body, "application/x-paglets-movement", 10.0)
+    host.stop()
+    # As if the host had been killed between writing down what came and seeing what the class declares.
+    with closing(sqlite3.connect(host.persistence_dir / "journal.db")) as journal, journal:
+        ((record,),) = journal.execute("SELECT record FROM transfers WHERE role = 'prepared'")
+        wire = unpack(record)
+        assert wire["envelope"]["metadata"]["declared_state"] is True
+        wire["envelope"]["state_class_name"] = IMPORTING
+        journal.execute("UPDATE transfers SET record = ?", (pack(wire),))
+    host.start_background()
+    host._running().run(host._node.arrivals.commit("transfer-inert", answer["vote"]))
+    (found,) = eventually(
+        lambda: [each for each in host.list_agents() if each["crashed"]], "the paglet that could not be brought back"
+    )
+    assert "is not the state that Talker declares" in found["error"]
 
 
 def test_a_key_may_have_classes_of_its_own(hosts: HostFactory, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from paglets.cli.console import bytes_text, print_json, print_table, say
-from paglets.cli.host_options import size_or_none
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
     AgentArgument,
@@ -19,7 +18,9 @@ from paglets.cli.options import (
     Where,
     clock_text,
     duration_of,
+    help_unless_chosen,
     reported,
+    size_or_none,
 )
 
 if TYPE_CHECKING:
@@ -64,9 +65,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def allowance(context: typer.Context) -> None:
     """See what paglets may still use up, and grant them more."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 @app.command("show")

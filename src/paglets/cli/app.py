@@ -7,34 +7,10 @@ from typing import Annotated
 
 import typer
 
-from paglets.cli import (
-    allowance,
-    artifacts,
-    audit,
-    classes,
-    config,
-    create,
-    dead,
-    demo,
-    drain,
-    events,
-    examples,
-    host,
-    hosts,
-    journey,
-    keys,
-    lifecycle,
-    mesh,
-    new,
-    ps,
-    relay,
-    search,
-    send,
-    services,
-    system,
-)
 from paglets.cli.console import configure_console
 from paglets.cli.launcher import run_app
+from paglets.cli.lazy import LazyCommand, lazy_group
+from paglets.cli.options import help_unless_chosen
 
 PROGRAM = "paglets"
 
@@ -61,40 +37,99 @@ _WATCH = "What happened"
 _PROGRAMS = "Your programs"
 _EXAMPLES = "Examples"
 
+# Each module is imported when its command is called: all of them take longer than most commands.
+_COMMANDS = (
+    LazyCommand(
+        "host",
+        "paglets.cli.host",
+        "Run a host: the place where paglets live, and where other hosts and programs reach them.",
+        _HOSTS,
+    ),
+    LazyCommand("hosts", "paglets.cli.hosts", "List the hosts of the mesh, and how they do.", _HOSTS),
+    LazyCommand(
+        "demo",
+        "paglets.cli.demo",
+        "Survey a directory with paglets on three hosts: parallel work, real moves, checked numbers.",
+        _HOSTS,
+    ),
+    LazyCommand(
+        "drain",
+        "paglets.cli.drain",
+        "Empty a host: move its paglets to others or put them to sleep, and take nothing new in.",
+        _HOSTS,
+    ),
+    LazyCommand("config", "paglets.cli.config", "What a host starts by itself, and what it takes in.", _HOSTS),
+    LazyCommand("keys", "paglets.cli.keys", "Keys and certificates: who may do what on hosts.", _HOSTS),
+    LazyCommand("relay", "paglets.cli.relay", "The names under which hosts are connected to a hub.", _HOSTS),
+    LazyCommand("mesh", "paglets.cli.mesh", "Hosts of the mesh: how they do, and which suit work best.", _HOSTS),
+    LazyCommand("sys", "paglets.cli.system", "Machines of the hosts: load, disks, processes.", _HOSTS),
+    LazyCommand("ps", "paglets.cli.ps", "List paglets over all hosts of the mesh, or of one host.", _PAGLETS),
+    LazyCommand(
+        "create", "paglets.cli.create", "Create a paglet on the entry host, or on the one that --host names.", _PAGLETS
+    ),
+    LazyCommand("send", "paglets.cli.send", "Send a message to a paglet and print its reply.", _PAGLETS),
+    LazyCommand(
+        "services",
+        "paglets.cli.services",
+        "List the services that paglets offer over all hosts of the mesh, or on one host.",
+        _PAGLETS,
+    ),
+    LazyCommand("move", "paglets.cli.lifecycle", "Move a paglet to another host.", _PAGLETS, "MOVE_EPILOG"),
+    LazyCommand(
+        "sleep", "paglets.cli.lifecycle", "Store a paglet on disk and end its process.", _PAGLETS, "SLEEP_EPILOG"
+    ),
+    LazyCommand("wake", "paglets.cli.lifecycle", "Wake a paglet that sleeps or has crashed.", _PAGLETS, "WAKE_EPILOG"),
+    LazyCommand(
+        "rm",
+        "paglets.cli.lifecycle",
+        "End paglets for good, whether they are active, asleep or crashed.",
+        _PAGLETS,
+        "RM_EPILOG",
+    ),
+    LazyCommand(
+        "allowance",
+        "paglets.cli.allowance",
+        "What paglets may use up: moves, clones, time and the size of their state.",
+        _PAGLETS,
+    ),
+    LazyCommand(
+        "journey", "paglets.cli.journey", "Show the way of a paglet over all hosts, from its creation on.", _WATCH
+    ),
+    LazyCommand(
+        "events",
+        "paglets.cli.events",
+        "Show what happened on all hosts of the mesh, or on one, in order of time.",
+        _WATCH,
+    ),
+    LazyCommand("audit", "paglets.cli.audit", "Show refused and privileged requests, oldest first.", _WATCH),
+    LazyCommand("dead", "paglets.cli.dead", "Messages that could not be delivered.", _WATCH),
+    LazyCommand(
+        "new",
+        "paglets.cli.new",
+        "Write a small project: a paglet with state and messages, a program, a launch file, and tests.",
+        _PROGRAMS,
+    ),
+    LazyCommand(
+        "classes",
+        "paglets.cli.classes",
+        "List the paglet classes of modules, files and directories, with their states.",
+        _PROGRAMS,
+    ),
+    LazyCommand(
+        "artifacts", "paglets.cli.artifacts", "Files that hosts keep: store, list, fetch and delete them.", _FILES
+    ),
+    LazyCommand("search", "paglets.cli.search", "Search the files of all hosts.", _FILES),
+    LazyCommand("examples", "paglets.cli.examples", "Use programs that are made of paglets.", _EXAMPLES),
+)
+
 app = typer.Typer(
     name=PROGRAM,
+    cls=lazy_group(*_COMMANDS),
     help="Run hosts for paglets, durable Python objects that move between machines, and look after them.",
     epilog=_EPILOG,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.command("host", epilog=host.EPILOG, rich_help_panel=_HOSTS)(host.host)
-app.add_typer(config.app, rich_help_panel=_HOSTS)
-app.add_typer(keys.app, rich_help_panel=_HOSTS)
-app.add_typer(relay.app, rich_help_panel=_HOSTS)
-app.command("hosts", epilog=hosts.EPILOG, rich_help_panel=_HOSTS)(hosts.hosts)
-app.command("demo", epilog=demo.EPILOG, rich_help_panel=_HOSTS)(demo.demo)
-app.command("drain", epilog=drain.EPILOG, rich_help_panel=_HOSTS)(drain.drain)
-app.add_typer(mesh.app, rich_help_panel=_HOSTS)
-app.add_typer(system.app, rich_help_panel=_HOSTS)
-app.command("ps", epilog=ps.EPILOG, rich_help_panel=_PAGLETS)(ps.ps)
-app.command("create", epilog=create.EPILOG, rich_help_panel=_PAGLETS)(create.create)
-app.command("send", epilog=send.EPILOG, rich_help_panel=_PAGLETS)(send.send)
-app.command("services", epilog=services.EPILOG, rich_help_panel=_PAGLETS)(services.services)
-app.command("move", epilog=lifecycle.MOVE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.move)
-app.command("sleep", epilog=lifecycle.SLEEP_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.sleep)
-app.command("wake", epilog=lifecycle.WAKE_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.wake)
-app.command("rm", epilog=lifecycle.RM_EPILOG, rich_help_panel=_PAGLETS)(lifecycle.rm)
-app.add_typer(allowance.app, rich_help_panel=_PAGLETS)
-app.add_typer(artifacts.app, rich_help_panel=_FILES)
-app.command("journey", epilog=journey.EPILOG, rich_help_panel=_WATCH)(journey.journey)
-app.command("events", epilog=events.EPILOG, rich_help_panel=_WATCH)(events.events)
-app.command("audit", epilog=audit.EPILOG, rich_help_panel=_WATCH)(audit.audit)
-app.add_typer(dead.app, rich_help_panel=_WATCH)
-app.command("new", epilog=new.EPILOG, rich_help_panel=_PROGRAMS)(new.new)
-app.command("classes", epilog=classes.EPILOG, rich_help_panel=_PROGRAMS)(classes.classes)
-app.add_typer(search.app, rich_help_panel=_FILES)
-app.add_typer(examples.app, rich_help_panel=_EXAMPLES)
 
 
 def _print_version(wanted: bool) -> None:
@@ -116,9 +151,7 @@ def paglets(
 ) -> None:
     """Run hosts for paglets, durable Python objects that move between machines, and look after them."""
     configure_console(no_color=no_color)
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

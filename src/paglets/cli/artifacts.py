@@ -11,11 +11,10 @@ from paglets.cli import artifact_files
 from paglets.cli.artifact_ids import ArtifactArgument, find, label
 from paglets.cli.console import (
     bytes_text,
-    console,
     print_error,
     print_json,
+    print_shown,
     print_table,
-    print_whole,
     say,
     table,
 )
@@ -29,6 +28,7 @@ from paglets.cli.options import (
     TimeoutOption,
     Where,
     clock_text,
+    help_unless_chosen,
     reported,
 )
 from paglets.core.errors import PagletError
@@ -67,9 +67,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def artifacts(context: typer.Context) -> None:
     """Store files on hosts, look at what is there, fetch it and delete it."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 @app.command("list", epilog=_examples("paglets artifacts list", "paglets artifacts list --host alpha --json"))
@@ -89,22 +87,18 @@ def list_artifacts(
     """List the artifacts of all hosts of the mesh, or of one."""
     command = context.command_path
     with reported(command):
-        from paglets.cli.fleet import fleet_of
+        from paglets.cli.fleet import fleet_of, report_missing
 
         with fleet_of(Where(entry, host, timeout, api_key_env)) as fleet:
             answers = fleet.ask(lambda server: fleet.client.list_artifacts(server.url, owner_agent_id=owner))
         found = [(server, ref) for server, refs in answers.given for ref in refs]
         if json:
-            failures = [{"host": server.name, "error": str(error)} for server, error in answers.missing]
-            print_json({"artifacts": [ref.to_wire() for _, ref in found], "errors": failures})
+            print_json({"artifacts": [ref.to_wire() for _, ref in found], "errors": answers.errors})
         elif found:
             _print_list(found, wide=wide)
         elif not answers.missing:
             say("No artifacts.")
-        for failure in answers.failures:
-            print_error(command, failure)
-        if answers.missing:
-            raise typer.Exit(FAILURE_EXIT)
+        report_missing(command, answers)
 
 
 def _print_list(found: Sequence[tuple[ServerRef, ArtifactRef]], *, wide: bool) -> None:
@@ -125,10 +119,7 @@ def _print_list(found: Sequence[tuple[ServerRef, ArtifactRef]], *, wide: bool) -
         rows.append([*row, ref.sha256] if wide else row)
     columns = ["artifact", "size", "owner", "host", "stored", "expires", "name"]
     shown = table("Artifacts", [*columns, "sha256"] if wide else columns, rows, right={"size"})
-    if wide:
-        print_whole(shown)
-    else:
-        console.print(shown)
+    print_shown(shown, whole=wide)
 
 
 def _expiry(ref: ArtifactRef) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from paglets.cli.console import err_console, note, one_line, print_json, print_table, say
-from paglets.cli.options import FAILURE_EXIT, JsonOption, reported
+from paglets.cli.options import FAILURE_EXIT, JsonOption, help_unless_chosen, reported
 from paglets.core.errors import HostError
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ ClassesOption = Annotated[
 @app.callback(invoke_without_command=True)
 def config(context: typer.Context) -> None:
     """Look at what a host starts by itself, and what it takes in."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 @app.command("check")

@@ -24,8 +24,8 @@ __all__ = [
     "one_line",
     "print_error",
     "print_json",
+    "print_shown",
     "print_table",
-    "print_whole",
     "printable",
     "say",
     "table",
@@ -114,8 +114,14 @@ def print_table(
     console.print(table(title, columns, rows, right=right))
 
 
-def print_whole(shown: Table) -> None:
-    """Print a table as wide as it is, past the edge of a terminal, instead of folding its cells."""
+def print_shown(shown: Table, *, whole: bool) -> None:
+    """Print a table, its cells folded to fit a terminal.
+
+    :param whole: as wide as it is instead, past the edge of the terminal.
+    """
+    if not whole:
+        console.print(shown)
+        return
     width = console.measure(shown, options=console.options.update_width(_WIDEST)).maximum
     wide = Console(
         file=console.file,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from paglets.cli.console import print_json, say
-from paglets.cli.host_options import size_or_none
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
     EntryOption,
@@ -18,6 +17,7 @@ from paglets.cli.options import (
     Where,
     duration_of,
     reported,
+    size_or_none,
 )
 from paglets.cli.send import json_value
 

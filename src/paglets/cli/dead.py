@@ -19,6 +19,7 @@ from paglets.cli.options import (
     TimeoutOption,
     Where,
     clock_text,
+    help_unless_chosen,
     reported,
 )
 from paglets.core.errors import NotFoundError, PagletError
@@ -74,9 +75,7 @@ ReceiverOption = Annotated[
 @app.callback(invoke_without_command=True)
 def dead(context: typer.Context) -> None:
     """Look at messages that nobody received, deliver them again, or forget them."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 @app.command("list", epilog=_examples("paglets dead list", "paglets dead list --host alpha --json"))
@@ -93,7 +92,7 @@ def list_letters(
     """List the dead letters of all hosts of the mesh, or of one."""
     command = context.command_path
     with reported(command):
-        from paglets.cli.fleet import fleet_of
+        from paglets.cli.fleet import fleet_of, report_missing
 
         with fleet_of(Where(entry, host, timeout, api_key_env)) as fleet:
             answers = fleet.ask(lambda server: fleet.client.dead_letters(server.url, limit=limit, agent_id=agent))
@@ -103,8 +102,7 @@ def list_letters(
             for letter in given
         ]
         if json:
-            failures = [{"host": server.name, "error": str(error)} for server, error in answers.missing]
-            print_json({"dead_letters": letters, "errors": failures})
+            print_json({"dead_letters": letters, "errors": answers.errors})
         else:
             rows = [
                 [each["letter"], clock_text(each["died_at"]), each["agent_id"], each["kind"], each["reason"]]
@@ -114,10 +112,7 @@ def list_letters(
             for server, given in answers.given:
                 if len(given) == limit:
                     note(f"these are the oldest {limit} of {server.name}; --limit shows more")
-        for failure in answers.failures:
-            print_error(command, failure)
-        if answers.missing:
-            raise typer.Exit(FAILURE_EXIT)
+        report_missing(command, answers)
 
 
 @app.command("show", epilog=_examples("paglets dead show alpha/17", "paglets dead show 17 --host alpha --json"))

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from paglets.cli.console import note, one_line, print_error, print_json, say
+from paglets.cli.console import note, one_line, print_json, say
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
-    FAILURE_EXIT,
     EntryOption,
     HostOption,
     JsonOption,
@@ -99,7 +98,7 @@ def events(
         chosen = Selection(frozenset(kind or ()), agent or "", 0.0 if since is None else since_of(since))
         where = Where(entry, host, timeout, api_key_env)
         # Imported this late, so that help and mistakes need not wait for the clients to load.
-        from paglets.cli.fleet import fleet_of
+        from paglets.cli.fleet import fleet_of, report_missing
 
         with fleet_of(where) as fleet:
             if follow:
@@ -114,14 +113,10 @@ def events(
             key=lambda event: (event.timestamp, event.host_name, event.event_id),
         )[-limit:]
         if json:
-            failures = [{"host": server.name, "error": str(error)} for server, error in answers.missing]
-            print_json({"events": [event.to_wire() for event in found], "errors": failures})
+            print_json({"events": [event.to_wire() for event in found], "errors": answers.errors})
         else:
             Printer(json=False).show(found)
-        for failure in answers.failures:
-            print_error(command, failure)
-        if answers.missing:
-            raise typer.Exit(FAILURE_EXIT)
+        report_missing(command, answers)
 
 
 def since_of(text: str) -> float:

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from paglets.cli.options import EntryOption, JsonOption, KeyOption
+from paglets.cli.options import EntryOption, JsonOption, KeyOption, help_unless_chosen
 
 FILE_EPILOG: Final = """
 Examples:
@@ -61,9 +61,7 @@ app.add_typer(_file)
 @app.callback(invoke_without_command=True)
 @_file.callback(invoke_without_command=True)
 def _group(context: typer.Context) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 def _file_command(direction: str, help_text: str) -> None:

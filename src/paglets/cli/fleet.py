@@ -7,15 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise, takewhile
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from paglets.cli.options import Where
+import typer
+
+from paglets.cli.console import note, print_error, print_json, print_shown
+from paglets.cli.options import FAILURE_EXIT, Where
 from paglets.config.env import resolve_api_key
 from paglets.core.errors import ConflictError, InvalidAgentError, PagletError, RemoteHostError
 from paglets.protocol.membership import HostRef
-from paglets.remote.admin import PagletsAdminClient, ServerRef, normalize_server_url, select_reachable_entry_server
+from paglets.remote.admin import PagletsAdminClient, ServerRef, entry_server, normalize_server_url
 from paglets.remote.client import HostClient
 from paglets.remote.requests import agent_url, dict_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SHORTEST_PREFIX: Final = 4
 _HOSTS_AT_ONCE: Final = 16
@@ -55,6 +61,11 @@ class Answers:
     def failures(self) -> list[str]:
         """A line for each host that did not answer."""
         return [f"{server.name}: {error}" for server, error in self.missing]
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """The same for programs."""
+        return [{"host": server.name, "error": str(error)} for server, error in self.missing]
 
 
 class Fleet:
@@ -114,6 +125,10 @@ class Fleet:
                     answers.missing.append((server, exc))
         return answers
 
+    def listing(self, name: str, found: Sequence[Any], answers: Answers) -> dict[str, Any]:
+        """Return what was found, under its name, with who was not asked and who did not answer, for programs."""
+        return {name: list(found), "offline": self.offline, "errors": answers.errors}
+
     def paglets(self) -> tuple[list[Found], Answers]:
         """Return the paglets of all hosts, active and inactive, and what could not be asked."""
         answers = self.ask(self.admin.list_agent_payloads)
@@ -168,11 +183,9 @@ def fleet_of(where: Where) -> Iterator[Fleet]:
 
 def _entry(client: HostClient, name: str | None, timeout: float) -> ServerRef:
     try:
-        found = select_reachable_entry_server(entry_name=name, client=client, timeout=timeout)
+        return entry_server(name, client, timeout)
     except ValueError as exc:
         raise RemoteHostError(f"{exc}. Start a host with 'paglets host', or name one with --entry URL") from exc
-    # Whatever a host says of itself, it is reached as it was found.
-    return ServerRef(found.name, normalize_server_url(name)) if name and "://" in name else found
 
 
 def servers_of(refs: Iterable[HostRef], entry: ServerRef) -> list[ServerRef]:
@@ -190,6 +203,30 @@ def _advice(found: Sequence[Found]) -> str:
     if len({each.agent_id for each in found}) == 1:
         return "choose one with --host"
     return "write more of the id"
+
+
+# --- output -----------------------------------------------------------------------------------------------------------
+
+
+def print_listing(listing: dict[str, Any], draw: Callable[[], Table], *, json: bool, wide: bool) -> None:
+    """Print what `Fleet.listing` returned as JSON, or as a table and, on standard error, who was not asked.
+
+    :param draw: makes the table.
+    """
+    if json:
+        print_json(listing)
+        return
+    print_shown(draw(), whole=wide)
+    if listing["offline"]:
+        note(f"offline, and not asked: {', '.join(listing['offline'])}")
+
+
+def report_missing(command: str, answers: Answers) -> None:
+    """Write a line to standard error for each host that did not answer, and end the command if there is one."""
+    for failure in answers.failures:
+        print_error(command, failure)
+    if answers.missing:
+        raise typer.Exit(FAILURE_EXIT)
 
 
 # --- for people -------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from paglets.cli import host_flags as flags
 from paglets.cli.console import print_error
 from paglets.cli.host_options import DEFAULT_PORT, HostOptions, LogLevel
 from paglets.cli.launcher import USAGE_EXIT
+from paglets.cli.lazy import uncollected
 
 EPILOG: Final = """
 Examples:
@@ -118,7 +119,8 @@ def host(
     try:
         arguments = options.check()
         # Imported this late, so that help, completion and mistakes need not wait for the runtime to load.
-        from paglets.cli.host_run import serve
+        with uncollected():
+            from paglets.cli.host_run import serve
 
         code = serve(options, arguments, command)
     except ValueError as exc:

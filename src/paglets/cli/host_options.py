@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from paglets.cli.options import size_or_none
 from paglets.config.env import DEFAULT_API_KEY_ENV, resolve_api_key
 
 if TYPE_CHECKING:
     from paglets.security.tls import TlsOptions
 
 DEFAULT_PORT: Final = 8765
-
-_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([bkmgt]?)", re.IGNORECASE)
-_POWERS: Final = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_UNLIMITED: Final = ("none", "unlimited")
 
 
 class LogLevel(StrEnum):
@@ -197,24 +193,6 @@ def has_keys(files: Sequence[Path]) -> bool:
         return any(load_key_file(path.expanduser()).keys for path in files)
     except HostError as exc:
         raise ValueError(str(exc)) from exc
-
-
-def size_or_none(text: str, option: str) -> int | None:
-    """Return a number of bytes written as `10485760`, `10M` or `1.5g`, or None for `none` and `unlimited`.
-
-    :raises ValueError: it is none of these.
-    """
-    cleaned = text.strip().lower()
-    if cleaned in _UNLIMITED:
-        return None
-    match = _SIZE.fullmatch(cleaned)
-    if match is None:
-        raise ValueError(f"{option} must be a size like 10485760, 10M, 1.5G or none, not {text!r}")
-    return (
-        int(float(match[1]) * 1024 ** _POWERS[match[2]])
-        if "." in match[1]
-        else int(match[1]) * 1024 ** _POWERS[match[2]]
-    )
 
 
 def properties_of(entries: Sequence[str]) -> dict[str, str]:

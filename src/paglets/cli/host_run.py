@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -65,6 +66,8 @@ def serve(options: HostOptions, arguments: Mapping[str, Any], command: str) -> i
         except ValueError:
             host.stop()
             raise
+        # What is there now stays: looking through it for garbage would hold everybody up, now and later again.
+        gc.freeze()
         _announce(host, options)
         requests.wait()
         host.shutdown()

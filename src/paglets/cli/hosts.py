@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from paglets.cli.console import console, one_line, print_json, print_whole, table
+from paglets.cli.console import one_line, print_json, print_shown, table
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
     FAILURE_EXIT,
@@ -41,8 +41,8 @@ Examples:
 
   paglets hosts --json | jq -r '.hosts[] | select(.state != "online") | .name'
 
-Each host that counts as online is asked as well: "silent" is one that does not answer here. The exit code is 1 when a
-host is offline or silent.
+Each host that counts as online is asked as well: "silent" is one that does not answer here. "left out" is one that is
+there and runs other code, and so is no member of this mesh. The exit code is 1 when a host is offline or silent.
 """
 
 _SHORT_VERSION: Final = 12
@@ -56,9 +56,12 @@ class _Seen:
     health: dict[str, Any] | None = None
     latency_ms: float | None = None
     error: str = ""
+    left_out: bool = False
 
     @property
     def state(self) -> str:
+        if self.left_out:
+            return "left out"
         if not self.ref.online:
             return "offline"
         if self.health is None:
@@ -67,7 +70,7 @@ class _Seen:
 
     @property
     def well(self) -> bool:
-        return self.state in ("online", "draining")
+        return self.state in ("online", "draining", "left out")
 
     def to_wire(self) -> dict[str, Any]:
         wire = self.ref.to_wire() | {"state": self.state, "latency_ms": self.latency_ms, "error": self.error or None}
@@ -104,10 +107,8 @@ def hosts(
             seen = _look(fleet)
             if json:
                 print_json(_payload(seen, fleet))
-            elif wide:
-                print_whole(_table(seen, fleet, wide=True))
             else:
-                console.print(_table(seen, fleet, wide=False))
+                print_shown(_table(seen, fleet, wide=wide), whole=wide)
         if not all(each.well for each in seen):
             raise typer.Exit(FAILURE_EXIT)
 
@@ -136,7 +137,20 @@ def _look(fleet: Fleet) -> list[_Seen]:
         url = entry.url if ref.name == entry.name else ref.url
         health, latency = healths.get(url, (None, None))
         seen.append(_Seen(ref, health, latency, errors.get(url, "") if ref.online else ref.error or "no news of it"))
+    seen += _left_out(healths.get(entry.url, ({}, 0.0))[0], {ref.url for ref in refs})
     return sorted(seen, key=lambda each: (each.ref.name, each.ref.url))
+
+
+def _left_out(health: dict[str, Any], listed: Collection[str]) -> Iterator[_Seen]:
+    """Give the hosts that the entry host keeps out of the mesh, as its health names them."""
+    from paglets.protocol.membership import HostRef
+
+    others = health.get("left_out")
+    for told in others if isinstance(others, list) else ():
+        ref = HostRef.from_wire({**told, "online": False} if isinstance(told, dict) else {})
+        if ref.url not in listed:
+            error = f"code version {ref.code_version}, not {health.get('code_version')}"
+            yield _Seen(ref, error=error, left_out=True)
 
 
 def _payload(seen: Sequence[_Seen], fleet: Fleet) -> dict[str, Any]:

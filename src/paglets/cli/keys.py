@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from paglets.cli.console import note, print_json, print_table, say
-from paglets.cli.host_options import size_or_none
-from paglets.cli.options import JsonOption, clock_text, duration_of, reported
+from paglets.cli.options import JsonOption, clock_text, duration_of, help_unless_chosen, reported, size_or_none
 
 if TYPE_CHECKING:
     from paglets.security.key_file import KeyFile
@@ -54,9 +53,7 @@ def _examples(*lines: str) -> str:
 @app.callback(invoke_without_command=True)
 def keys(context: typer.Context) -> None:
     """Say who may do what on hosts."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 @app.command("new", epilog=_examples("paglets keys new laptop --role message --expires 30d"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ import typer
 import typer.main
 
 from paglets.cli.console import one_line, print_error
+from paglets.cli.lazy import plainly
 
 USAGE_EXIT: Final = 2
 INTERRUPTED_EXIT: Final = 130
@@ -21,9 +22,9 @@ UsageError: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 
 
 @cache
-def command_of(app: typer.Typer) -> Callable[..., Any]:
+def command_of(app: typer.Typer) -> Any:
     """Return what runs an application, made of its annotations once: that takes longer than many a command."""
-    return typer.main.get_command(app)
+    return plainly(typer.main.get_command(app))
 
 
 def run_app(app: typer.Typer, argv: Sequence[str] | None, program: str) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from paglets.cli.console import bytes_text, console
-from paglets.cli.options import FAILURE_EXIT, EntryOption, JsonOption, KeyOption, TimeoutOption
+from paglets.cli.options import FAILURE_EXIT, EntryOption, JsonOption, KeyOption, TimeoutOption, help_unless_chosen
 from paglets.cli.rounds import REFRESH_SECONDS, EveryOption, WatchOption, print_sorted_json, watch
 from paglets.cli.system import examples, failing_with_two, host_table, section
 
@@ -39,9 +39,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def mesh(context: typer.Context) -> None:
     """Tell how the hosts of the mesh do, and which of them suit work best."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 @app.command(epilog=examples("paglets mesh summary", "paglets mesh summary --max-age 60 --json"))
@@ -148,10 +146,10 @@ def _ask(
     """Print what the service answers and return it; None once it was watched."""
     # Imported this late, so that help and mistakes need not wait for the clients to load.
     from paglets.config.env import resolve_api_key
+    from paglets.remote.admin import entry_server
     from paglets.remote.client import HostClient
     from paglets.serialization.codec import to_wire
     from paglets.system.mesh_info.reports import ask
-    from paglets.system.programs import entry_server
 
     with HostClient(timeout, api_key=resolve_api_key(api_key_env)) as client:
         server = entry_server(entry, client, timeout)

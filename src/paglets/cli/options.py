@@ -1,4 +1,4 @@
-"""The options that every command has which talks to hosts, and how people write times."""
+"""The options that every command has which talks to hosts, and how people write times and sizes."""
 
 from __future__ import annotations
 
@@ -88,6 +88,13 @@ def reported(command: str) -> Iterator[None]:
         fail(command, f"{exc} (see {command} --help)", code=USAGE_EXIT)
 
 
+def help_unless_chosen(context: typer.Context) -> None:
+    """Print the help of a group of commands that was called without any of them, and end well."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
 # --- times ------------------------------------------------------------------------------------------------------------
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
@@ -133,3 +140,28 @@ def moment_of(text: str, option: str, *, now: datetime) -> float:
 def clock_text(seconds: float) -> str:
     """Return Unix seconds as local time for people."""
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*([bkmgt]?)", re.IGNORECASE)
+_POWERS: Final = {"": 0, "b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_UNLIMITED: Final = ("none", "unlimited")
+
+
+def size_or_none(text: str, option: str) -> int | None:
+    """Return a number of bytes written as `10485760`, `10M` or `1.5g`, or None for `none` and `unlimited`.
+
+    :raises ValueError: it is none of these.
+    """
+    cleaned = text.strip().lower()
+    if cleaned in _UNLIMITED:
+        return None
+    match = _SIZE.fullmatch(cleaned)
+    if match is None:
+        raise ValueError(f"{option} must be a size like 10485760, 10M, 1.5G or none, not {text!r}")
+    return (
+        int(float(match[1]) * 1024 ** _POWERS[match[2]])
+        if "." in match[1]
+        else int(match[1]) * 1024 ** _POWERS[match[2]]
+    )

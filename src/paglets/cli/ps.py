@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from paglets.cli.console import console, note, one_line, print_error, print_json, print_whole, table
+from paglets.cli.console import one_line, table
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
-    FAILURE_EXIT,
     EntryOption,
     HostOption,
     JsonOption,
@@ -71,7 +70,7 @@ def ps(
             raise ValueError("--all and --inactive exclude each other")
         states = {"asleep"} if inactive else {"active", "crashed"} | ({"asleep"} if everyone else set())
         # Imported this late, so that help and mistakes need not wait for the clients to load.
-        from paglets.cli.fleet import fleet_of
+        from paglets.cli.fleet import fleet_of, print_listing, report_missing
 
         with fleet_of(Where(entry, host, timeout, api_key_env)) as fleet:
 
@@ -82,26 +81,15 @@ def ps(
                 watch(
                     look,
                     draw=lambda seen: _drawn(*seen, wide=wide),
-                    wire=lambda seen: _payload(fleet, *seen),
+                    wire=lambda seen: _listing(fleet, *seen),
                     json=json,
                     every=every,
                 )
                 return
             found, answers = look()
-            if json:
-                print_json(_payload(fleet, found, answers))
-            else:
-                shown = _table(found, wide=wide)
-                if wide:
-                    print_whole(shown)
-                else:
-                    console.print(shown)
-                if fleet.offline:
-                    note(f"offline, and not asked: {', '.join(fleet.offline)}")
-        for failure in answers.failures:
-            print_error(command, failure)
-        if answers.missing:
-            raise typer.Exit(FAILURE_EXIT)
+            listing = _listing(fleet, found, answers)
+            print_listing(listing, lambda: _table(found, wide=wide), json=json, wide=wide)
+            report_missing(command, answers)
 
 
 def _look(fleet: Fleet, states: set[str], *, services: bool) -> tuple[list[Found], Answers]:
@@ -122,12 +110,8 @@ def _drawn(found: Sequence[Found], answers: Answers, *, wide: bool) -> list[Rend
     return [_table(found, wide=wide), *(Text(one_line(failure), style="red") for failure in answers.failures)]
 
 
-def _payload(fleet: Fleet, found: Sequence[Found], answers: Answers) -> dict[str, Any]:
-    return {
-        "paglets": [each.summary for each in found],
-        "offline": fleet.offline,
-        "errors": [{"host": server.name, "error": str(error)} for server, error in answers.missing],
-    }
+def _listing(fleet: Fleet, found: Sequence[Found], answers: Answers) -> dict[str, Any]:
+    return fleet.listing("paglets", [each.summary for each in found], answers)
 
 
 def _table(found: Sequence[Found], *, wide: bool) -> Table:

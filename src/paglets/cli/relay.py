@@ -17,6 +17,7 @@ from paglets.cli.options import (
     TimeoutOption,
     Where,
     clock_text,
+    help_unless_chosen,
     reported,
 )
 from paglets.core.errors import RemoteHostError
@@ -42,9 +43,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def relay(context: typer.Context) -> None:
     """See to whom the names of a hub belong, and give one back."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 @app.command("names")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from paglets.cli.options import EntryOption, KeyOption
+from paglets.cli.options import EntryOption, KeyOption, help_unless_chosen
 from paglets.cli.search_options import (
     AbsoluteOption,
     AfterOption,
@@ -251,6 +251,4 @@ add_commands(app)
 
 @app.callback(invoke_without_command=True)
 def _group(context: typer.Context, type_list: TypeListOption = False) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 import typer
 
-from paglets.cli.console import console, duration_text, note, one_line, print_error, print_json, print_whole, table
+from paglets.cli.console import duration_text, fail, one_line, table
 from paglets.cli.options import (
     DEFAULT_TIMEOUT_SECONDS,
     FAILURE_EXIT,
@@ -26,7 +26,7 @@ from paglets.core.errors import NotFoundError, PagletError, RemoteHostError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from paglets.cli.fleet import Answers, Fleet
+    from paglets.cli.fleet import Fleet
     from paglets.remote.admin import ServerRef
 
 EPILOG: Final = """
@@ -79,27 +79,16 @@ def services(
     command = context.command_path
     with reported(command):
         # Imported this late, so that help and mistakes need not wait for the clients to load.
-        from paglets.cli.fleet import fleet_of
+        from paglets.cli.fleet import fleet_of, print_listing, report_missing
 
         with fleet_of(Where(entry, host, timeout, api_key_env)) as fleet:
             answers = fleet.ask(lambda server: _offers(fleet, server, name))
             offers: list[Offer] = [offer for _, given in answers.given for offer in given]
-            if json:
-                print_json(_payload(fleet, offers, answers))
-            else:
-                shown = _table(offers, wide=wide)
-                if wide:
-                    print_whole(shown)
-                else:
-                    console.print(shown)
-                if fleet.offline:
-                    note(f"offline, and not asked: {', '.join(fleet.offline)}")
-        for failure in answers.failures:
-            print_error(command, failure)
-        if answers.missing or (name is not None and not offers):
-            if not offers and not answers.missing:
-                print_error(command, f"nobody offers a service {name!r}")
-            raise typer.Exit(FAILURE_EXIT)
+            listing = fleet.listing("services", [offer.to_wire() for offer in offers], answers)
+            print_listing(listing, lambda: _table(offers, wide=wide), json=json, wide=wide)
+            report_missing(command, answers)
+        if name is not None and not offers:
+            fail(command, f"nobody offers a service {name!r}", code=FAILURE_EXIT)
 
 
 def _offers(fleet: Fleet, server: ServerRef, name: str | None) -> list[Offer]:
@@ -125,14 +114,6 @@ def _list(fleet: Fleet, url: str) -> list[dict[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise RemoteHostError(f"malformed answer from {url}: no services in it")
     return found
-
-
-def _payload(fleet: Fleet, offers: Sequence[Offer], answers: Answers) -> dict[str, Any]:
-    return {
-        "services": [offer.to_wire() for offer in offers],
-        "offline": fleet.offline,
-        "errors": [{"host": server.name, "error": str(error)} for server, error in answers.missing],
-    }
 
 
 def _table(offers: Sequence[Offer], *, wide: bool) -> Table:

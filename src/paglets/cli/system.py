@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from paglets.cli.console import bytes_text, console, fail, one_line, table
-from paglets.cli.options import FAILURE_EXIT, EntryOption, JsonOption, KeyOption, TimeoutOption
+from paglets.cli.options import FAILURE_EXIT, EntryOption, JsonOption, KeyOption, TimeoutOption, help_unless_chosen
 from paglets.cli.rounds import REFRESH_SECONDS, EveryOption, WatchOption, print_sorted_json, watch
 from paglets.core.errors import PagletError
 
@@ -44,9 +44,7 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def system(context: typer.Context) -> None:
     """Tell how busy the machines of all hosts are, how full their volumes, and what runs on them."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit
+    help_unless_chosen(context)
 
 
 @app.command(epilog=examples("paglets sys load", "paglets sys load --interval 1 --no-gpu", "paglets sys load --watch"))
@@ -136,8 +134,9 @@ def _run(
     with failing_with_two(context.command_path):
         # Imported this late, so that help and mistakes need not wait for the clients to load.
         from paglets.config.env import resolve_api_key
+        from paglets.remote.admin import entry_server
         from paglets.remote.client import HostClient
-        from paglets.system.programs import SLACK_SECONDS, entry_server
+        from paglets.system.programs import SLACK_SECONDS
         from paglets.system.server_info.reports import collect
 
         with HostClient(timeout + SLACK_SECONDS, api_key=resolve_api_key(api_key_env)) as client:

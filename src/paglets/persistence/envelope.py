@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from paglets.core.runtime_values import EnvelopeKind, enum_from_wire, require_enum
 from paglets.core.wire import WirePayload
 from paglets.core.wire_fields import WireFields
+
+DECLARED_STATE: Final = "declared_state"
+"""In `metadata` once a host has taken it: the state has to be what the class of the paglet declares, because a class of
+this name may not be imported there."""
 
 
 @dataclass(slots=True)

@@ -49,6 +49,7 @@ __all__ = [
     "detect_lan_host",
     "discover_lan_entry_servers",
     "discover_mesh_entry_servers",
+    "entry_server",
     "normalize_discovery_path",
     "normalize_server_url",
     "select_reachable_entry_server",
@@ -116,6 +117,20 @@ def select_reachable_entry_server(*, entry_name: str | None, client: HostClient,
         return first_reachable((entry_name,), name=None, client=client, timeout=timeout)
     with looking_with(client.api_key):
         return first_reachable(_entry_candidates(), name=entry_name or None, client=client, timeout=timeout)
+
+
+def entry_server(entry_name: str | None, client: HostClient, timeout: float) -> ServerRef:
+    """Return the host to begin with, at the URL by which it was found where one was given.
+
+    :param entry_name: as for `select_reachable_entry_server`.
+    :param timeout: how many seconds one host may take.
+    :raises ValueError: none answers; the text says what was tried.
+    """
+    found = select_reachable_entry_server(entry_name=entry_name, client=client, timeout=timeout)
+    # Whatever a host says of itself, it is reached as it was found.
+    if entry_name and "://" in entry_name:
+        return ServerRef(found.name, normalize_server_url(entry_name))
+    return found
 
 
 def _entry_candidates() -> Iterator[str]:

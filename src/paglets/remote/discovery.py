@@ -44,6 +44,7 @@ class LanDiscovery:
     :param key: what announcements are signed with and must be signed with; None for a host without a key.
     :param found: called with the URL of a host that announced itself, and again when its announcement changes.
     :param lost: called with the URL of a host that took its announcement back, or did not renew it.
+    :param differs: called with the announcement of a host that would be found if it ran the same code.
     :param listen: whether to hear of others at all.
     """
 
@@ -54,12 +55,14 @@ class LanDiscovery:
         key: str | None,
         found: Callable[[str], None],
         lost: Callable[[str], None],
+        differs: Callable[[Announcement], None],
         listen: bool = True,
     ) -> None:
         self._describe = describe
         self._key = key
         self._found = found
         self._lost = lost
+        self._differs = differs
         self._listen = listen
         self._known: dict[str, str] = {}
         self._wanted = threading.Event()
@@ -112,7 +115,7 @@ class LanDiscovery:
             return
         announced = _resolved(zeroconf, instance, self._key)
         own = self._describe()
-        if announced is None or announced.url == own.url or not self._fits(announced, own):
+        if announced is None or announced.url == own.url or not self._concerns(announced, own):
             return
         if instance not in self._known and len(self._known) >= MOST_FOUND:
             return
@@ -120,22 +123,21 @@ class LanDiscovery:
         self._known[instance] = announced.url
         if former is not None and former not in self._known.values():
             self._lost(former)
-        self._found(announced.url)
+        if announced.code_version == own.code_version:
+            self._found(announced.url)
+        else:
+            self._differs(announced)
 
-    def _fits(self, announced: Announcement, own: Announcement) -> bool:
+    def _concerns(self, announced: Announcement, own: Announcement) -> bool:
         # One that wants a key would refuse every request of a host that has none.
-        alike = announced.signed is (self._key is not None)
-        return alike and announced.code_version == own.code_version and announced.concerns(own.url)
+        return announced.signed is (self._key is not None) and announced.concerns(own.url)
 
 
-def announced_hosts(
-    *, timeout: float, key: str | None, enough: Callable[[Announcement], bool] = lambda _: False
-) -> list[Announcement]:
+def announced_hosts(*, timeout: float, key: str | None) -> list[Announcement]:
     """Listen for hosts and return them, sorted by name and URL.
 
     :param timeout: seconds to listen.
     :param key: only announcements that are signed with it count; None takes all.
-    :param enough: whether this host is all that was looked for, so that there is no need to listen on.
     :raises OSError: this machine has no network that takes multicast.
     """
     if not discovery_allowed():
@@ -143,24 +145,18 @@ def announced_hosts(
     from zeroconf import Zeroconf
 
     found: dict[str, Announcement] = {}
-    changed = threading.Condition()
 
     def heard(zeroconf: Zeroconf, instance: str, removed: bool) -> None:
         announced = None if removed else _resolved(zeroconf, instance, key)
-        with changed:
-            if announced is None:
-                found.pop(instance, None)
-            elif len(found) < MOST_FOUND:
-                found[instance] = announced
-            changed.notify()
+        if announced is None:
+            found.pop(instance, None)
+        elif len(found) < MOST_FOUND:
+            found[instance] = announced
 
-    deadline = time.monotonic() + timeout
     with Zeroconf() as zeroconf:
         browser = _browsing(zeroconf, heard)
-        with changed:
-            while not any(map(enough, found.values())) and (left := deadline - time.monotonic()) > 0:
-                changed.wait(left)
-        browser.cancel()
+        time.sleep(timeout)  # nobody says that there are no more: how long to listen is all there is
+        browser.cancel()  # waits for its thread, the only one that touches what was found
     return sorted(found.values(), key=lambda each: (each.name, each.url))
 
 

@@ -73,6 +73,7 @@ class MeshRegistry:
         gossip_interval: float = 1.0,
         offline_after: float = 10.0,
         discovery_key: Callable[[], str | None] = lambda: None,
+        left_out: Callable[[HostRef], None] = lambda ref: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Know the given peers as seeds; nothing is sent before `start`, `join` or `gossip_once`.
@@ -81,6 +82,8 @@ class MeshRegistry:
         :param lan_discovery: take hosts as seeds that announce themselves there; needs `multicast`.
         :param lan_discovery_interval: kept for programs that give it; hosts announce themselves, nobody looks around.
         :param discovery_key: gives what announcements are signed with; None where this host shows others no key.
+        :param left_out: told of each host that is not admitted because it runs other code, once for each version of it,
+            from any thread.
         :param code_version: replaces the detected one; hosts of other versions are not admitted.
         :param gossip_interval: seconds between two background rounds, at least 0.05.
         :param offline_after: seconds without news after which a peer counts as offline, at least 0.1.
@@ -101,6 +104,7 @@ class MeshRegistry:
             gossip_interval=gossip_interval,
             offline_after=offline_after,
             clock=clock,
+            left_out=left_out,
         )
         self._visitor = Visitor(host_runtime, self._roster, f"{self._thread_name}-contact")
         self._crew = Crew(f"{self._thread_name}-contact", self._visitor.visit, threads=CONTACT_THREADS)
@@ -154,6 +158,7 @@ class MeshRegistry:
                     key=self._discovery_key(),
                     found=self._announced,
                     lost=self._roster.withdrawn,
+                    differs=self._announced_other,
                     listen=self.lan_discovery,
                 )
                 self._discovery.start()
@@ -202,6 +207,10 @@ class MeshRegistry:
             (ref for ref in refs if ref.online or not online_only),
             key=lambda ref: (ref.name, ref.url),
         )
+
+    def left_out(self) -> list[HostRef]:
+        """Return the hosts that this host came across and that are not admitted, because they run other code."""
+        return self._roster.left_out()
 
     def lookup(self, name_or_url: str) -> HostRef | None:
         """Return the host with exactly this name or URL, or None; of several with one name an online one."""
@@ -358,9 +367,18 @@ class MeshRegistry:
         if loop is not None:
             loop.hurry()
 
+    def _announced_other(self, announced: Announcement) -> None:
+        ref = HostRef(announced.name, announced.url, announced.code_version, True, 0.0, 0, 0)
+        self._roster.differs(ref)
+
     def _absence(self, name_or_url: str, ref: HostRef | None, timeout: float) -> str:
         if ref is not None:
             return f"Host {name_or_url!r} is not online after {timeout:g} s: {ref.error or 'no news from it'}"
         url = url_or_none(name_or_url)
         failure = None if url is None else self._roster.failure(url)
+        for other in self.left_out():
+            if name_or_url == other.name or url == other.url:
+                failure = (
+                    f"it is left out, because it runs code version {other.code_version!r}, not {self.code_version!r}"
+                )
         return f"Host {name_or_url!r} is not known after {timeout:g} s" + (f": {failure}" if failure else "")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from paglets.core.chance import CHANCE
 from paglets.protocol.gossip import Tidings
+from paglets.protocol.left_out import LeftOut
 from paglets.protocol.membership import Admission, HostRef, Membership, normalize_host_url
 from paglets.remote.mesh_host import MeshHost
 
@@ -26,6 +27,7 @@ class Roster:
     All methods are safe to call from any thread; no lock is held during calls to the host.
 
     :param clock: monotonic seconds.
+    :param left_out: told of each host of another code version, once for each version, from any thread.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Roster:
         gossip_interval: float,
         offline_after: float,
         clock: Callable[[], float],
+        left_out: Callable[[HostRef], None],
     ) -> None:
         self.gossip_interval = max(0.05, gossip_interval)
         self.changed = threading.Condition()
@@ -48,6 +51,8 @@ class Roster:
             retry_interval=self.gossip_interval,
             chance=CHANCE.random,
         )
+        self._left_out = LeftOut()
+        self._tell_left_out = left_out
         self._listened_at: float | None = None
         self._seeds: set[str] = set()
         self._announced_seeds: set[str] = set()
@@ -150,6 +155,12 @@ class Roster:
             found = self._membership.find(name_or_url)
             return found if found is not None or url is None else self._membership.get(url)
 
+    def left_out(self) -> list[HostRef]:
+        """Return the hosts that are no members because they run other code, sorted by name and URL."""
+        with self.changed:
+            others = self._left_out.hosts(now=self._clock())
+        return [ref for ref in others if ref.code_version != self.code_version]
+
     def take_changes(self) -> list[HostRef]:
         """Return who came or went since the last call."""
         with self.changed:
@@ -203,6 +214,7 @@ class Roster:
                 self._announced_seeds.discard(url)
                 self._seeds.discard(url)
                 self._aliases.pop(url, None)
+            self._left_out.withdrawn(url)
 
     def targets(self) -> list[str]:
         """Return everywhere that somebody may be met: seeds and known peers."""
@@ -244,10 +256,17 @@ class Roster:
                 ref, own_url=own.url, now=self._clock(), direct=direct, keep_other_version=relay_mode, age=age
             )
             known = self._membership.get(ref.url)
+            other = admission is Admission.OTHER_VERSION
+            # What is passed on of one that is gone is no news of it.
+            news = other and ref.online and self._left_out.note(ref, now=self._clock())
+            if not other:
+                self._left_out.admitted(ref.url)
             self.changed.notify_all()
+        if news:
+            self._tell_left_out(ref)
         if admission is Admission.SELF:
             return own
-        if admission is not Admission.OTHER_VERSION:
+        if not other:
             return known
         if not relay_mode:
             if health is None:
@@ -264,6 +283,13 @@ class Roster:
             request(url, **options)
         except Exception:
             logger.warning("asking %s to update failed", url, exc_info=True)
+
+    def differs(self, ref: HostRef) -> None:
+        """Note that a host of another code version announced itself on the local network."""
+        with self.changed:
+            news = self._left_out.note(ref, now=self._clock(), announced=True)
+        if news:
+            self._tell_left_out(ref)
 
     def mark_offline(self, url: str, error: str) -> None:
         """Note that a host could not be reached; its `last_seen` stays."""

@@ -18,6 +18,7 @@ from paglets.core.errors import (
     PagletError,
 )
 from paglets.core.runtime_values import Durability
+from paglets.persistence.envelope import DECLARED_STATE
 from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.rows import Status, StoredRecord
 from paglets.protocol.mailbox import Queued
@@ -29,7 +30,8 @@ from paglets.runtime.place import packed
 from paglets.runtime.pump import UNQUEUED_RANK
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.starting import StartOrder
-from paglets.runtime.vault import Awakened, files_of
+from paglets.runtime.units import files_of
+from paglets.runtime.vault import Awakened
 
 
 class Activator:
@@ -170,6 +172,8 @@ class Activator:
         entry.phase = Phase.STARTING
         was_restarting, entry.restarting = entry.restarting, True
         try:
+            # What it died of may be on its way to the dead letters, and must not be taken for a message that waits.
+            await self._vault.settled()
             found = await self._dormitory.record(entry.agent_id)
         except BaseException as exc:
             entry.restarting = was_restarting
@@ -198,8 +202,10 @@ class Activator:
         event = kernel.event_fields(
             agent_id, reason=reason, request=record.request.to_wire(), policy=record.policy.to_wire()
         )
+        declared_state = bool(record.metadata.get(DECLARED_STATE))
+        order = StartOrder(found.state, "on_activation", event, declared_state)
         try:
-            await kernel.starter.start(entry, StartOrder(found.state, "on_activation", event))
+            await kernel.starter.start(entry, order)
             if faults.ARMED:
                 faults.reached("wake.started")
             await self._note_awake(entry, record, found, reason, kernel.loop.time() - began)

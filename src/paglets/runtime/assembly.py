@@ -25,10 +25,11 @@ from paglets.runtime.inlets import HttpInlet, LinkInlet
 from paglets.runtime.kernel import Kernel, KernelConfig
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.loop import LoopThread
-from paglets.runtime.node import RESUME_SECONDS, Node, NodePorts
+from paglets.runtime.node import Node, NodePorts
 from paglets.runtime.options import Binding, own_shortcut
 from paglets.runtime.relay.wiring import Relay
 from paglets.runtime.residents.declared import own_modules
+from paglets.runtime.resumption import RESUME_SECONDS
 from paglets.runtime.startup_agents import start_agents
 from paglets.services.contracts import ServiceRegistry
 
@@ -144,7 +145,7 @@ class Assembly:
         node, host = self.node, self._host
         for warning in warnings:
             self.emit("journal-warning", error=warning)
-        wanted = await node.load()
+        wanted = await node.resumption.load()
         self._emit_sync_result()
         config = host.launch_config or LaunchConfig()
         # Known before anybody can ask for them; they are started when others can be asked.
@@ -163,7 +164,7 @@ class Assembly:
         self._watcher = self.loop.create_task(entrance.watch())
         await node.residents.start_wanted(RESUME_SECONDS)
         # One paglet that takes its time to come back does not keep the others from being reached.
-        resuming = self.loop.create_task(self.kernel.guarded(node.resume(wanted)))
+        resuming = self.loop.create_task(self.kernel.guarded(node.resumption.resume(wanted)))
         self.kernel.keep(resuming)
         await asyncio.wait((resuming,), timeout=RESUME_SECONDS)
         await start_agents(node, config.startup_agents)

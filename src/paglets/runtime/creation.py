@@ -56,9 +56,7 @@ class Creator:
         """
         kernel = self._kernel
         agent_id = validate_agent_id(agent_id) if agent_id else uuid.uuid4().hex
-        kernel.check_class(class_name, trusted=trusted, by=by)
-        if state_class_name:
-            kernel.check_class(state_class_name, trusted=trusted, by=by)
+        declared_state = kernel.check_classes(class_name, state_class_name, trusted=trusted, by=by)
         if by is not None:
             kernel.config.policy.check_state(blob.nbytes)
         entry = kernel.reserve(agent_id, class_name, state_class_name, epoch=first_epoch())
@@ -74,7 +72,7 @@ class Creator:
             if by is not None:
                 kernel.holdings.add(by, agent_id)
             event = kernel.event_fields(agent_id, init=init)
-            await kernel.starter.start(entry, StartOrder(blob, "on_creation", event))
+            await kernel.starter.start(entry, StartOrder(blob, "on_creation", event, declared_state))
             if faults.ARMED:
                 faults.reached("create.started")
             kernel.starter.check_size(entry, entry.last_state or blob)

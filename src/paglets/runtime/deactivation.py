@@ -13,7 +13,7 @@ from paglets.runtime.agents import AgentEntry, Delivery, Phase
 from paglets.runtime.frames import Op
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.sleep import Dormitory
-from paglets.runtime.vault import Aftermath
+from paglets.runtime.units import Aftermath
 from paglets.runtime.wakeups import Wakeups
 
 #: How long one paglet may take to prepare for the host's shutdown.

@@ -5,41 +5,31 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from paglets.artifacts.errors import FileChangedError
 from paglets.core.errors import HostError, PagletError, TransferError
 from paglets.core.runtime_values import ArrivalMode
-from paglets.persistence.rows import OutboxRow
 from paglets.protocol.mailbox import Mailbox
 from paglets.protocol.transfer import Charge, actions, charge, coordinator, events
-from paglets.protocol.transfer.model import CommitRecord, Outcome, Stage, TransferKind, TransferPlan
-from paglets.remote.movement import BufferPart, Part
+from paglets.protocol.transfer.model import Outcome, Stage, TransferKind, TransferPlan
 from paglets.remote.transfer import TransferTicket
-from paglets.runtime import faults
-from paglets.runtime.agents import AgentEntry, Delivery, Phase
-from paglets.runtime.attachment import EMPTY
-from paglets.runtime.carriage import Carriage, Voyage
+from paglets.runtime.agents import AgentEntry, Phase
+from paglets.runtime.carriage import Carriage
+from paglets.runtime.departures.dialogue import Dialogue
+from paglets.runtime.departures.handover import Handover
+from paglets.runtime.departures.packing import Packer
+from paglets.runtime.departures.record import Departure
 from paglets.runtime.files import FileDesk
 from paglets.runtime.kernel import Kernel
 from paglets.runtime.outbox import Outbox
-from paglets.runtime.packing import Departure, Packer
 from paglets.runtime.pauses import call_about
 from paglets.runtime.post import PostOffice
-from paglets.runtime.receiving import holder_of
-from paglets.runtime.shipment import MOST_CHANGES
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import StoredCommit, TransferLog
-from paglets.runtime.transfer_wire import TransferLink, refusal_from_wire
-from paglets.runtime.vault import INLINE_BYTES
-
-#: How long a settled location is waited for beyond what the target allows itself.
-LOCATION_SECONDS = 5.0
+from paglets.runtime.transfer_wire import TransferLink
 
 
 class DepartureDesk:
@@ -62,14 +52,10 @@ class DepartureDesk:
         check_target: Callable[[TransferTicket, bool], Awaitable[dict[str, Any]]],
     ) -> None:
         self._kernel = kernel
-        self._files = files
-        self._log = log
-        self._timers = timers
-        self._post = post
-        self._outbox = outbox
         self._link_to = link_to
-        self._carriage = carriage
         self._packer = Packer(kernel, carriage, timers, check_target)
+        self._dialogue = Dialogue(carriage, self._packer)
+        self._handover = Handover(kernel, files, carriage, log, timers, post, outbox, self._packer)
         self._departures: dict[str, Departure] = {}
 
     def restore(self, commits: Sequence[StoredCommit]) -> None:
@@ -177,7 +163,7 @@ class DepartureDesk:
         if kind is TransferKind.LOCAL:
             kernel.starter.open_mailbox(entry)
         # Outside the lock: where the paglet goes from there is its own affair again.
-        location = await self._settled_location(departure)
+        location = await self._dialogue.settled_location(departure)
         if plan.leaves_source and kind is not TransferKind.LOCAL:
             if entry.last_state is departure.blob:
                 # A target that loses what it voted for gets it again, so the transfer keeps it to its end.
@@ -271,12 +257,12 @@ class DepartureDesk:
                 except Exception as exc:  # whatever a hook raised: the move must end and the paglet go on
                     return events.StepFailed(str(exc) or type(exc).__name__, exc)
             case actions.SendPrepare(attempt, recovering):
-                return await self._send_prepare(departure, attempt, recovering)
+                return await self._dialogue.send_prepare(departure, attempt, recovering)
             case actions.SendCommit(vote):
-                self._hand_over(departure)
-                return await self._send_commit(departure, vote)
+                self._handover.hand_over(departure)
+                return await self._dialogue.send_commit(departure, vote)
             case actions.JournalCommit() | actions.EraseCommit() | actions.ForgetTransfer():
-                return await self._write(departure, action)
+                return await self._handover.write(departure, action)
             case actions.ScheduleRetry(after):
                 self._schedule(departure, after)
             case actions.Reply():
@@ -296,15 +282,15 @@ class DepartureDesk:
                 kernel.resume_deliveries(entry)
                 entry.release_held()
             case actions.Fence():
-                self._fence(departure)
+                self._handover.fence(departure)
             case actions.LeaveForwarder():
                 if departure.plan.kind is not TransferKind.LOCAL:
                     waiting, departure.waiting = departure.waiting, []
-                    kernel.background(self._send_after(departure, waiting))
+                    kernel.background(self._handover.send_after(departure, waiting))
             case actions.Release(stop_process, delete_files):
                 if delete_files and entry.files:
                     departure.released = kernel.loop.create_future()
-                kernel.background(self._release(departure, stop_process, delete_files))
+                kernel.background(self._handover.release(departure, stop_process, delete_files))
             case actions.SendAbort():
                 kernel.background(departure.link.abort(departure.plan.transfer_id))
             case actions.SendSettled(vote):
@@ -328,209 +314,6 @@ class DepartureDesk:
         if departure.timer is not None:
             departure.timer.cancel()
         departure.timer = call_about(after, partial(self._feed, departure, events.RetryDue()))
-
-    # --- steps at this host -------------------------------------------------------------------------------------------
-
-    def _fence(self, departure: Departure) -> None:
-        """Refuse the departing process everything from now on; a commit that cannot be written takes this back."""
-        entry = departure.entry
-        departure.old_place = entry.place
-        if entry.place is not None:
-            entry.place.left_for = {"host_url": departure.plan.target, "agent_id": entry.agent_id}
-
-    def _hand_over(self, departure: Departure) -> None:
-        """Take the paglet out of this host's table: the commit record is on disk."""
-        entry = departure.entry
-        if departure.plan.kind is TransferKind.LOCAL:
-            aftermath = self._packer.aftermath(departure)
-            if aftermath.message_id:
-                # Where the process died under the move its message was put back; it counts as handled all the same.
-                entry.window.remember(aftermath.message_id, aftermath.outcome)
-            return
-        if entry.phase is Phase.GONE or departure.plan.kind is TransferKind.CLONE:
-            return
-        entry.phase = Phase.GONE
-        self._kernel.agents.remove(entry)
-        gone = set(map(id, departure.travelling))
-        for delivery in (queued.item for queued in entry.mailbox.close()):
-            if id(delivery) in gone or delivery.stored:
-                delivery.packed.close()  # it is there, or on disk here and sent after
-            else:
-                departure.waiting.append(delivery)
-        self._timers.forget_all(entry.agent_id)
-        entry.release_held()
-
-    async def _write(
-        self, departure: Departure, action: actions.CoordinatorAction
-    ) -> events.JournalWritten | events.JournalFailed:
-        try:
-            match action:
-                case actions.JournalCommit(record):
-                    await self._commit(departure, record)
-                case actions.EraseCommit():
-                    await self._log.erase_commit(departure.plan, departure.entry, departure.luggage, departure.before)
-                    departure.entry.balance = replace(departure.before, exceeded=departure.entry.balance.exceeded)
-                case actions.ForgetTransfer():
-                    if departure.released is not None:
-                        await departure.released  # whoever forgets it cannot remove files any more
-                    if faults.ARMED:
-                        faults.reached("source.released")
-                    await self._log.forget_commit(departure.plan)
-                    if faults.ARMED:
-                        faults.reached("source.settled")
-        except (PagletError, OSError) as exc:
-            return events.JournalFailed(str(exc))
-        return events.JournalWritten()
-
-    async def _commit(self, departure: Departure, record: CommitRecord) -> None:
-        if faults.ARMED:
-            faults.reached("source.voted")
-        blob, entry = departure.blob, departure.entry
-        # A target that loses what it voted for gets it again: a small state from disk, a large one while this host
-        # lives.
-        state = await self._kernel.vault.keep(blob) if blob.nbytes <= INLINE_BYTES else None
-        writing = self._log.record_commit(
-            record,
-            entry,
-            header=self._packer.header(departure, departure.state.attempt, False),
-            luggage=departure.luggage,
-            travelling=[delivery.message_id for delivery in departure.travelling],
-            state=state,
-            aftermath=self._packer.aftermath(departure),
-            target_name=str(departure.target_health.get("name", "")),
-            size_bytes=blob.nbytes + departure.shipment.nbytes,
-            seconds=time.perf_counter() - departure.started,
-            marks=departure.shipment.marks,
-            before=departure.before,
-        )
-        if departure.plan.kept is not None:
-            # Before it is written: whatever is written of the original from now on must know it.
-            entry.balance = replace(departure.plan.kept, exceeded=entry.balance.exceeded)
-        if faults.ARMED:
-            writing = self._killed_while(writing)
-        rows = await writing
-        if faults.ARMED:
-            faults.reached("source.committed")
-        self._outbox.send(rows)
-
-    async def _killed_while(self, writing: Coroutine[Any, Any, list[OutboxRow]]) -> list[OutboxRow]:
-        task = self._kernel.loop.create_task(writing)
-        await asyncio.sleep(0)  # it has been submitted
-        faults.reached("source.committing")
-        return await task
-
-    async def _send_after(self, departure: Departure, waiting: Sequence[Delivery]) -> None:
-        """Send what waited here after its paglet, one after the other so that the order is kept."""
-        agent_id = departure.plan.agent_id
-        rest = deque(waiting)
-        try:
-            while rest:
-                await self._post.send_on(agent_id, rest[0])
-                rest.popleft()
-        finally:
-            # Only when this host stops meanwhile.
-            for delivery in rest:
-                delivery.packed.close()
-                delivery.answer(None, HostError(f"host {self._kernel.config.name} is shutting down"))
-        await self._post.collect(agent_id)
-
-    async def _release(self, departure: Departure, stop_process: bool, delete_files: bool) -> None:
-        entry, kernel = departure.entry, self._kernel
-        if stop_process and departure.old_place is not None:
-            await kernel.ending.farewell(departure.old_place, wait=bool(departure.parent))
-        if not delete_files:
-            return
-        try:
-            if faults.ARMED:
-                faults.reached("source.releasing")
-            marks = departure.shipment.marks if departure.stored is None else departure.stored.marks
-            for path in await self._carriage.threads.carry(self._files.remove_departed, entry, marks):
-                kernel.emit("file-kept", entry, data={"path": path}, error="it was changed since it was sent")
-        finally:
-            if departure.released is not None and not departure.released.done():
-                departure.released.set_result(None)
-
-    # --- what the other host says -------------------------------------------------------------------------------------
-
-    async def _send_prepare(
-        self, departure: Departure, attempt: int, recovering: bool
-    ) -> events.CoordinatorEvent | None:
-        try:
-            if departure.stored is not None and departure.blob is EMPTY:
-                await self._packer.unpack_stored(departure, departure.stored)
-            reply = await self._prepare(departure, attempt, recovering)
-            vote = reply.get("vote")
-            if isinstance(vote, str) and vote:
-                return events.Prepared(vote)
-            if reply.get("acked") is True:
-                return events.CommitAcked()
-            return events.Refused(refusal_from_wire(reply.get("refused")))
-        except (PagletError, OSError) as exc:
-            return events.PrepareFailed(str(exc) or type(exc).__name__)
-
-    async def _prepare(self, departure: Departure, attempt: int, recovering: bool) -> dict[str, Any]:
-        """Bring the files that are too large for PREPARE, then send that, and return the answer.
-
-        What changes or gets lost on the way is read and sent again, a few times.
-        """
-        for again in range(MOST_CHANGES):
-            try:
-                await self._carriage.bring(self._voyage(departure), departure.shipment)
-                header = self._packer.header(departure, attempt, recovering)
-                luggage = [BufferPart(memoryview(departure.luggage))] if departure.luggage else []
-                parts: list[Part] = [BufferPart(departure.blob.view()), *luggage, *departure.shipment.parts]
-                if faults.ARMED:
-                    faults.reached("source.prepare-sent")
-                timeout = departure.ticket.timeout + departure.shipment.allowance
-                reply = await departure.link.prepare(header, parts, attempt=attempt, timeout=timeout)
-                if "missing" not in reply:
-                    return reply
-            except FileChangedError as exc:
-                if again + 1 == MOST_CHANGES:
-                    raise TransferError(str(exc)) from exc
-                await self._packer.load(departure)
-        raise TransferError(f"{departure.plan.target} does not keep the files that it is sent")
-
-    def _voyage(self, departure: Departure) -> Voyage:
-        plan = departure.plan
-        departure.voyage = Voyage(
-            plan.transfer_id,
-            holder_of(plan),
-            departure.link,
-            departure.entry,
-            plan.target,
-            departure.ticket.timeout,
-        )
-        return departure.voyage
-
-    async def _send_commit(self, departure: Departure, vote: str) -> events.CoordinatorEvent:
-        try:
-            reply = await departure.link.commit(departure.plan.transfer_id, vote)
-            if faults.ARMED:
-                faults.reached("source.commit-sent")
-        except (PagletError, OSError) as exc:
-            return events.CommitFailed(str(exc))
-        if reply.get("unknown") is True:
-            return events.CommitUnknown()
-        if reply.get("acked") is not True:
-            # Only the word itself lets the source forget the paglet, not whatever else answers at that address.
-            return events.CommitFailed("malformed acknowledgement")
-        location = reply.get("location")
-        departure.location = location if isinstance(location, dict) else None
-        departure.settling = bool(reply.get("settling"))
-        if faults.ARMED:
-            faults.reached("source.acknowledged")
-        return events.CommitAcked()
-
-    async def _settled_location(self, departure: Departure) -> dict[str, str]:
-        """Wait for ``run`` to settle at the target, and return where the paglet is then."""
-        provisional = {"host_url": departure.plan.target, "agent_id": departure.plan.agent_id}
-        if not departure.settling:
-            return departure.location or provisional
-        with suppress(PagletError, OSError, TimeoutError):
-            async with asyncio.timeout(LOCATION_SECONDS):
-                return await departure.link.location(departure.plan.transfer_id) or provisional
-        return provisional
 
     # --- answering the caller -----------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from paglets.core.errors import ConflictError, HostError, InvalidAgentError
 from paglets.runtime.agents import AgentEntry, Delivery, Phase
 from paglets.runtime.place import Place
-from paglets.runtime.vault import Aftermath
+from paglets.runtime.units import Aftermath
 
 if TYPE_CHECKING:
     from paglets.runtime.kernel import Kernel

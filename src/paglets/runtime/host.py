@@ -1,52 +1,39 @@
-"""A host: the place paglets live in. A synchronous facade that any thread may use; the work happens on the host's
-event loop."""
+"""A host: the place paglets live in. What it is made of, where it is reached, and how it starts and stops.
+
+What may be asked of it is in `paglets.runtime.host_operations`.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from paglets.artifacts import (
     DEFAULT_ARTIFACT_MAX_BYTES,
     DEFAULT_ARTIFACT_SPOOL_TTL_SECONDS,
     DEFAULT_ARTIFACT_STORAGE_QUOTA_BYTES,
-    PagletFileRef,
-    registered_name,
-    registered_path,
 )
 from paglets.artifacts.backends import artifact_place
 from paglets.artifacts.blobs import BlobStore
 from paglets.artifacts.compression import encodings
 from paglets.artifacts.store import ArtifactStore
-from paglets.artifacts.streams import existing_path
 from paglets.config.startup import LaunchConfig, LaunchConfigSyncResult
-from paglets.core.agent import Paglet, PagletState
-from paglets.core.allowance import Allowance, AllowanceBalance, AllowanceGrant
-from paglets.core.context import ACTIVE, INACTIVE
 from paglets.core.context_events import ContextEvent, ContextEventLog, ContextListener
-from paglets.core.errors import HostError
-from paglets.core.messages import FutureReply, Message, ReplySet
-from paglets.core.policies import DeactivationRequest
-from paglets.core.runtime_values import ServiceScope
-from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.persistence.directory import DirectoryLock
-from paglets.persistence.storage import DEFAULT_PERSISTENT_STORAGE_QUOTA_BYTES, ManagedStorage
+from paglets.persistence.storage import DEFAULT_PERSISTENT_STORAGE_QUOTA_BYTES
 from paglets.remote.client import HostClient
 from paglets.remote.fabric import HostFabric
 from paglets.remote.mesh import HostRef, MeshRegistry
-from paglets.remote.proxy import PagletProxy
-from paglets.remote.transfer import TransferTicket
 from paglets.runtime.assembly import Assembly
-from paglets.runtime.at_rest import stored_count, stored_summaries
-from paglets.runtime.creation import blueprint
+from paglets.runtime.at_rest import stored_count
 from paglets.runtime.deactivation import SHUTDOWN_DEACTIVATE_TIMEOUT_SECONDS
+from paglets.runtime.host_operations import HostOperations
 from paglets.runtime.kernel import CHECKPOINT_INTERVAL_SECONDS
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.local_client import LocalHostClient
-from paglets.runtime.node import Node
 from paglets.runtime.options import (
     DEFAULT_PERSISTENCE_ROOT,
     Binding,
@@ -62,25 +49,13 @@ from paglets.runtime.options import (
     positive,
     positive_or_none,
 )
-from paglets.runtime.posting import Posting
 from paglets.runtime.relay.hub import RelaySettings
-from paglets.runtime.remote_resources import RemoteResources
 from paglets.runtime.service_desk import MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS
-from paglets.runtime.submission import deliver, deliver_later
 from paglets.runtime.surroundings import Surroundings
-from paglets.runtime.views import mailbox_counts
-from paglets.runtime.worker.host import multicast_copy
 from paglets.security.addresses import BoundKey
 from paglets.security.policy import Policy
 from paglets.security.tls import TlsOptions, host_client_context
-from paglets.serialization.codec import dataclass_from_wire
-from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord, ServiceRegistry
-from paglets.services.leases import host_of
-from paglets.services.pool import HostFinder, RetryPolicy, ServicePool, pool_of, routed_handle
-from paglets.services.resident import DEFAULT_SERVICE_LEASE_TTL_SECONDS, ServiceLease
-
-S = TypeVar("S")
-T = TypeVar("T")
+from paglets.services.contracts import ServiceRegistry
 
 AUTO_UPDATE_REQUEST_INTERVAL_SECONDS = 10.0
 AUTO_UPDATE_REQUEST_TIMEOUT_SECONDS = 10.0
@@ -89,6 +64,8 @@ NETWORK_BIND_WATCH_INTERVAL_SECONDS = 5.0
 RELAY_OFFLINE_AFTER_SECONDS = 30.0
 RELAY_QUEUE_LIMIT = 1024
 EVENT_FLUSH_SECONDS = 0.2
+MOST_LEFT_OUT = 32
+"""Hosts of other code versions that `Host.health` names."""
 
 HOST_CAPABILITIES = [
     "agents:list",
@@ -131,7 +108,7 @@ __all__ = [
 ]
 
 
-class Host:
+class Host(HostOperations):
     """Run paglets and let programs, other hosts and people reach them.
 
     :param name: shown to others and used for the default directory.
@@ -303,6 +280,7 @@ class Host:
             gossip_interval=mesh_gossip_interval,
             offline_after=mesh_offline_after,
             discovery_key=lambda: self.client.api_key,
+            left_out=self._host_left_out,
         )
         if self.connect_to is not None:
             self.mesh.add_seed(self.connect_to)
@@ -407,16 +385,6 @@ class Host:
             self.client.close()
         self._stopped.set()
 
-    def _running(self) -> Assembly:
-        assembly = self._assembly
-        if assembly is None:
-            raise HostError(f"host {self.name} is not started")
-        return assembly
-
-    @property
-    def _node(self) -> Node:
-        return self._running().node
-
     @property
     def artifacts(self) -> ArtifactStore:
         """The artifacts of this host.
@@ -458,8 +426,23 @@ class Host:
             "auto_update_restart_scheduled": False,
             **({"insecure": True} if self.open_to_strangers else {}),
             "encodings": encodings(),
+            **self._left_out(),
             **({"draining": True} if self._assembly is not None and self._assembly.kernel.draining else {}),
         }
+
+    def _left_out(self) -> dict[str, Any]:
+        others = self.mesh.left_out()[:MOST_LEFT_OUT]
+        named = [{"name": ref.name, "url": ref.url, "code_version": ref.code_version} for ref in others]
+        return {"left_out": named} if named else {}
+
+    def _host_left_out(self, ref: HostRef) -> None:
+        assembly = self._assembly
+        if assembly is not None:
+            assembly.emit(
+                "mesh-host-left-out",
+                data={"name": ref.name, "url": ref.url, "code_version": ref.code_version},
+                error=f"code version {ref.code_version!r} != {self.mesh.code_version!r}",
+            )
 
     def list_hosts(self, *, online_only: bool = False, include_self: bool = True) -> list[HostRef]:
         """Return the hosts of the mesh that this host knows."""
@@ -469,6 +452,8 @@ class Host:
         """Register a host by its record and return the known hosts."""
         self.mesh.register_wire(payload)
         return self.mesh.hosts()
+
+    # --- updates from git, which this version does not do -------------------------------------------------------------
 
     def handle_git_update_request(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Answer a request to update from git: this host does not."""
@@ -500,45 +485,7 @@ class Host:
         del url, target_hash, health, throttle, validate_health, report_unreachable
         return None
 
-    def list_agents(
-        self, *, active: bool = True, inactive: bool = False, include_state: bool = False
-    ) -> list[dict[str, Any]]:
-        """Return summaries of paglets, the active ones in order of creation, then the inactive ones.
-
-        A host that is not started lists what is stored in its directory.
-        """
-        if self._assembly is None:
-            return self._stored_summaries() if inactive else []
-        node = self._node
-        return self._wait(lambda: node.views.list_agents(active=active, inactive=inactive, include_state=include_state))
-
-    def _stored_summaries(self) -> list[dict[str, Any]]:
-        return stored_summaries(self.persistence_dir, self.name, self.address)
-
-    def agent_summary(self, agent_id: str) -> dict[str, Any]:
-        """Return the summary of one paglet.
-
-        :raises InvalidAgentError: it is unknown here.
-        """
-        node = self._node
-        return self._running().call(lambda: node.views.summary(agent_id))
-
-    def get_state(self, agent_id: str, state_cls: type[S]) -> S:
-        """Return a snapshot of an active paglet's state.
-
-        :raises InvalidAgentError: it is inactive or unknown.
-        :raises PagletCrashedError: its process ended.
-        """
-        node = self._node
-
-        async def blob() -> dict[str, Any]:
-            entry = node.kernel.agents.require(agent_id)
-            entry.live_place()
-            payload: dict[str, Any] = (await node.views.state_payload(agent_id))["state"]
-            return payload
-
-        state: S = dataclass_from_wire(state_cls, self._wait(blob))
-        return state
+    # --- events and properties ----------------------------------------------------------------------------------------
 
     def add_listener(self, listener: ContextListener) -> None:
         """Tell ``listener`` of every event from now on, from a thread of its own."""
@@ -563,429 +510,3 @@ class Host:
             self._properties.pop(key, None)
         else:
             self._properties[key] = value
-
-    # --- proxies ------------------------------------------------------------------------------------------------------
-
-    def proxy_for(self, host_url: str, agent_id: str) -> PagletProxy:
-        """Return a proxy without checking that the paglet exists."""
-        return PagletProxy(host_url, agent_id, self.client)
-
-    def _proxy(self, wire: dict[str, str]) -> PagletProxy:
-        return PagletProxy.from_wire(wire, self.client)
-
-    def get_proxy(self, agent_id: str, *, include_inactive: bool = False) -> PagletProxy | None:
-        """Return a proxy of an active paglet, or of an inactive one too; None if it is not here."""
-        assembly = self._assembly
-        if assembly is None:
-            return None
-        wanted = ACTIVE | INACTIVE if include_inactive else ACTIVE
-        return self.proxy_for(self.address, agent_id) if agent_id in self._ids(wanted) else None
-
-    def get_proxies(self, state: int = ACTIVE) -> list[PagletProxy]:
-        """Return proxies of the paglets in the states of the mask ``ACTIVE | INACTIVE``."""
-        return [self.proxy_for(self.address, agent_id) for agent_id in self._ids(state)]
-
-    def _ids(self, mask: int) -> list[str]:
-        if self._assembly is None:
-            return [row["agent_id"] for row in self._stored_summaries()] if mask & INACTIVE else []
-        node = self._node
-        return self._running().call(lambda: node.kernel.agent_ids(mask, node.dormitory.agent_ids))
-
-    # --- lifecycle ----------------------------------------------------------------------------------------------------
-
-    def _wait(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        return self._running().run(work())
-
-    def create(
-        self,
-        agent_cls: type[Paglet[Any]],
-        state: PagletState | None = None,
-        *,
-        init: Any = None,
-        agent_id: str | None = None,
-        allowance: Allowance | None = None,
-    ) -> PagletProxy:
-        """Create a paglet here.
-
-        :param allowance: what it may use up; by default what its class says.
-        :raises AllowanceExceededError: its state is larger than that.
-        :raises ConflictError: the id is taken.
-        :raises PagletError: the class or state is unusable, or a hook or an early ``run`` failed; nothing is left then.
-        """
-        agent_name, state_name, blob = blueprint(agent_cls, state)
-        node = self._node
-        return self._proxy(
-            self._wait(
-                lambda: node.create(
-                    agent_name,
-                    state_name,
-                    blob,
-                    init=init,
-                    agent_id=agent_id,
-                    trusted=True,
-                    allowance=allowance,
-                )
-            )
-        )
-
-    def create_remote(
-        self,
-        target: str,
-        agent_cls: type[Paglet[Any]],
-        state: PagletState | None = None,
-        *,
-        init: Any = None,
-        agent_id: str | None = None,
-        allowance: Allowance | None = None,
-    ) -> PagletProxy:
-        """Create a paglet on the host at ``target``, a URL or the name of a mesh host.
-
-        :param allowance: what it may use up, as far as that host lets it; by default what its class says.
-        """
-        agent_name, state_name, blob = blueprint(agent_cls, state)
-        payload: dict[str, Any] = {
-            "agent_class_name": agent_name,
-            "state_class_name": state_name,
-            "state_blob": blob.bytes(),
-            "init": init,
-            "agent_id": agent_id,
-        }
-        if allowance is not None:
-            payload["allowance"] = allowance.to_wire()
-        reply = self.client.post_pickle(f"{self.mesh.resolve_url(target)}/agents", payload)
-        return self._proxy(reply["proxy"])
-
-    def dispatch(self, agent_id: str, target: str | TransferTicket) -> PagletProxy:
-        """Move a paglet to another host.
-
-        :raises TransferError: it did not move and goes on here.
-        :raises InvalidAgentError: no such active paglet.
-        """
-        node, ticket = self._node, TransferTicket.from_target(target)
-        return self._proxy(self._wait(lambda: node.dispatch(agent_id, ticket)))
-
-    def clone(self, agent_id: str, *, target: str | TransferTicket | None = None) -> PagletProxy:
-        """Copy a paglet under a new id, here or to ``target``."""
-        node = self._node
-        ticket = None if target is None else TransferTicket.from_target(target)
-        return self._proxy(self._wait(lambda: node.clone(agent_id, ticket)))
-
-    def retract(self, remote_host_url: str, agent_id: str) -> PagletProxy:
-        """Pull a paglet from another host to this one."""
-        node = self._node
-        return self._proxy(self._wait(lambda: node.retract_from(remote_host_url, agent_id)))
-
-    def drain(self, to: Sequence[str] | None = None, *, timeout: float = 30.0) -> dict[str, Any]:
-        """Begin to move every paglet to other hosts, or to put it to sleep, and take nothing new in.
-
-        :param to: names or URLs of the hosts that take them; None for all others that are online, nobody to move none.
-        :param timeout: seconds that one paglet may take for each step.
-        :return: how far it is, as `drain_status` does; it goes on in the background.
-        :raises ConflictError: a drain is under way.
-        """
-        node = self._node
-        return self._wait(lambda: _on_loop(lambda: node.drain.begin(to, timeout)))
-
-    def undrain(self) -> dict[str, Any]:
-        """Take paglets in again, and see to the messages and timers that have waited."""
-        node = self._node
-        return self._wait(node.drain.undo)
-
-    def drain_status(self) -> dict[str, Any]:
-        """Return ``draining``, ``running``, ``total``, and in ``moved``, ``asleep``, ``stayed`` what became of whom."""
-        node = self._node
-        return self._wait(lambda: _on_loop(node.drain.status))
-
-    def deactivate(self, agent_id: str, request: DeactivationRequest | None = None) -> PagletProxy:
-        """Store a paglet on disk and end its process."""
-        node = self._node
-        return self._proxy(self._wait(lambda: node.deactivate(agent_id, request)))
-
-    def activate(self, agent_id: str) -> PagletProxy:
-        """Bring an inactive paglet back."""
-        node = self._node
-        return self._proxy(self._wait(lambda: node.activate(agent_id)))
-
-    def dispose(self, agent_id: str) -> None:
-        """End a paglet for good, be it active, inactive or crashed."""
-        node = self._node
-        self._wait(lambda: node.dispose(agent_id))
-
-    def operate(self, agent_id: str, operation: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """Perform a lifecycle operation given as its HTTP route would be."""
-        node = self._node
-        return self._wait(lambda: node.operate(agent_id, operation, payload))
-
-    def checkpoint(self, agent_id: str) -> None:
-        """Have the present state of an active paglet on disk when this returns.
-
-        :raises LifecycleError: its class keeps none.
-        """
-        node = self._node
-        self._wait(lambda: node.checkpoint(agent_id))
-
-    def allowance(self, agent_id: str) -> AllowanceBalance:
-        """Return what a paglet here has used of its allowance, and what is left.
-
-        :raises InvalidAgentError: it is unknown here.
-        """
-        node = self._node
-        return self._running().call(lambda: node.allowances.balance(agent_id))
-
-    def grant_allowance(self, agent_id: str, grant: AllowanceGrant) -> AllowanceBalance:
-        """Change what a paglet here has left, on disk when this returns, and return that.
-
-        :raises InvalidAgentError: it is unknown here.
-        :raises ConflictError: it is being created, or arrives.
-        """
-        node = self._node
-        return self._wait(lambda: node.allowances.grant(agent_id, grant))
-
-    def remind(
-        self,
-        agent_id: str,
-        name: str,
-        *,
-        after: float | None = None,
-        every: float | None = None,
-        at: float | None = None,
-        args: dict[str, Any] | None = None,
-    ) -> None:
-        """Set a durable timer of a paglet here; see `paglets.core.agent.Paglet.remind`."""
-        node = self._node
-        chosen = args or {}
-        self._wait(lambda: node.remind(agent_id, name, after=after, every=every, at=at, args=chosen))
-
-    def forget(self, agent_id: str, name: str) -> bool:
-        """Remove a timer of a paglet here; return whether there was one."""
-        node = self._node
-        return self._wait(lambda: node.timers.forget(agent_id, name))
-
-    # --- messages -----------------------------------------------------------------------------------------------------
-
-    def deliver_message(
-        self,
-        agent_id: str,
-        message: Message,
-        *,
-        oneway: bool = False,
-        activate_if_inactive: bool = True,
-        no_delay: bool = False,
-    ) -> Any:
-        """Deliver a message to a paglet here and return the reply, None for a one-way message."""
-        return self.deliver_within(
-            None,
-            agent_id,
-            message,
-            oneway=oneway,
-            activate_if_inactive=activate_if_inactive,
-            no_delay=no_delay,
-        )
-
-    def deliver_within(
-        self,
-        timeout: float | None,
-        agent_id: str,
-        message: Message,
-        *,
-        oneway: bool = False,
-        activate_if_inactive: bool = True,
-        no_delay: bool = False,
-        terms: DeliveryTerms = FIRST_ATTEMPT,
-        found: dict[str, str] | None = None,
-    ) -> Any:
-        """Deliver a message and wait at most ``timeout`` seconds for the reply.
-
-        :param found: gets ``location`` and ``home`` of a paglet that turns out to be on another host.
-        :raises TimeoutError: no reply in time; the message may still be handled.
-        """
-        posting = Posting.of(
-            message,
-            oneway=oneway,
-            activate_if_inactive=activate_if_inactive,
-            no_delay=no_delay,
-            terms=terms,
-            found=found,
-        )
-        assembly = self._running()
-        return deliver(assembly.loop, assembly.node.post, agent_id, posting, timeout)
-
-    def multicast_message(
-        self, kind: str | Message, args: dict[str, Any] | None = None, *, exclude: set[str] | None = None
-    ) -> ReplySet:
-        """Send a message to every active paglet here but those in ``exclude``."""
-        replies = ReplySet()
-        for agent_id in self._ids(ACTIVE):
-            if agent_id not in (exclude or ()):
-                replies.add_future_reply(self._future_reply(agent_id, multicast_copy(kind, args)))
-        return replies
-
-    def _future_reply(self, agent_id: str, message: Message) -> FutureReply:
-        assembly = self._running()
-        return deliver_later(
-            assembly.loop,
-            assembly.node.post,
-            agent_id,
-            message,
-            lambda: self.client.withdraw(self.address, agent_id, message.message_id),
-        )
-
-    def wait_message(self, agent_id: str, *, timeout: float | None = None) -> bool:
-        """Wait for a notification of a paglet here; return whether one came in time."""
-        node = self._node
-        return self._wait(lambda: node.wait_message(agent_id, timeout))
-
-    def notify_message(self, agent_id: str) -> None:
-        """Wake one who waits for a notification of a paglet."""
-        node = self._node
-        self._running().call(lambda: node.notify(agent_id, everyone=False))
-
-    def notify_all_messages(self, agent_id: str) -> None:
-        """Wake everyone who waits for a notification of a paglet."""
-        node = self._node
-        self._running().call(lambda: node.notify(agent_id, everyone=True))
-
-    def mailbox_status(self, agent_id: str) -> dict[str, int]:
-        """Return the four counters of a paglet's mailbox."""
-        node = self._node
-        return self._running().call(lambda: mailbox_counts(node.kernel.agents.require(agent_id)))
-
-    # --- resources, storage, files ------------------------------------------------------------------------------------
-
-    def resources_for(self, agent_id: str) -> Any:
-        """Return a view of the resources inside a paglet's process: ``status()``, ``remove(name)``,
-        ``cleanup(reason=)``."""
-        assembly = self._running()
-        return RemoteResources(assembly.run, assembly.call(lambda: assembly.node.kernel.agents.require(agent_id)))
-
-    def work_dir_for(self, agent_id: str, *, create: bool = True) -> Path:
-        """Return an active paglet's scratch directory."""
-        node = self._node
-        return Path(self._wait(lambda: node.work_dir(agent_id, create=create)))
-
-    def persistent_storage_for(self, agent_id: str, *, quota_bytes: int | None = None) -> ManagedStorage:
-        """Return the storage that all paglets of this one's class share."""
-        node = self._node
-        place = self._running().call(lambda: node.storage(agent_id))
-        return ManagedStorage(place["root"], quota_bytes=place["quota_bytes"] if quota_bytes is None else quota_bytes)
-
-    def register_file_for(
-        self, agent_id: str, path: str | Path, *, name: str | None = None, mode: str = "copy"
-    ) -> PagletFileRef:
-        """Have a file or directory travel with a paglet."""
-        node = self._node
-        resolved = existing_path(path)
-        return self._wait(lambda: node.register_file(agent_id, resolved, name=name, mode=mode))
-
-    def registered_files_for(self, agent_id: str) -> list[PagletFileRef]:
-        """Return the files that travel with a paglet."""
-        node = self._node
-        return self._running().call(lambda: node.registered_files(agent_id))
-
-    def unregister_file_for(self, agent_id: str, name_or_ref: str | PagletFileRef) -> None:
-        """Leave a file behind from now on."""
-        node = self._node
-        name = registered_name(name_or_ref)
-        self._wait(lambda: node.unregister_file(agent_id, name))
-
-    def registered_file_path_for(self, agent_id: str, name_or_ref: str | PagletFileRef) -> Path:
-        """Return where a registered file lies.
-
-        :raises HostError: no file is registered under this name.
-        """
-        return registered_path(self.registered_files_for(agent_id), name_or_ref)
-
-    # --- services -----------------------------------------------------------------------------------------------------
-
-    def advertise_service(
-        self,
-        agent_id: str,
-        name: str,
-        *,
-        capabilities: Sequence[str] | None = None,
-        metadata: dict[str, Any] | None = None,
-        scope: ServiceScope = ServiceScope.LOCAL,
-        ttl: float | None = None,
-    ) -> ServiceRecord:
-        """Make a paglet findable under a service name; ``ttl`` in seconds."""
-        node = self._node
-        chosen = list(capabilities or ())
-        return self._running().call(
-            lambda: node.services.advertise(
-                agent_id, name, capabilities=chosen, metadata=metadata, scope=scope, ttl=ttl
-            )
-        )
-
-    def unadvertise_service(self, name: str, *, agent_id: str | None = None) -> list[ServiceRecord]:
-        """Withdraw the records of a service, of one paglet or of all, and return them."""
-        node = self._node
-        return self._running().call(lambda: node.services.unadvertise(name, agent_id))
-
-    def lookup_service(
-        self, name: str, *, capability: str | None = None, scope: ServiceScope = ServiceScope.LOCAL
-    ) -> ServiceRecord | None:
-        """Return the first matching record, or None."""
-        return next(iter(self.lookup_services(name, capability=capability, scope=scope)), None)
-
-    def lookup_services(
-        self, name: str | None = None, *, capability: str | None = None, scope: ServiceScope = ServiceScope.LOCAL
-    ) -> list[ServiceRecord]:
-        """Return matching records of this host, or of the mesh."""
-        node = self._node
-        return self._wait(lambda: node.services.lookup_services(name, capability=capability, scope=scope))
-
-    def service_handle(
-        self, contract: ServiceContract, record: ServiceRecord, *, scope: ServiceScope | None = None
-    ) -> ServiceHandle:
-        """Return a handle that calls a record's provider.
-
-        :param scope: where the handle looks for the provider again, or for another one, when it is lost; None for
-            nowhere.
-        """
-        if scope is None:
-            return ServiceHandle(contract, record, self.client)
-        return routed_handle(contract, record, self.client, HostFinder(self, contract.name, scope), own=self.address)
-
-    def service_pool(
-        self, contract: ServiceContract, *, scope: ServiceScope = ServiceScope.LOCAL, policy: RetryPolicy | None = None
-    ) -> ServicePool:
-        """Return what spreads calls over all providers of a contract; nothing is looked up yet."""
-        finder = HostFinder(self, contract.name, scope)
-        return pool_of(contract, self.client, finder, own=self.address, policy=policy)
-
-    def lease_service_handle(
-        self, handle: ServiceHandle, *, ttl: float = DEFAULT_SERVICE_LEASE_TTL_SECONDS
-    ) -> ServiceLease:
-        """Have a managed resident service up, here or on another host, and keep it so for ``ttl`` seconds.
-
-        :raises HostError: ``ttl`` is not above 0, or more than a week.
-        :raises ServiceNotFoundError: the provider is not one that its host manages.
-        :raises PagletError: the service did not start, or its host cannot be asked.
-        """
-        node = self._node
-        provider = handle.provider
-        wire = self._wait(lambda: node.leases.take(provider, ttl))
-        return ServiceLease(handle, wire["lease_id"], host_of(provider), wire["expires_at"], self.client)
-
-    def acquire_resident_service_lease(self, agent_id: str, service_name: str, *, ttl: float) -> dict[str, Any]:
-        """Have a managed resident service of this host up for ``ttl`` seconds; return ``lease_id`` and ``expires_at``.
-
-        :raises HostError: ``ttl`` is not above 0, or more than a week.
-        :raises ServiceNotFoundError: there is no managed service of that name and id.
-        """
-        node = self._node
-        return self._wait(lambda: node.leases.give(agent_id, service_name, ttl))
-
-    def release_resident_service_lease(self, lease_id: str) -> dict[str, bool]:
-        """Give a lease back; ``released`` tells whether there was one."""
-        node = self._node
-        return {"released": self._running().call(lambda: node.leases.release(lease_id))}
-
-    def resident_services(self) -> list[dict[str, Any]]:
-        """Return how the managed resident services of this host are, in the order of their declaration."""
-        node = self._node
-        return self._running().call(node.residents.overview)
-
-
-async def _on_loop(call: Callable[[], T]) -> T:
-    return call()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 import uuid
 from dataclasses import replace
+from typing import Any
 
 from paglets.core.allowance import AllowanceBalance
 from paglets.core.errors import ConflictError, ForbiddenError, TransferError
 from paglets.core.runtime_values import EnvelopeKind
-from paglets.persistence.envelope import PagletEnvelope
+from paglets.persistence.envelope import DECLARED_STATE, PagletEnvelope
 from paglets.protocol.transfer.model import RefusalReason, TransferKind, TransferPlan
 from paglets.remote.movement import BufferPart
 from paglets.runtime.arrival import ArrivalDesk
@@ -40,10 +41,12 @@ class ImportDesk:
         :raises PayloadTooLargeError: its state is larger than allowed.
         :raises TransferError: it cannot live here.
         """
+        metadata: dict[str, Any] = {}
         if by is not None:
             self._kernel.config.policy.check_source(envelope.source_host_address, by)
-            for class_name in filter(None, (envelope.agent_class_name, envelope.state_class_name)):
-                self._kernel.check_class(class_name, by=by)
+            names = envelope.agent_class_name, envelope.state_class_name
+            if self._kernel.check_classes(*names, by=by):
+                metadata[DECLARED_STATE] = True
             self._kernel.holdings.add(by, envelope.agent_id)
         carried = AllowanceBalance.from_wire(envelope.metadata.get("allowance"))
         if by is not None:
@@ -61,7 +64,7 @@ class ImportDesk:
             carried=carried,
         )
         header = {
-            "envelope": replace(envelope, state={}, metadata={}).to_wire(),
+            "envelope": replace(envelope, state={}, metadata=metadata).to_wire(),
             "transfer": {"plan": plan_to_wire(plan), "attempt": 1, "recovering": False},
         }
         blob = blob_from_wire(envelope.state).tobytes()

@@ -215,6 +215,21 @@ class Kernel:
         if not trusted:
             self.config.policy.check_class(class_name, by)
 
+    def check_classes(
+        self, class_name: str, state_class_name: str, *, trusted: bool = False, by: Caller | None = None
+    ) -> bool:
+        """Check the classes of a paglet and of its state before anything is imported for them.
+
+        :param state_class_name: empty where whoever created the paglet left it to its class.
+        :return: whether its state has to be what its class declares, because no other may be imported here.
+        :raises PagletError: as `check_class`.
+        """
+        self.check_class(class_name, trusted=trusted, by=by)
+        if not state_class_name:
+            return False
+        check_importable(state_class_name)
+        return not trusted and not self.config.policy.check_state_class(state_class_name, by)
+
     def check_arrival(self, by: Caller, plan: TransferPlan, state_bytes: int, envelope: PagletEnvelope) -> None:
         """Check a paglet that somebody brings over the network, and count it as one of theirs.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ from paglets.core.messages import Message
 from paglets.core.policies import DeactivationRequest
 from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.envelope import PagletEnvelope
-from paglets.persistence.rows import RecordSummary, Status
 from paglets.protocol.delivery.routing import Departed, Elsewhere, Forward
 from paglets.protocol.transfer.model import TransferKind
 from paglets.remote.aio import AsyncHostClient
@@ -57,14 +56,15 @@ from paglets.runtime.posting import Posting
 from paglets.runtime.recorder import JournalRecorder
 from paglets.runtime.resident_services import ResidentServices
 from paglets.runtime.residents.leases import LeaseDesk
+from paglets.runtime.resumption import Resumption
 from paglets.runtime.service_desk import ServiceDesk
 from paglets.runtime.sleep import Dormitory
 from paglets.runtime.targets import Targets
 from paglets.runtime.timekeeper import Timekeeper
 from paglets.runtime.transfer_log import TransferLog
 from paglets.runtime.transfer_wire import HttpTransferLink, TransferLink
+from paglets.runtime.units import queued_message
 from paglets.runtime.unloading import UnloadingDesk
-from paglets.runtime.vault import queued_message
 from paglets.runtime.views import Views
 from paglets.runtime.wakeups import Wakeups
 from paglets.runtime.whereabouts import Whereabouts
@@ -73,8 +73,6 @@ from paglets.serialization.blob import blob_from_wire
 from paglets.services.contracts import ServiceRegistry
 
 MOVE_THREADS = 4
-#: How long it is waited for the paglets that are brought back, at the start of a host and after a drain.
-RESUME_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,84 +151,24 @@ class Node:
             link_to=self._link_to,
             check_target=Targets(kernel, ports.words, ports.health).check,
         )
+        self.resumption = Resumption(self, log)
         self.drain = Drain(
             kernel,
             self,
             targets=self._other_hosts,
             resolve=ports.mesh.resolve_url,
-            wake=self._see_to_waiting,
+            wake=self.resumption.see_to_waiting,
             belongs_here=self.residents.manages,
         )
         self.post.undecided = self.arrivals.undecided
         self._local_link = LocalTransferLink(self.arrivals, self.departures.outcome)
         self._imports = ImportDesk(kernel, self.arrivals, self._local_link)
-        self._log = log
         kernel.self_call = self.perform_self_call
-
-    async def load(self) -> list[RecordSummary]:
-        """Read the journal, before anything is answered; return the paglets that are to be brought back.
-
-        :raises HostError: it cannot be read.
-        """
-        kernel = self.kernel
-        await kernel.vault.settle_in()
-        summaries = await kernel.on_disk(kernel.vault.summaries)
-        crashed = [summary.agent_id for summary in summaries if summary.status is Status.CRASHED]
-        wanted = self.dormitory.load(summaries, await kernel.on_disk(kernel.vault.crash_errors, crashed))
-        for summary in summaries:
-            if summary.holder:
-                kernel.holdings.count(summary.holder, summary.agent_id)
-        await self._load_timers(summaries)
-        found = await kernel.on_disk(self._log.load)
-        stay = {summary.agent_id: summary.epoch for summary in summaries if summary.status is not Status.DEPARTING}
-        stay.update({record.plan.agent_id: record.plan.epoch for record, _ in found.prepared})
-        known = stay.keys() | {summary.agent_id for summary in summaries}
-        await kernel.on_disk(self.files.clear, known)
-        for commit in found.commits:
-            agent_id = commit.record.plan.agent_id
-            if agent_id in stay:
-                # It is back: what its earlier departure still has to remove must not be what it has now.
-                self.files.note_stay(agent_id, stay[agent_id])
-        for text in found.unreadable:
-            kernel.emit("transfer-fault", error=f"a record of a transfer cannot be read: {text}")
-        self.arrivals.restore(found.prepared, found.activated)
-        self.departures.restore(found.commits)
-        return wanted
-
-    async def _load_timers(self, summaries: Sequence[RecordSummary]) -> None:
-        timers = await self.kernel.on_disk(self.kernel.vault.timers)
-        # Those of a departing paglet ring where it is now.
-        here = {summary.agent_id for summary in summaries if summary.status is not Status.DEPARTING}
-        self.timers.load([timer for timer in timers if timer[0] in here])
-        # Of paglets that kept nothing and ended with an earlier life of this host.
-        ended = {timer[0] for timer in timers}.difference(summary.agent_id for summary in summaries)
-        if ended:
-            self.kernel.background(self.kernel.vault.drop_timers(ended))
-
-    async def resume(self, wanted: Sequence[RecordSummary]) -> None:
-        """Go on where an earlier life of this host stopped; others can reach it by now."""
-        kernel = self.kernel
-        await self.outbox.start()
-        await self.whereabouts.tell_everything()
-        await self.wakeups.wake_for_startup(wanted)
-        for agent_id in await kernel.on_disk(kernel.vault.receivers):
-            if agent_id in self.dormitory:
-                kernel.background(self.wakeups.wake_if_timer_rang(agent_id))
-            elif agent_id not in kernel.agents:
-                kernel.background(self.post.collect(agent_id))
 
     def _other_hosts(self) -> list[str]:
         here = self.kernel.address()
         refs = self.ports.mesh.hosts(online_only=True, include_self=False)
         return [ref.url for ref in refs if not same_url(ref.url, here)]
-
-    async def _see_to_waiting(self) -> None:
-        """Do what sleepers' messages and timers ask for, after a time in which nobody was woken."""
-        await self.residents.start_wanted(RESUME_SECONDS)
-        await self.wakeups.wake_put_off()
-        for agent_id in await self.kernel.on_disk(self.kernel.vault.receivers):
-            if agent_id in self.dormitory:
-                self.wakeups.look_at_mail(agent_id)
 
     async def lives_elsewhere(self, agent_id: str) -> bool:
         """Tell whether a paglet that is not here lives on another host, as far as is known.

@@ -25,7 +25,7 @@ from paglets.runtime.kernel import Kernel
 from paglets.runtime.pauses import rest
 from paglets.runtime.post import PostOffice, permanent
 from paglets.runtime.posting import Posting
-from paglets.runtime.vault import dead_letter
+from paglets.runtime.units import dead_letter
 from paglets.serialization.values import unpack
 
 FIRST_PAUSE_SECONDS = 0.05

@@ -22,7 +22,8 @@ from paglets.runtime import faults
 from paglets.runtime.agents import AgentEntry, Delivery, Phase
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.kernel import Kernel
-from paglets.runtime.vault import INLINE_BYTES, enqueue, handled_row, post_outbox, queued_message
+from paglets.runtime.units import enqueue, handled_row, post_outbox, queued_message
+from paglets.runtime.vault import INLINE_BYTES
 
 
 class JournalRecorder:

@@ -41,6 +41,8 @@ class StartOrder:
     blob: Attachment
     hook: str
     event: dict[str, Any] = field(default_factory=dict)
+    declared_state: bool = False
+    """Whether the state has to be what the class declares, so that its own name is not used to import anything."""
 
 
 class Starter:
@@ -85,6 +87,7 @@ class Starter:
                 "agent_id": entry.agent_id,
                 "agent_class_name": entry.class_name,
                 "state_class_name": entry.state_class_name,
+                "declared_state": order.declared_state,
                 "host_name": self._kernel.config.name,
                 "host_address": self._kernel.address(),
                 "hook": order.hook,

@@ -23,7 +23,7 @@ from paglets.persistence.tables import queued, reminders
 from paglets.protocol.reminders import Reminder, TimerQueue, fire, firing_message, occurrence_id, reminder
 from paglets.runtime import faults
 from paglets.runtime.kernel import Kernel
-from paglets.runtime.vault import enqueue, set_timers
+from paglets.runtime.units import enqueue, set_timers
 from paglets.serialization.values import pack, unpack
 
 _CLOCK_CHECK_SECONDS = 1.0

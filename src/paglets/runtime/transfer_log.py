@@ -18,7 +18,7 @@ from paglets.core.error_wire import error_to_wire
 from paglets.core.errors import HostError, PagletError
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.core.runtime_values import Durability
-from paglets.persistence.envelope import PagletEnvelope
+from paglets.persistence.envelope import DECLARED_STATE, PagletEnvelope
 from paglets.persistence.rows import DepartedRow, OutboxRow, StateRef, Status, StoredRecord, TransferRow
 from paglets.persistence.tables import handled, ledger, paglets, places, queued, reminders, transfers
 from paglets.protocol.delivery.window import Outcome
@@ -33,7 +33,8 @@ from paglets.protocol.transfer.model import (
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.luggage import Luggage
 from paglets.runtime.transfer_wire import plan_from_wire, plan_to_wire
-from paglets.runtime.vault import Aftermath, Vault, files_of, handled_row, keep_queued, tell_home
+from paglets.runtime.units import Aftermath, files_of, handled_row, keep_queued, tell_home
+from paglets.runtime.vault import Vault
 from paglets.serialization.values import pack, unpack
 
 #: What is stored of a message that was handled and whose reply is not held any more.
@@ -238,6 +239,7 @@ class TransferLog:
             request = DeactivationRequest(
                 reason=f"{envelope.kind.value}-arrival", source="transfer", metadata={"arrival_mode": "inactive"}
             )
+        declared = {DECLARED_STATE: True} if envelope.metadata.get(DECLARED_STATE) else {}
         stored = StoredRecord(
             agent_id=plan.agent_id,
             agent_class_name=envelope.agent_class_name,
@@ -246,7 +248,7 @@ class TransferLog:
             policy=DeactivationPolicy(),
             request=request,
             deactivated_at=time.time(),
-            metadata={"registered_files": [ref.to_wire() for ref in cargo.files.values()]},
+            metadata={"registered_files": [ref.to_wire() for ref in cargo.files.values()]} | declared,
             status=Status.ACTIVE if plan.activate else Status.INACTIVE,
             epoch=plan.epoch,
             home=home,

@@ -93,6 +93,20 @@ class Policy:
         if caller is not None and own is not None and not own.allows(class_name):
             raise ForbiddenError(f"class {class_name!r} may not be used here by {caller.name!r}")
 
+    def check_state_class(self, class_name: str, caller: Caller | None = None) -> bool:
+        """Check the name of a state class that somebody names beside the class of a paglet.
+
+        :return: whether it may be imported because of its name. Otherwise it may only be what the class of the paglet
+            declares as its state, which importing that class has imported already.
+        :raises ForbiddenError: it is in ``__main__`` or the standard library, and not allowed by its name.
+        :raises SerializationError: it is malformed.
+        """
+        own = self._of(caller).classes
+        if self.classes.allows(class_name) and (own is None or own.allows(class_name)):
+            return True
+        _ANYTHING.check(class_name)
+        return False
+
     def check_source(self, source: str, caller: Caller) -> None:
         """Check the address from which a paglet says that it comes.
 
@@ -147,6 +161,7 @@ class Policy:
 
 
 _NOTHING_MORE: Final = KeyPolicy()
+_ANYTHING: Final = ClassPolicy()
 
 
 def _issued_for(names: tuple[str, ...], source: str) -> bool:

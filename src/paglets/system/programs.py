@@ -1,4 +1,4 @@
-"""What the older programs for system services have in common: options, the first host, plain tables, exit codes."""
+"""What the older programs for system services have in common: options, plain tables, exit codes."""
 
 from __future__ import annotations
 
@@ -12,25 +12,12 @@ from typing import Any, Final
 from paglets.cli.console import one_line, printable
 from paglets.config.env import DEFAULT_API_KEY_ENV, resolve_api_key
 from paglets.core.errors import PagletError
-from paglets.remote.admin import ServerRef, normalize_server_url, select_reachable_entry_server
 from paglets.remote.client import HostClient
 
 EMPTY_EXIT: Final = 1
 FAILURE_EXIT: Final = 2
 #: How much longer a request may take than what it waits for.
 SLACK_SECONDS: Final = 5.0
-
-
-def entry_server(entry_name: str | None, client: HostClient, timeout: float) -> ServerRef:
-    """Return the host to begin with.
-
-    :raises ValueError: none answers; the text says what was tried.
-    """
-    found = select_reachable_entry_server(entry_name=entry_name, client=client, timeout=timeout)
-    # Whatever a host says of itself, it is reached as it was found.
-    if entry_name and "://" in entry_name:
-        return ServerRef(found.name, normalize_server_url(entry_name))
-    return found
 
 
 def add_options(parser: argparse.ArgumentParser, timeout: float) -> None:

@@ -260,6 +260,11 @@ def test_only_allowed_classes(hosts: HostFactory) -> None:
     assert ask(host.address, "POST", "/agents", {"agent_class_name": TALKER}).status == 403
     parrot = {"agent_class_name": "tests.agents.http_agents:Parrot"}
     assert ask(host.address, "POST", "/agents", parrot).status == 200
-    parrot["state_class_name"] = "tests.agents.http_agents:TalkerState"
-    named = ask(host.address, "POST", "/agents", parrot)
-    assert (named.status, named.error) == (403, "ForbiddenError")
+    parrot["state_class_name"] = "tests.agents.http_agents:TalkerState"  # which it declares
+    assert ask(host.address, "POST", "/agents", parrot).status == 200
+    # Of these nothing is imported: the first would end the process, the second is in the module of the class.
+    for other in ("tests.agents.import_exits:Nothing", "tests.agents.http_agents:OtherState"):
+        named = ask(host.address, "POST", "/agents", parrot | {"state_class_name": other, "agent_id": "refused"})
+        assert (named.status, named.error) == (403, "ForbiddenError")
+        assert b"is not the state that Parrot declares, 'tests.agents.http_agents:TalkerState'" in named.body
+    assert ask(host.address, "GET", "/agents/refused").status == 404

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 
 from paglets.core.errors import ForbiddenError, HostError, OverloadedError, SerializationError
+from paglets.persistence.envelope import DECLARED_STATE
 from paglets.protocol.transfer import participant
 from paglets.protocol.transfer.model import Refusal, RefusalReason, TransferKind, TransferPlan
 from paglets.runtime.arrivals.record import Arrival, Undecided
@@ -35,9 +36,15 @@ class AdmissionDesk:
         if self._kernel.draining and plan.kind is not TransferKind.LOCAL:
             return Refusal(RefusalReason.POLICY, f"host {self._kernel.config.name} is draining")
         try:
-            self._kernel.check_class(envelope.agent_class_name, by=incoming.by)
-            if envelope.state_class_name:  # empty where whoever created the paglet left it to its class
-                self._kernel.check_class(envelope.state_class_name, by=incoming.by)
+            names = envelope.agent_class_name, envelope.state_class_name
+            if self._kernel.check_classes(*names, by=incoming.by):
+                if not plan.activate:
+                    raise ForbiddenError(
+                        f"class {names[1]!r} may not be used here: it is not allowed by its name, and to see whether "
+                        f"it is the state that {names[0]!r} declares, the paglet would have to arrive awake"
+                    )
+                # Goes to disk with it, and so to every start.
+                incoming.envelope = replace(envelope, metadata={**envelope.metadata, DECLARED_STATE: True})
             if incoming.by is not None:
                 self._kernel.check_arrival(incoming.by, plan, incoming.state.attachment.nbytes, envelope)
         except OverloadedError as exc:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from paglets.core.errors import HostError, PagletError
+from paglets.persistence.envelope import DECLARED_STATE
 from paglets.persistence.rows import ReminderRow
 from paglets.protocol.transfer import actions, events
 from paglets.protocol.transfer.model import Hook, PreparedRecord, TransferKind, TransferPlan
@@ -111,7 +112,8 @@ class PreparationDesk:
             # whose class is known to start here and has no hook that could refuse.
             arrival.storing = kernel.loop.create_task(self._store(arrival, PreparedRecord(plan, arrival.state.vote)))
             arrival.storing.add_done_callback(_heard)
-        await kernel.starter.start_place(entry, arrival.place, StartOrder(incoming.state.attachment, ""))
+        order = StartOrder(incoming.state.attachment, "", declared_state=bool(envelope.metadata.get(DECLARED_STATE)))
+        await kernel.starter.start_place(entry, arrival.place, order)
         if faults.ARMED:
             faults.reached("target.started")
 

@@ -22,8 +22,8 @@ from paglets.runtime.http.guards import (
 )
 from paglets.runtime.http.hot import HotRoutes
 from paglets.runtime.http.intake import Intake, replay
+from paglets.runtime.http.late import LateRoutes
 from paglets.runtime.http.movements import MovementEndpoint
-from paglets.runtime.http.page import DocumentedRoutes
 from paglets.runtime.node import Node
 
 
@@ -84,8 +84,14 @@ def application(
         nothing under it.
     :param gate: who may ask; whoever shows the key of the policy by default.
     """
+
+    def documented() -> Application:
+        from paglets.runtime.http.page import DocumentedRoutes
+
+        return DocumentedRoutes(node, version=version)
+
     intake = Intake()
-    routes = DocumentedRoutes(node, version=version)
+    routes = LateRoutes(documented)
     movements = MovementEndpoint(node, intake, policy)
     guard = Guard(Dispatcher(intake, movements, HotRoutes(node), routes, policy), policy, gate)
     guard.relay = None if relay is None else relay(guard.let_in)

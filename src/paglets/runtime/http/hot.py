@@ -1,4 +1,4 @@
-"""The routes that are called all the time, without the framework around them.
+"""The routes that are called all the time or by every host, without the framework around them.
 
 They are documented with the others and are served there too, under unusual spellings of their paths; what they do is
 written once, here.
@@ -6,8 +6,10 @@ written once, here.
 
 from __future__ import annotations
 
+import msgspec
+
 from paglets.remote.requests import encode_json
-from paglets.runtime.http.bodies import DeliverBody, VoteBody
+from paglets.runtime.http.bodies import DeliverBody, JoinBody, VoteBody
 from paglets.runtime.http.errors import described
 from paglets.runtime.http.guards import Scope, Send, send_json
 from paglets.runtime.http.intake import decode_body
@@ -51,6 +53,11 @@ def health(node: Node) -> bytes:
     return encode_json(node.ports.health())
 
 
+def join(node: Node, data: JoinBody) -> bytes:
+    """Take up the host that asks and return the encoded answer: every known host, or what its gossip lacks."""
+    return encode_json(node.ports.mesh.receive(msgspec.to_builtins(data)))
+
+
 async def commit(node: Node, transfer_id: str, vote: str) -> bytes:
     """Let an arrived paglet live and return the encoded acknowledgement."""
     return encode_json(await node.arrivals.commit(transfer_id, vote))
@@ -79,6 +86,8 @@ class HotRoutes:
                 if root or collection != "agents" or not agent_id or rest != ["messages"]:
                     return False
                 answer = await deliver(self._node, agent_id, decode_body(body, DeliverBody))
+            elif path == "/hosts/join" and scope["method"] == "POST" and len(body) <= MAX_BODY_BYTES:
+                answer = join(self._node, decode_body(body, JoinBody))
             elif path.startswith("/transfers/") and scope["method"] == "POST" and len(body) <= MAX_BODY_BYTES:
                 transfer_id, _, word = path.removeprefix("/transfers/").partition("/")
                 if word not in ("commit", "settled") or not 0 < len(transfer_id) <= MAX_ID_LENGTH:

@@ -20,6 +20,14 @@ class ErrorReply(msgspec.Struct, kw_only=True):
     ] = msgspec.UNSET
 
 
+class LeftOutRecord(msgspec.Struct, kw_only=True):
+    """A host that is no member of the mesh, because it runs other code."""
+
+    name: str
+    url: str
+    code_version: str
+
+
 class HealthReply(msgspec.Struct, kw_only=True):
     """Who a host is and how it does."""
 
@@ -34,6 +42,10 @@ class HealthReply(msgspec.Struct, kw_only=True):
     auto_update_from_git: bool
     auto_update_restart_scheduled: bool
     encodings: Annotated[list[str], msgspec.Meta(description="Content codings of artifacts that are accepted.")]
+    left_out: Annotated[
+        list[LeftOutRecord] | msgspec.UnsetType,
+        msgspec.Meta(description="There if hosts are kept out of the mesh because their code version is another one."),
+    ] = msgspec.UNSET
 
 
 class HostRecord(msgspec.Struct, kw_only=True):

@@ -50,7 +50,7 @@ async def hosts(request: JsonRequest) -> Answer:
 @post("/hosts/join", status_code=200, summary="Join the mesh", responses=documented(replies.JoinReply))
 async def join(request: JsonRequest, data: JSONBody[bodies.JoinBody]) -> Answer:
     """Register the calling host and return every known host, or what its gossip lacks."""
-    return answer(node_of(request).ports.mesh.receive(msgspec.to_builtins(data)))
+    return encoded(hot.join(node_of(request), data))
 
 
 @post(

@@ -25,10 +25,8 @@ from paglets.runtime.worker.endpoint import Endpoint
 from paglets.runtime.worker.exchange import Exchange
 from paglets.serialization.blob import encode_blob
 from paglets.serialization.names import qualified_name
-from paglets.services.contracts import ServiceContract, ServiceHandle, ServiceRecord
-from paglets.services.leases import host_of
-from paglets.services.pool import HostFinder, RetryPolicy, ServicePool, pool_of, routed_handle
-from paglets.services.resident import ServiceLease
+from paglets.services.consumer import ServiceConsumer
+from paglets.services.contracts import ServiceRecord
 
 if TYPE_CHECKING:
     from paglets.core.agent import Paglet, PagletState
@@ -77,7 +75,7 @@ class Snapshot(Protocol):
         """Return the state blob with a number that is higher for a newer one."""
 
 
-class WorkerHost:
+class WorkerHost(ServiceConsumer):
     """Implement :class:`paglets.core.host_port.HostPort` for one paglet."""
 
     def __init__(
@@ -401,12 +399,6 @@ class WorkerHost:
             self._own(agent_id)
         return [ServiceRecord.from_wire(wire) for wire in self._call("unadvertise_service", name=name)]
 
-    def lookup_service(
-        self, name: str, *, capability: str | None = None, scope: ServiceScope = ServiceScope.LOCAL
-    ) -> ServiceRecord | None:
-        """Return the first matching record, or None."""
-        return next(iter(self.lookup_services(name, capability=capability, scope=scope)), None)
-
     def lookup_services(
         self, name: str | None = None, *, capability: str | None = None, scope: ServiceScope = ServiceScope.LOCAL
     ) -> list[ServiceRecord]:
@@ -414,35 +406,9 @@ class WorkerHost:
         wires = self._call("lookup_services", name=name, capability=capability, scope=scope_text(scope))
         return [ServiceRecord.from_wire(wire) for wire in wires]
 
-    def service_handle(
-        self, contract: ServiceContract, record: ServiceRecord, *, scope: ServiceScope | None = None
-    ) -> ServiceHandle:
-        """Return a handle that calls a record's provider.
-
-        :param scope: where the handle looks for the provider again, or for another one, when it is lost; None for
-            nowhere.
-        """
-        if scope is None:
-            return ServiceHandle(contract, record, self.client)
-        return routed_handle(contract, record, self.client, HostFinder(self, contract.name, scope), own=self.address)
-
-    def service_pool(
-        self, contract: ServiceContract, *, scope: ServiceScope = ServiceScope.LOCAL, policy: RetryPolicy | None = None
-    ) -> ServicePool:
-        """Return what spreads calls over all providers of a contract; nothing is looked up yet."""
-        finder = HostFinder(self, contract.name, scope)
-        return pool_of(contract, self.client, finder, own=self.address, policy=policy)
-
-    def lease_service_handle(self, handle: ServiceHandle, *, ttl: float = 60.0) -> ServiceLease:
-        """Have a managed resident service up, here or on another host, and keep it so for ``ttl`` seconds.
-
-        :raises HostError: ``ttl`` is not above 0, or more than a week.
-        :raises ServiceNotFoundError: the provider is not one that its host manages.
-        :raises PagletError: the service did not start, or its host cannot be asked.
-        """
-        provider = handle.provider
-        wire = self._call("lease_service", record=provider.to_wire(), ttl=ttl)
-        return ServiceLease(handle, wire["lease_id"], host_of(provider), wire["expires_at"], self.client)
+    def _take_lease(self, provider: ServiceRecord, ttl: float) -> dict[str, Any]:
+        wire: dict[str, Any] = self._call("lease_service", record=provider.to_wire(), ttl=ttl)
+        return wire
 
 
 def multicast_copy(kind: str | Message, args: dict[str, Any] | None) -> Message:

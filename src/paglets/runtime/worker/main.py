@@ -20,7 +20,14 @@ import setproctitle
 
 from paglets.core.agent import NOT_HANDLED, Paglet, PagletContext
 from paglets.core.error_wire import error_to_wire
-from paglets.core.errors import HostError, NotHandledError, PagletError, PayloadTooLargeError, StreamInterruptedError
+from paglets.core.errors import (
+    ForbiddenError,
+    HostError,
+    NotHandledError,
+    PagletError,
+    PayloadTooLargeError,
+    StreamInterruptedError,
+)
 from paglets.core.events import CloneEvent, CreationEvent, MobilityEvent, PagletEvent, PersistencyEvent
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
@@ -34,7 +41,7 @@ from paglets.runtime.worker.endpoint import Endpoint, leave
 from paglets.runtime.worker.exchange import Exchange
 from paglets.runtime.worker.host import WorkerHost
 from paglets.serialization.blob import decode_blob, encode_blob
-from paglets.serialization.names import resolve_qualified_name
+from paglets.serialization.names import qualified_name, resolve_qualified_name
 from paglets.serialization.values import pack, unpack
 
 TRACEBACK_BYTES = 16 * 1024
@@ -132,7 +139,7 @@ class Worker:
         order = unpack(frame.payload)
         setproctitle.setproctitle(order["title"])
         agent_cls = load_paglet_class(order["agent_class_name"])
-        state_cls = load_state_class(order["state_class_name"], agent_cls)
+        state_cls = load_state_class(order["state_class_name"], agent_cls, declared=order["declared_state"])
         state = decode_blob(state_cls, frame.attachment.view())
         agent_id = order["agent_id"]
         paglet = agent_cls(state=state, agent_id=agent_id)
@@ -433,11 +440,21 @@ def _resolve(name: str) -> Any:
     return resolve_qualified_name(name) if target is None else target
 
 
-def load_state_class(name: str, agent_cls: type[Paglet[Any]]) -> type[Any]:
+def load_state_class(name: str, agent_cls: type[Paglet[Any]], *, declared: bool = False) -> type[Any]:
     """Return a paglet's state class: the one named, or the class's own when the name is empty.
 
+    :param declared: the name imports nothing: it must be that of the class's own.
+    :raises ForbiddenError: it has to be, and is not.
     :raises HostError: it is no dataclass.
     """
+    if declared:
+        own = agent_cls.state_class()
+        if qualified_name(own) != name:
+            raise ForbiddenError(
+                f"class {name!r} may not be used here: it is not allowed by its name, and is not the state that "
+                f"{agent_cls.__name__} declares, {qualified_name(own)!r}"
+            )
+        return own
     state_cls = _resolve(name) if name else agent_cls.state_class()
     if not isinstance(state_cls, type) or not hasattr(state_cls, "__dataclass_fields__"):
         raise HostError(f"state class {name} of {agent_cls.__name__} is not a dataclass")

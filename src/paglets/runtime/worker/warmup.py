@@ -80,6 +80,7 @@ def _live(rounds: int) -> None:
             "agent_id": "warm-up",
             "agent_class_name": f"{__name__}:WarmPaglet",
             "state_class_name": f"{__name__}:WarmState",
+            "declared_state": False,
             "host_name": "warm-up",
             "host_address": "http://127.0.0.1:0",
             "hook": "on_creation",

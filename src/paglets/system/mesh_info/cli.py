@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from paglets.remote.admin import ServerRef
+from paglets.remote.admin import ServerRef, entry_server
 from paglets.remote.client import HostClient
 from paglets.serialization.codec import to_wire
 from paglets.services.contracts import RepT, ReqT, ServiceOperation
@@ -79,7 +79,7 @@ def _mesh_info_handle(
 
 
 def _select_entry_server(entry_name: str | None, client: HostClient, timeout: float) -> ServerRef:
-    return programs.entry_server(entry_name, client, timeout)
+    return entry_server(entry_name, client, timeout)
 
 
 def _landscape_request(options: argparse.Namespace) -> LandscapeRequest:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from paglets.remote.admin import ServerRef
+from paglets.remote.admin import ServerRef, entry_server
 from paglets.remote.client import HostClient
 from paglets.system import programs
 from paglets.system.server_info.reports import collect, report_of
@@ -68,7 +68,7 @@ def _collect(options: argparse.Namespace, client: HostClient) -> dict[str, Any]:
 
 
 def _select_entry_server(entry_name: str | None, client: HostClient, timeout: float) -> ServerRef:
-    return programs.entry_server(entry_name, client, timeout)
+    return entry_server(entry_name, client, timeout)
 
 
 def _request(options: argparse.Namespace) -> dict[str, Any]:
