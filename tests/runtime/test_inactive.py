@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from paglets.core.agent import ACTIVE, INACTIVE
-from paglets.core.errors import HostError, InvalidAgentError, PagletInactiveError
+from paglets.core.errors import HostError, HostUnreachableError, InvalidAgentError, PagletInactiveError
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.remote.client import HostClient
@@ -205,6 +205,19 @@ def test_a_time_that_came_while_the_host_was_off_is_made_up_for(hosts: HostFacto
     host.stop()
     again = hosts()
     eventually(lambda: again.get_proxy(proxy.agent_id), "the paglet to wake")
+
+
+def test_a_host_that_has_ended_its_processes_starts_none(hosts: HostFactory) -> None:
+    """A paglet may be about to wake when its host stops."""
+    host = hosts()
+    proxy = host.create(Actor)
+    kernel = host._running().kernel
+    entry = kernel.agents.get(proxy.agent_id)
+    assert entry is not None
+    host.stop()
+    with pytest.raises(HostUnreachableError, match="is shutting down"):
+        kernel.starter.open_place(entry)
+    assert not processes_of("alpha")
 
 
 def test_a_shutdown_stores_what_runs_and_the_next_start_wakes_it(hosts: HostFactory) -> None:
