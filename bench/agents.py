@@ -10,8 +10,6 @@ from paglets.core.agent import Paglet, PagletState, handler
 from paglets.core.messages import Message
 from paglets.core.runtime_values import Durability
 from paglets.remote.references import PagletProxyRef
-from paglets.services.contracts import ServiceContract, ServiceOperation
-from paglets.services.resident import ResidentServiceSpec
 
 
 @dataclass
@@ -75,18 +73,3 @@ class Spinner(Paglet[EchoState]):
         while time.monotonic() < end:
             rounds += sum(range(1000)) > 0
         return rounds
-
-
-PING = ServiceOperation("ping")
-PINGER = ServiceContract("bench.pinger", (PING,))
-
-
-class Pinger(Paglet[EchoState]):
-    """A managed service that answers."""
-
-    State = EchoState
-    RESIDENT_SERVICES = (ResidentServiceSpec(PINGER),)
-
-    def handle_message(self, message: Message) -> Any:
-        """Answer."""
-        return PINGER.route(message, {PING: lambda request: request})

@@ -61,6 +61,14 @@ def timed(
     return seconds
 
 
+def with_bytecode() -> dict[str, str]:
+    """Return the environment for programs whose start is measured.
+
+    Where bytecode is not to be written every start compiles everything, which is not what users have.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def milliseconds(name: str, seconds: list[float], **fields: Any) -> Row:
     """Return a row from samples in seconds."""
     ordered = sorted(seconds)

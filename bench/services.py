@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from bench import floors
-from bench.agents import PING, PINGER, Pinger
+from bench.managed import PING, PINGER, Pinger
 from bench.measure import Row, milliseconds, timed
 from paglets.config.startup import LaunchConfig, ResidentServiceConfig
 from paglets.core.context import PagletContext
@@ -25,7 +25,7 @@ def _serving() -> Iterator[Host]:
             "bench",
             persistence_dir=directory,
             mesh=False,
-            preload=["bench.agents"],
+            preload=["bench.agents", "bench.managed"],
             launch_config=LaunchConfig(resident_services=(entry,)),
         )
         host.start_background()

@@ -12,9 +12,22 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
-from bench import artifacts, durable, files, floors, membership, relay, search, service_calls, services, system, testing
+from bench import (
+    artifacts,
+    durable,
+    files,
+    floors,
+    membership,
+    relay,
+    search,
+    service_calls,
+    services,
+    start_up,
+    system,
+    testing,
+)
 from bench.agents import Caller, Echo, EchoState, Spinner
-from bench.measure import Row, milliseconds, timed
+from bench.measure import Row, milliseconds, timed, with_bytecode
 from bench.peers import local_host, peer_host
 from paglets.core.messages import Message
 from paglets.remote.client import HostClient
@@ -53,7 +66,7 @@ def creation(quick: bool) -> Iterator[Row]:
         )
     # In an interpreter of its own, because all hosts of a process share the fork server and what that has preloaded.
     command = [sys.executable, "-c", "from bench.work import cold_creation; cold_creation()", str(rounds)]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=with_bytecode()).stdout
     yield milliseconds(
         "create, class not preloaded",
         json.loads(printed),
@@ -200,4 +213,5 @@ ALL: dict[str, Callable[[bool], Iterator[Row]]] = {
     "calls": service_calls.calls,
     "system": system.system,
     "testing": testing.testing,
+    "start-up": start_up.start_up,
 }

@@ -422,7 +422,7 @@ def test_a_tombstone_answers_late_events_as_the_machine_did(name: str, event: Pa
 
 def _plain(action: object) -> object:
     """Leave out the exception, which is for this side only."""
-    return replace(action, refusal=replace(action.refusal, cause=None)) if isinstance(action, ReplyRefused) else action
+    return ReplyRefused(replace(action.refusal, cause=None)) if isinstance(action, ReplyRefused) else action
 
 
 @pytest.mark.parametrize("name", ENDED)

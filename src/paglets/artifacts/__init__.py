@@ -1,5 +1,7 @@
 """Files that hosts store, name, verify and carry along with paglets."""
 
+from typing import TYPE_CHECKING, Any
+
 from paglets.artifacts.names import safe_target_filename, unique_target_names
 from paglets.artifacts.refs import (
     ARTIFACT_COPY,
@@ -22,8 +24,10 @@ from paglets.artifacts.refs import (
     registered_name,
     registered_path,
 )
-from paglets.artifacts.store import ArtifactStore
 from paglets.artifacts.streams import STREAM_CHUNK_BYTES, copy_path, copy_stream, file_sha256
+
+if TYPE_CHECKING:
+    from paglets.artifacts.store import ArtifactStore
 
 __all__ = [
     "ARTIFACT_COPY",
@@ -53,3 +57,12 @@ __all__ = [
     "safe_target_filename",
     "unique_target_names",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # What stores is 25 modules, for hosts alone: clients and paglets have references.
+    if name == "ArtifactStore":
+        from paglets.artifacts.store import ArtifactStore
+
+        return ArtifactStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

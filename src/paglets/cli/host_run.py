@@ -19,6 +19,7 @@ import psutil
 from paglets.cli.console import print_error
 from paglets.cli.host_log import EventLogger, configure_logging
 from paglets.cli.host_options import HostOptions
+from paglets.cli.lazy import collect_as_usual
 from paglets.config.startup import (
     DEFAULT_LAUNCH_CONFIG_PATH,
     LaunchConfigSyncAction,
@@ -68,6 +69,7 @@ def serve(options: HostOptions, arguments: Mapping[str, Any], command: str) -> i
             raise
         # What is there now stays: looking through it for garbage would hold everybody up, now and later again.
         gc.freeze()
+        collect_as_usual()
         _announce(host, options)
         requests.wait()
         host.shutdown()

@@ -12,7 +12,7 @@ import typer
 import typer.main
 
 from paglets.cli.console import one_line, print_error
-from paglets.cli.lazy import plainly
+from paglets.cli.lazy import plainly, seldom_collected
 
 USAGE_EXIT: Final = 2
 INTERRUPTED_EXIT: Final = 130
@@ -34,7 +34,8 @@ def run_app(app: typer.Typer, argv: Sequence[str] | None, program: str) -> int:
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        result = command_of(app)(args=arguments, prog_name=program, standalone_mode=False)
+        with seldom_collected():
+            result = command_of(app)(args=arguments, prog_name=program, standalone_mode=False)
     except UsageError as exc:
         return _refuse(exc, program)
     except typer.Exit as exc:

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import typer
 import typer.main
@@ -15,7 +15,10 @@ from typer.core import TyperCommand, TyperGroup
 
 from paglets.cli.plain_values import take_plain_values
 
-__all__ = ["LazyCommand", "LazyGroup", "lazy_group", "plainly", "uncollected"]
+__all__ = ["LazyCommand", "LazyGroup", "collect_as_usual", "lazy_group", "plainly", "seldom_collected", "uncollected"]
+
+_USUAL: Final = gc.get_threshold()
+_SELDOM: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,22 @@ class LazyCommand:
         else:
             holder.add_typer(group, rich_help_panel=self.panel)
         return plainly(typer.main.get_group(holder).commands[self.name])
+
+
+@contextmanager
+def seldom_collected() -> Iterator[None]:
+    """Look for garbage seldom inside: a command imports, prints and ends, and leaves next to none."""
+    usual = gc.get_threshold()
+    gc.set_threshold(_SELDOM, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+
+
+def collect_as_usual() -> None:
+    """Have a program that goes on for long look for garbage as often as others do."""
+    gc.set_threshold(*_USUAL)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -35,9 +34,12 @@ def resolve_code_version(override: str | None = None) -> tuple[str, str | None]:
 
 
 def _package_version() -> str:
+    # What runs from a checkout, or is told its version, does without: this reads every installed package's name.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        return importlib.metadata.version("paglets")
-    except importlib.metadata.PackageNotFoundError:
+        return version("paglets")
+    except PackageNotFoundError:
         return "0"
 
 

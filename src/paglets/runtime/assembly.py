@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -152,7 +151,7 @@ class Assembly:
         await node.residents.declare(config.resident_services)
         self._entrance = entrance
         served = application(
-            node, self._policy(), version=product_version(), relay=self._relay.gateway, gate=entrance.gate()
+            node, self._policy(), version=product_version, relay=self._relay.gateway, gate=entrance.gate()
         )
         self._inlet = self._way_in(sockets, entrance)
         await self._inlet.open(served)
@@ -327,6 +326,9 @@ def prepare_directory(host: Host) -> None:
 
 def product_version() -> str:
     """Return the version of the installed package."""
+    # Finding it out takes longer than most of what a host does when it starts, and hardly anybody asks.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("paglets")
     except PackageNotFoundError:

@@ -176,7 +176,7 @@ def served_again(host: Host, limits: ServerLimits | None = None, **policy: Any) 
     """Serve a running host on one more port, under other bounds."""
     assembly = host._running()
     chosen = GuardPolicy(api_key=None, host_names=frozenset({"localhost"}), **policy)
-    return Served(application(assembly.node, lambda: chosen, version="0"), limits, on=assembly)
+    return Served(application(assembly.node, lambda: chosen, version=lambda: "0"), limits, on=assembly)
 
 
 def in_threads(work: Any, count: int) -> list[Any]:

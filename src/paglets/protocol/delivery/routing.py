@@ -13,9 +13,10 @@ broke, repeats it over another one, and then be read after the repetition was ha
 from __future__ import annotations
 
 from collections.abc import Container
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias
+
+import msgspec
 
 from paglets.core.errors import (
     CallCycleError,
@@ -36,26 +37,22 @@ AMBIGUOUS_SECONDS: Final = 60.0
 # -- what a host knows of a paglet -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Live:
+class Live(msgspec.Struct, frozen=True):
     """It is here, active or about to be: its mailbox takes messages."""
 
     remembers: bool = False
     """Whether it is `MESSAGE`: its window is on disk and never lost."""
 
 
-@dataclass(frozen=True, slots=True)
-class Departing:
+class Departing(msgspec.Struct, frozen=True):
     """It is here, but its luggage is packed and the transfer is not decided yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arriving:
+class Arriving(msgspec.Struct, frozen=True):
     """An inert copy is here, and the transfer is not decided yet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asleep:
+class Asleep(msgspec.Struct, frozen=True):
     """It is here, inactive."""
 
     activate_on_message: bool = True
@@ -64,8 +61,7 @@ class Asleep:
     """As for `Live`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Crashed:
+class Crashed(msgspec.Struct, frozen=True):
     """It is here and its process died for good (one that is going to be restarted is `Live`, its mailbox paused)."""
 
     error: str = ""
@@ -73,8 +69,7 @@ class Crashed:
     """As for `Live`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Departed:
+class Departed(msgspec.Struct, frozen=True):
     """It left: this is the forwarder."""
 
     epoch: int
@@ -85,21 +80,18 @@ class Departed:
     """The URL of the host that created it; empty where that is not known, or this host."""
 
 
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
+class Elsewhere(msgspec.Struct, frozen=True):
     """It was created here, and a later host said where it is."""
 
     epoch: int
     url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """It is known to have ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """This host has never heard of it, or has forgotten it."""
 
 
@@ -119,42 +111,35 @@ def newest(departed: Departed | None, elsewhere: Elsewhere | None) -> Departed |
 # -- what it does with the message -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(msgspec.Struct, frozen=True):
     """Put it into the mailbox (and, where it is to be durable, into `queued` before it is acknowledged)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+class Join(msgspec.Struct, frozen=True):
     """It waits or runs here already: a synchronous sender waits for the same reply, a one-way one is acknowledged as
     soon as the message is accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(msgspec.Struct, frozen=True):
     """It was handled: give the recorded outcome."""
 
     outcome: Outcome | None
     """None where only the id is remembered: answer `lost_reply_error` to a synchronous sender."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wake:
+class Wake(msgspec.Struct, frozen=True):
     """Activate the paglet and route again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Queue:
+class Queue(msgspec.Struct, frozen=True):
     """Store it for the time when the paglet wakes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """Keep it unacknowledged until the transfer under way is decided, then route again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(msgspec.Struct, frozen=True):
     """Send it on with `hops` + 1; `Forwarding` says what to make of the answer."""
 
     url: str
@@ -177,8 +162,7 @@ class RefuseReason(StrEnum):
     HOPS = "hops"
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(msgspec.Struct, frozen=True):
     """Answer at once with an error; nothing was accepted."""
 
     reason: RefuseReason

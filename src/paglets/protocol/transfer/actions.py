@@ -6,8 +6,9 @@ nothing. In a tuple of actions only the last one reports, so that "perform in or
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from .model import (
     ActivatedRecord,
@@ -23,30 +24,26 @@ from .model import (
 # -- both sides ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class RunHook:
+class RunHook(msgspec.Struct, frozen=True):
     """Run a lifecycle hook in the paglet's process. Reports `HookDone` or `StepFailed`."""
 
     hook: Hook
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduleRetry:
+class ScheduleRetry(msgspec.Struct, frozen=True):
     """Set this machine's only timer, replacing an earlier one. Reports `RetryDue` later; do not wait for it in line."""
 
     after: float
     """Seconds; the shell may add jitter."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReportFault:
+class ReportFault(msgspec.Struct, frozen=True):
     """Tell the operator (log, event) about something that should not be possible. Reports none."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetTransfer:
+class ForgetTransfer(msgspec.Struct, frozen=True):
     """Remove this side's durable record of the transfer, not what it says about ownership.
 
     Reports `JournalWritten` or `JournalFailed` at the source, none at the target.
@@ -56,46 +53,39 @@ class ForgetTransfer:
 # -- the source ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CheckTarget:
+class CheckTarget(msgspec.Struct, frozen=True):
     """Ask the target for its health and compare with the ticket. Reports `Checked` or `StepFailed`."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopDeliveries:
+class StopDeliveries(msgspec.Struct, frozen=True):
     """Pause the mailbox: messages queue, nothing new starts. Reports none."""
 
 
-@dataclass(frozen=True, slots=True)
-class AwaitHandler:
+class AwaitHandler(msgspec.Struct, frozen=True):
     """Wait until the running handler ends. Reports `HandlerIdle` or `StepFailed` (took too long, process died)."""
 
 
-@dataclass(frozen=True, slots=True)
-class CleanupResources:
+class CleanupResources(msgspec.Struct, frozen=True):
     """Release the paglet's resources. Reports `Cleaned` or `StepFailed`."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """Take state and mailbox contents into the shell's hands, and keep them until `Release` or `ResumePaglet`.
 
     Reports `SnapshotTaken` or `StepFailed`.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class StageFiles:
+class StageFiles(msgspec.Struct, frozen=True):
     """Build the manifest of registered files and learn which blobs the target lacks.
 
     Reports `FilesStaged` or `StepFailed`.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class SendPrepare:
+class SendPrepare(msgspec.Struct, frozen=True):
     """Send PREPARE with envelope, mailbox contents and manifest. Reports `Prepared`, `Refused`, `PrepareFailed`, or
     `CommitAcked` where the target answers that the transfer is long active."""
 
@@ -105,20 +95,17 @@ class SendPrepare:
     """The commit is durable here; the target has to take the paglet, tombstone or not."""
 
 
-@dataclass(frozen=True, slots=True)
-class JournalCommit:
+class JournalCommit(msgspec.Struct, frozen=True):
     """Write the commit record: the hand-over. Reports `JournalWritten` or `JournalFailed`."""
 
     record: CommitRecord
 
 
-@dataclass(frozen=True, slots=True)
-class EraseCommit:
+class EraseCommit(msgspec.Struct, frozen=True):
     """Make sure no commit record is on disk after a write that failed. Reports `JournalWritten` or `JournalFailed`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(msgspec.Struct, frozen=True):
     """Cut the departing paglet's process off: from now on the host refuses every call of it, until `ResumePaglet`.
 
     Its `run` thread may still turn; only the call that asked for this move is still answered. Concerns the process of
@@ -126,28 +113,24 @@ class Fence:
     """
 
 
-@dataclass(frozen=True, slots=True)
-class SendCommit:
+class SendCommit(msgspec.Struct, frozen=True):
     """Send COMMIT. Reports `CommitAcked`, `CommitUnknown` or `CommitFailed`."""
 
     vote: str
 
 
-@dataclass(frozen=True, slots=True)
-class SendAbort:
+class SendAbort(msgspec.Struct, frozen=True):
     """Send ABORT once, without waiting for an answer; blobs staged there are dropped by it. Reports none."""
 
 
-@dataclass(frozen=True, slots=True)
-class ResumePaglet:
+class ResumePaglet(msgspec.Struct, frozen=True):
     """Give the snapshot's mailbox contents back, lift a `Fence`, and resume deliveries. Reports none.
 
     Where the process died meanwhile the shell treats that as the crash it is.
     """
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """Answer the caller of the operation; once per transfer, and never after the source restarted. Reports none."""
 
     ok: bool
@@ -161,8 +144,7 @@ class Reply:
     cause: BaseException | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReportAttemptFailed:
+class ReportAttemptFailed(msgspec.Struct, frozen=True):
     """Emit the `transfer-failed` event of one attempt. Reports none."""
 
     stage: Stage
@@ -171,8 +153,7 @@ class ReportAttemptFailed:
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class LeaveForwarder:
+class LeaveForwarder(msgspec.Struct, frozen=True):
     """Send what queued meanwhile, and all later messages, to the target. Reports none.
 
     For a local move the queue goes to the successor and no forwarder is left. Where the acknowledgement took long the
@@ -182,8 +163,7 @@ class LeaveForwarder:
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """End the departed process and drop the snapshot and the paglet's registrations. Idempotent. Reports none.
 
     All of it concerns `plan.departed_epoch`, never a process or files of the same paglet that came back meanwhile.
@@ -195,8 +175,7 @@ class Release:
     """Whether move-mode files and the work directory go too; False where they belong to the successor on this host."""
 
 
-@dataclass(frozen=True, slots=True)
-class SendSettled:
+class SendSettled(msgspec.Struct, frozen=True):
     """Tell the target once that it may forget the transfer. Reports none."""
 
     vote: str
@@ -205,8 +184,7 @@ class SendSettled:
 # -- the target ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class CheckAdmission:
+class CheckAdmission(msgspec.Struct, frozen=True):
     """Check class, versions, quota, policy and `judge_epoch`. Reports `Admitted` or `NotAdmitted`.
 
     On `BUSY` the shell asks for the outcome of the older transfer first and judges again, as long as the request lasts.
@@ -215,18 +193,15 @@ class CheckAdmission:
     plan: TransferPlan
 
 
-@dataclass(frozen=True, slots=True)
-class MaterialiseFiles:
+class MaterialiseFiles(msgspec.Struct, frozen=True):
     """Put files and work directory in place. Reports `FilesMaterialised` or `StepFailed`."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartProcess:
+class StartProcess(msgspec.Struct, frozen=True):
     """Start the process with the arrived state. Reports `ProcessStarted` or `StepFailed`."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreInert:
+class StoreInert(msgspec.Struct, frozen=True):
     """Make the copy durable: the state as the arrival hook left it, mailbox contents, manifest, and the record.
 
     Reports `JournalWritten` or `JournalFailed`.
@@ -235,34 +210,29 @@ class StoreInert:
     record: PreparedRecord
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyPrepared:
+class ReplyPrepared(msgspec.Struct, frozen=True):
     """Answer every waiting PREPARE of this transfer with the vote. Reports none."""
 
     vote: str
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyRefused:
+class ReplyRefused(msgspec.Struct, frozen=True):
     """Answer every waiting PREPARE of this transfer with a no. Reports none."""
 
     refusal: Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class JournalActivate:
+class JournalActivate(msgspec.Struct, frozen=True):
     """Make this host the owner. Reports `JournalWritten` or `JournalFailed`."""
 
     record: ActivatedRecord
 
 
-@dataclass(frozen=True, slots=True)
-class ReleaseMailbox:
+class ReleaseMailbox(msgspec.Struct, frozen=True):
     """Load the mailbox contents that came along, ahead of anything that queued here. Reports none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Activate:
+class Activate(msgspec.Struct, frozen=True):
     """Let the paglet live: perform `deferred` in order, then `run()` unless one of them took it away. Reports none."""
 
     cold: bool
@@ -270,25 +240,21 @@ class Activate:
     deferred: tuple[LifecycleCall, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StoreInactive:
+class StoreInactive(msgspec.Struct, frozen=True):
     """Keep the paglet inactive; its mailbox contents become its queued messages. Reports none."""
 
 
-@dataclass(frozen=True, slots=True)
-class AckCommit:
+class AckCommit(msgspec.Struct, frozen=True):
     """Answer every waiting request of this transfer: the paglet is owned here. Reports none."""
 
 
-@dataclass(frozen=True, slots=True)
-class RefuseCommit:
+class RefuseCommit(msgspec.Struct, frozen=True):
     """Answer COMMIT: no copy with that vote is here. Reports none."""
 
     vote: str
 
 
-@dataclass(frozen=True, slots=True)
-class Discard:
+class Discard(msgspec.Struct, frozen=True):
     """Kill the inert process, remove the inert copy, its files and its durable record. Idempotent. Reports none.
 
     Blobs that were sent ahead stay for another attempt; `DropStaged` removes them.
@@ -298,20 +264,17 @@ class Discard:
     """False for a local move: the files are the source's."""
 
 
-@dataclass(frozen=True, slots=True)
-class DropStaged:
+class DropStaged(msgspec.Struct, frozen=True):
     """Remove the blobs that were sent ahead under this transfer id. Idempotent. Reports none."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueryOutcome:
+class QueryOutcome(msgspec.Struct, frozen=True):
     """Ask the source what became of the transfer. Reports `OutcomeReceived` or `QueryFailed`."""
 
     vote: str
 
 
-@dataclass(frozen=True, slots=True)
-class RefuseCall:
+class RefuseCall(msgspec.Struct, frozen=True):
     """Fail a lifecycle call of the arriving paglet: too many wait already. Reports none."""
 
     call: LifecycleCall

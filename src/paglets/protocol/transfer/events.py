@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from .model import LifecycleCall, Outcome, Refusal, TransferPlan
 
 # -- both sides ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class HookDone:
+class HookDone(msgspec.Struct, frozen=True):
     """`RunHook` returned."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepFailed:
+class StepFailed(msgspec.Struct, frozen=True):
     """The action in flight failed (every action but the journal's and the network's reports failure so)."""
 
     error: str
@@ -24,92 +23,77 @@ class StepFailed:
     """The exception to show to the caller, where there is one."""
 
 
-@dataclass(frozen=True, slots=True)
-class JournalWritten:
+class JournalWritten(msgspec.Struct, frozen=True):
     """The journal action in flight is on disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class JournalFailed:
+class JournalFailed(msgspec.Struct, frozen=True):
     """The journal action in flight failed; whether it is on disk is not known."""
 
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class RetryDue:
+class RetryDue(msgspec.Struct, frozen=True):
     """The time asked for by the last `ScheduleRetry` is over. Ignored where nothing waits for it."""
 
 
 # -- the source ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """`CheckTarget`: the target can be reached and has what the ticket requires."""
 
 
-@dataclass(frozen=True, slots=True)
-class HandlerIdle:
+class HandlerIdle(msgspec.Struct, frozen=True):
     """`AwaitHandler`: no handler runs any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cleaned:
+class Cleaned(msgspec.Struct, frozen=True):
     """`CleanupResources`: every resource was released."""
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotTaken:
+class SnapshotTaken(msgspec.Struct, frozen=True):
     """`Snapshot`: state and mailbox contents are held by the shell."""
 
 
-@dataclass(frozen=True, slots=True)
-class FilesStaged:
+class FilesStaged(msgspec.Struct, frozen=True):
     """`StageFiles`: the manifest is complete."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """The target voted yes. May arrive late and more than once."""
 
     vote: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """The target voted no."""
 
     refusal: Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class PrepareFailed:
+class PrepareFailed(msgspec.Struct, frozen=True):
     """No vote came: not reachable, timed out, connection lost. The target may or may not have the copy."""
 
     error: str
     retryable: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class CommitAcked:
+class CommitAcked(msgspec.Struct, frozen=True):
     """The target owns the paglet and has it on disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommitUnknown:
+class CommitUnknown(msgspec.Struct, frozen=True):
     """The target has no copy for the vote that COMMIT quoted."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommitFailed:
+class CommitFailed(msgspec.Struct, frozen=True):
     """No acknowledgement came."""
 
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(msgspec.Struct, frozen=True):
     """Somebody wants the transfer called off (shutdown of the host). Has no effect once the commit is being written."""
 
     reason: str
@@ -118,8 +102,7 @@ class Cancel:
 # -- the target ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PrepareReceived:
+class PrepareReceived(msgspec.Struct, frozen=True):
     """PREPARE came in."""
 
     plan: TransferPlan
@@ -130,42 +113,35 @@ class PrepareReceived:
     """The source has committed already and vouches for it; see the package's docstring."""
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """`CheckAdmission`: class, versions, quota, policy and epoch are in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class NotAdmitted:
+class NotAdmitted(msgspec.Struct, frozen=True):
     """`CheckAdmission`: not here."""
 
     refusal: Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class FilesMaterialised:
+class FilesMaterialised(msgspec.Struct, frozen=True):
     """`MaterialiseFiles`: the files are in place, verified."""
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessStarted:
+class ProcessStarted(msgspec.Struct, frozen=True):
     """`StartProcess`: the process holds the state and has run no hook."""
 
 
-@dataclass(frozen=True, slots=True)
-class CommitReceived:
+class CommitReceived(msgspec.Struct, frozen=True):
     """COMMIT came in."""
 
     vote: str
 
 
-@dataclass(frozen=True, slots=True)
-class AbortReceived:
+class AbortReceived(msgspec.Struct, frozen=True):
     """ABORT came in."""
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeReceived:
+class OutcomeReceived(msgspec.Struct, frozen=True):
     """The source answered `QueryOutcome`, or an operator decided for a source that is gone for ever."""
 
     outcome: Outcome
@@ -173,22 +149,19 @@ class OutcomeReceived:
     """The vote the question carried; an answer to an older question is ignored."""
 
 
-@dataclass(frozen=True, slots=True)
-class QueryFailed:
+class QueryFailed(msgspec.Struct, frozen=True):
     """The source could not be asked."""
 
     error: str
 
 
-@dataclass(frozen=True, slots=True)
-class SettledReceived:
+class SettledReceived(msgspec.Struct, frozen=True):
     """The source has the acknowledgement and will never send COMMIT again."""
 
     vote: str
 
 
-@dataclass(frozen=True, slots=True)
-class CallRequested:
+class CallRequested(msgspec.Struct, frozen=True):
     """The arriving paglet called a lifecycle operation on itself before the transfer was decided."""
 
     call: LifecycleCall

@@ -74,12 +74,13 @@ def application(
     node: Node,
     policy: Callable[[], GuardPolicy],
     *,
-    version: str,
+    version: Callable[[], str],
     relay: Callable[[Application], Application] | None = None,
     gate: Gate | None = None,
 ) -> Application:
     """Return the whole application of a host.
 
+    :param version: returns the program's version, for the description of the API.
     :param relay: makes what serves ``/relay/`` from what serves everything else, to callers who were let in; None for
         nothing under it.
     :param gate: who may ask; whoever shows the key of the policy by default.
@@ -88,7 +89,7 @@ def application(
     def documented() -> Application:
         from paglets.runtime.http.page import DocumentedRoutes
 
-        return DocumentedRoutes(node, version=version)
+        return DocumentedRoutes(node, version=version())
 
     intake = Intake()
     routes = LateRoutes(documented)

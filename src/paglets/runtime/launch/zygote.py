@@ -22,7 +22,9 @@ from paglets.runtime.launch.base import ExitHandler, WorkerProcess
 from paglets.runtime.launch.output import OutputPump
 
 _BOOTSTRAP = (
-    "import sys, msgspec\n"
+    # Without looking for garbage: what is imported stays, and the fork server freezes it.
+    "import gc, sys, msgspec\n"
+    "gc.disable()\n"
     "sys.path[:] = msgspec.json.decode(sys.argv[3])\n"
     "from paglets.runtime.launch.zygote_main import main\n"
     "main(int(sys.argv[1]), int(sys.argv[2]))\n"

@@ -45,6 +45,7 @@ def main(control_fd: int, lifeline_fd: int) -> NoReturn:
     worker_main.prepare()
     gc.collect()
     gc.freeze()
+    gc.enable()
     _Zygote(control, wakeup_read, wakeup_write, lifeline_fd).serve()
     os._exit(0)
 
