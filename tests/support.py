@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import socket
 import threading
@@ -21,13 +22,25 @@ T = TypeVar("T")
 
 DEADLINE_SECONDS = 15.0
 _POLL_SECONDS = 0.01
+_FIRST_PORT, _MOST_PORTS = 10_000, 20_000
+_port_numbers = itertools.count(os.getpid() * 97)
 
 
 def free_port() -> int:
-    """Return a TCP port of this machine that nobody listens on."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port of this machine that nobody listens on, another one each time.
+
+    It is none of those that the system gives to connections and to whoever asks for any port, nor one that tests of
+    another process are given at the time.
+    """
+    for number in itertools.islice(_port_numbers, _MOST_PORTS):
+        port = _FIRST_PORT + number % _MOST_PORTS
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise AssertionError(f"no free port from {_FIRST_PORT} to {_FIRST_PORT + _MOST_PORTS - 1}")
 
 
 def eventually(look: Callable[[], T], what: str, timeout: float = DEADLINE_SECONDS) -> T:

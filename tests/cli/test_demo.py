@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,8 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from paglets.cli import demo_hosts
 from paglets.cli.app import main
 from tests.cli.processes import Program, all_gone, host_processes
+from tests.preload import ROOT, Preloaded
 from tests.support import eventually
 
 SIZES = {
@@ -117,9 +120,18 @@ def test_every_number_is_right(tree: Path, scratch: Path, tmp_path: Path) -> Non
         assert [row[0] for row in connection.execute("SELECT host FROM visits")] == ["beta", "gamma", "alpha"]
 
 
-def test_people_get_tables(tree: Path, scratch: Path) -> None:
-    code, out, err = finished(str(tree), scratch=scratch)
-    assert code == 0
+def test_people_get_tables(
+    tree: Path,
+    scratch: Path,
+    preloaded: Preloaded,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(demo_hosts.sys, "executable", str(preloaded.python))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    assert main(["demo", str(tree)]) == 0
+    out, err = capsys.readouterr()
     for words in ("Journey", "Largest files", "By type", "the result", "its share", "data/big.BIN", "293.0 KB"):
         assert words in out
     assert f"9 files, 387.0 KB in {DIRECTORIES} directories of {tree}" in out

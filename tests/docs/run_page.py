@@ -1,6 +1,6 @@
 """Run the code blocks of one page in the current directory: ``run_page PAGE WORD...``; see `code_blocks`.
 
-The words are the command line that `paglets` stands for. It runs in a process of its own, so that a page has a home
+The words are what runs a module, like `python -m`. The page runs in a process of its own, so that a page has a home
 directory, modules and hosts to itself, and ends with them.
 """
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.docs.code_blocks import Block, Use, blocks_of
+from tests.preload import INTERPRETER
 
 COMMAND_SECONDS = 60
 _EXPORT = re.compile(r"^export (\w+)=(\S+)$", re.MULTILINE)
@@ -114,20 +115,25 @@ class Page:
         return source
 
 
-def provide_commands(directory: Path, paglets: Sequence[str]) -> None:
-    """Make `python` and `pytest` mean those of this interpreter, and `paglets` the command line given.
+def provide_commands(directory: Path, module: Sequence[str]) -> None:
+    """Provide `python`, `pytest` and `paglets`.
+
+    :param module: the command line of a module, without its name.
 
     Like an installed program, `paglets` does not look for modules in the current directory by itself.
     """
     directory.mkdir()
-    python = shlex.quote(sys.executable)
     source = shlex.quote(str(Path(__file__).resolve().parents[2] / "src"))
     path = f'PYTHONPATH="${{PYTHONPATH:+$PYTHONPATH:}}"{source} exec'
-    commands = {"python": python, "pytest": f"{python} -m pytest -p no:cacheprovider", "paglets": shlex.join(paglets)}
+    commands = {
+        "python": [INTERPRETER],
+        "pytest": [INTERPRETER, "-m", "pytest", "-p", "no:cacheprovider"],
+        "paglets": ["paglets"],
+    }
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # loading plugins would take longer than the tests
     for name, words in commands.items():
         command = directory / name
-        command.write_text(f'#!/bin/sh\n{path} {words} "$@"\n')
+        command.write_text(f'#!/bin/sh\n{path} {shlex.join([*module, *words])} "$@"\n')
         command.chmod(0o755)
     os.environ["PATH"] = f"{directory}{os.pathsep}{os.environ['PATH']}"
 

@@ -33,7 +33,7 @@ def test_the_code_of_a_page_runs_as_it_says(page: Path, preloaded: Preloaded) ->
     }
     environment |= {"HOME": str(home), "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])}
     done = subprocess.run(
-        [*preloaded.command("tests.docs.run_page"), str(page), *preloaded.command("paglets")],
+        [*preloaded.command("tests.docs.run_page"), str(page), *preloaded.command()],
         cwd=home,
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -15,7 +15,6 @@ import os
 import select
 import signal
 import sys
-import threading
 import traceback
 from typing import Any, NoReturn
 
@@ -36,8 +35,7 @@ _NEWS = 1
 def main() -> None:
     """Serve orders until nobody holds the other end of standard input."""
     documented_routes(product_version())  # once for all hosts
-    if threading.active_count() != 1:
-        raise RuntimeError("a process with threads must not fork hosts")
+    waiting.get_ready()
     lifeline = platform.Lifeline()
     # A duplicate, because a fork closes the lifeline that it inherits.
     _Nursery(os.dup(lifeline.read_fd)).serve()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests.effort import thorough
 from tests.faults.chaos import run_round
 from tests.faults.cluster import Cluster
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", range(1, 1 + thorough(1, 4)))
 def test_hosts_that_are_killed_under_load_lose_and_double_nothing(cluster: Cluster, seed: int) -> None:
     cluster.start("alpha", "beta", "gamma")
     report = run_round(cluster, seed, kills=12)

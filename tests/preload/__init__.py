@@ -8,12 +8,15 @@ it imports, needs the real thing.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+INTERPRETER = "tests.preload.interpreter"
+"""The module that stands for `python` itself."""
 _CLIENT = Path(__file__).with_name("client.py")
 _PATIENCE = 60.0
 
@@ -25,6 +28,10 @@ class Preloaded:
         self._socket = directory / "orders"
         self._home = directory / "home"
         self._home.mkdir()
+        self.python = directory / "python"
+        """A program that stands for `python`, of whose options it knows few; see `interpreter`."""
+        self.python.write_text(f'#!/bin/sh\nexec {shlex.join(self.command(INTERPRETER))} "$@"\n')
+        self.python.chmod(0o755)
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith(("PAGLETS_", "PYTEST_", "COV_"))
         }
@@ -38,9 +45,9 @@ class Preloaded:
         assert self._server.stdout is not None
         assert self._server.stdout.readline() == b"ready\n"
 
-    def command(self, module: str) -> list[str]:
-        """Return what stands for `python -P -m MODULE` at the beginning of a command line."""
-        return [sys.executable, "-I", "-S", str(_CLIENT), str(self._socket), module]
+    def command(self, *words: str) -> list[str]:
+        """Return what stands for `python -P -m` and words that follow, the first of which is a module."""
+        return [sys.executable, "-I", "-S", str(_CLIENT), str(self._socket), *words]
 
     def new_home(self) -> Path:
         """Return an empty home directory for the next program, which takes the place of the one before.

@@ -7,7 +7,6 @@ the other.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import pkgutil
@@ -16,7 +15,6 @@ import select
 import signal
 import socket
 import sys
-import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +27,19 @@ from paglets.cli.launcher import command_of
 from paglets.runtime import platform
 from paglets.runtime.assembly import product_version
 from paglets.runtime.http.page import documented_routes
-from tests.preload import waiting
+from tests.preload import INTERPRETER, waiting
 
 _AHEAD = (
     "asyncio",
     "doctest",
+    "pytest",
     "uvloop",
     "paglets.remote.client",
     "paglets.remote.connections",
     "rich.table",
     "typer.rich_utils",
 )
-_WITH_HOSTS = ("tests.docs.run_page",)
+_WITH_HOSTS = ("tests.docs.run_page", INTERPRETER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,10 +173,7 @@ def main() -> None:
         importlib.import_module(name)
     command_of(app)
     documented_routes(product_version())  # once for all hosts
-    if threading.active_count() != 1:
-        raise RuntimeError("a process with threads must not fork programs")
-    gc.collect()
-    gc.freeze()
+    waiting.get_ready()
     server = Server(sys.argv[1])
     sys.stdout.write("ready\n")
     sys.stdout.flush()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.preload import Preloaded
+from tests.preload import INTERPRETER, Preloaded
 from tests.support import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
@@ -19,6 +19,11 @@ import os, sys
 print(sys.argv[1:], os.environ["GREETING"], os.getcwd(), sys.stdin.read(), flush=True)
 print("to the other", file=sys.stderr)
 sys.exit(7)
+"""
+SHOWS = """
+import sys
+print(sys.argv, repr(sys.path[0]), __name__ == "__main__" and vars(sys.modules["__main__"]) is globals())
+sys.exit(3)
 """
 WAITS = """
 import os, signal, sys
@@ -50,6 +55,36 @@ def test_arguments_environment_directory_streams_and_exit_code(preloaded: Preloa
     assert done.stdout == f"['a b', 'ü', ''] good day {tmp_path} typed\n"
     assert done.stderr == "to the other\n"
     assert done.returncode == 7
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "place"),
+    [
+        (["-c", SHOWS], "-c", ""),
+        (["-m", "below.shows"], "{}/below/shows.py", "{}"),
+        (["-P", "-m", "below.shows"], "{}/below/shows.py", "{}"),
+        (["below/shows.py"], "below/shows.py", "{}/below"),
+    ],
+    ids=["code", "module", "safe-path", "file"],
+)
+def test_python_itself(preloaded: Preloaded, tmp_path: Path, words: list[str], name: str, place: str) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "shows.py").write_text(SHOWS)
+    for command in ([sys.executable], preloaded.command(INTERPRETER)):
+        done = subprocess.run(
+            [*command, *words, "-x", "y"], env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.stdout == f"{[name.format(tmp_path), '-x', 'y']} {place.format(tmp_path)!r} True\n", done.stderr
+        assert done.returncode == 3
+
+
+def test_an_option_of_python_that_is_not_understood(preloaded: Preloaded, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*preloaded.command(INTERPRETER), "-X", "dev", "x.py"],
+        env=environment(tmp_path), cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "does not understand ['-X', 'dev', 'x.py']" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

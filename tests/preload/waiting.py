@@ -7,6 +7,7 @@ usual.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -21,9 +22,31 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
+import setproctitle
+
 from paglets.runtime.launch import zygote, zygote_main
+from paglets.runtime.worker.warmup import warm_up
 
 _ORDER_BYTES = 1 << 20
+_warm = False
+
+
+def get_ready() -> None:
+    """Do once, before anything is forked, what every process would do for itself.
+
+    That is what a fork server does before its first paglet, and looking for garbage in what was imported.
+
+    :raises RuntimeError: there are threads, and a process with threads must not fork.
+    """
+    global _warm
+    title = setproctitle.getproctitle()
+    warm_up()
+    setproctitle.setproctitle(title)
+    _warm = True
+    if threading.active_count() != 1:
+        raise RuntimeError("a process with threads must not fork others")
+    gc.collect()
+    gc.freeze()
 
 
 def keep_one_waiting() -> None:
@@ -63,6 +86,8 @@ def _wait_for_host(descriptor: int) -> NoReturn:
         for there, here in ((os.open(os.devnull, os.O_RDONLY), 0), (out_fd, 1), (err_fd, 2)):
             os.dup2(there, here)
             os.close(there)
+        if _warm:
+            zygote_main.warm_up = lambda: None
         sys.path[:] = order["path"]
         os.environ.clear()
         os.environ.update(order["environment"])

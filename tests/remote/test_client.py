@@ -16,6 +16,7 @@ from paglets.artifacts import ArtifactRef
 from paglets.core import errors
 from paglets.core.messages import Message
 from paglets.remote import client as client_module
+from paglets.remote import content_calls
 from paglets.remote.client import HostClient
 from paglets.remote.movement import BufferPart, FilePart, MovementReader
 from paglets.remote.transport import MOVEMENT_CONTENT_TYPE, load_http_pickle_payload
@@ -404,8 +405,14 @@ def test_a_url_without_id_is_a_value_error(client: HostClient, method: str, tmp_
 
 @pytest.mark.parametrize("damage", ["short", "long", "changed", "cut", "unknown", "header"])
 def test_a_failed_download_leaves_nothing_behind(
-    client: HostClient, host: MemoryHost, source: Path, tmp_path: Path, damage: str
+    client: HostClient,
+    host: MemoryHost,
+    source: Path,
+    tmp_path: Path,
+    damage: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(content_calls, "_FIRST_PAUSE_SECONDS", 0.001)
     ref = client.upload_artifact(host.url, source)
     content = host.blobs[ref.artifact_id]
     path = ("GET", f"/artifacts/{ref.artifact_id}")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from paglets.remote.connections import (
     ProtocolError,
     Request,
 )
+from paglets.remote.content import FileBody
 from tests.remote.scripted import Received, ScriptedHost, response
 
 SECONDS = 10.0
@@ -347,6 +349,34 @@ def test_a_refusal_stops_the_sending_of_a_body(pool: ConnectionPool, hang_up: bo
         finally:
             exchange.close()
             done.set()
+    assert pool.statistics().idle == 0
+
+
+@pytest.mark.parametrize("kind", ["bytes", "pieces", "file"])
+def test_a_refusal_is_read_although_the_rest_has_nowhere_to_go(pool: ConnectionPool, tmp_path: Path, kind: str) -> None:
+    """Whoever waits for a server that reads no more is woken by its answer, not by the end of his time."""
+    size = 64 * 1024 * 1024  # more than the system takes for a peer that does not read
+    (tmp_path / "file").touch()
+    os.truncate(tmp_path / "file", size)
+    read = threading.Event()
+
+    def answer(_request: Received, connection: socket.socket) -> bytes | None:
+        connection.sendall(response(b"no", "413 Content Too Large"))
+        read.wait(3 * SECONDS)
+        return None
+
+    with ScriptedHost(answer, read_body=False) as host, (tmp_path / "file").open("rb") as stream:
+        plain = request_to(host, "POST", bytes(size))
+        bodies = {"bytes": plain.body, "pieces": [plain.body], "file": FileBody(stream, tmp_path / "file", 0, size)}
+        request = replace(plain, body=bodies[kind])
+        deadline = Deadline(SECONDS)
+        exchange = pool.exchange(request, deadline)
+        try:
+            assert (exchange.status, exchange.read(10)) == (413, b"no")
+            assert deadline.remaining()
+        finally:
+            exchange.close()
+            read.set()
     assert pool.statistics().idle == 0
 
 

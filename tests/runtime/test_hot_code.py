@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+import pytest
 
 from paglets.runtime.worker.hot_code import gather
+
+
+@pytest.fixture(autouse=True)
+def _known_to_the_collector() -> Iterator[None]:
+    """Functions are looked for among what is not frozen, as in a fork server."""
+    gc.unfreeze()
+    yield
+    gc.freeze()
 
 
 def _inner(number: int, *, step: int = 1) -> int:

@@ -508,7 +508,7 @@ def test_a_host_stops_in_time_whatever_its_paglets_do(hosts: HostFactory, gate: 
     gate.await_entered()
     started = time.monotonic()
     getattr(host, way)()
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 10
     with pytest.raises((HostError, PagletCrashedError)):
         reply.get_reply(10)
     stored = host.list_agents(active=False, inactive=True)

@@ -19,6 +19,7 @@ from paglets.runtime.http.gate import Gate
 from paglets.runtime.http.guards import Guard, GuardPolicy
 from paglets.runtime.http.keyring import Keyring
 from paglets.runtime.http.quotas import Quotas
+from paglets.runtime.relay import hub as relay_hub
 from paglets.security.key_file import change_key_file
 from paglets.security.roles import Role
 from tests.agents.http_agents import Talker
@@ -97,7 +98,10 @@ def test_a_role_opens_its_routes_and_no_others(locked: tuple[Host, dict[Role, st
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_passes_a_hub_only_where_it_may(locked: tuple[Host, dict[Role, str], Path], role: Role) -> None:
+def test_a_role_passes_a_hub_only_where_it_may(
+    locked: tuple[Host, dict[Role, str], Path], role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay_hub, "RETURN_SECONDS", 0.01)  # nobody comes
     host, keys, _ = locked
     for target in ("locked", "nobody"):  # the hub itself by its relay address, and what would be behind it
         for method, path, needed in (

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import threading
 from dataclasses import dataclass, field
 from typing import Final
 
+from paglets.core.chance import CHANCE
 from paglets.core.errors import (
     ConnectionLostError,
     HostUnreachableError,
@@ -76,7 +76,7 @@ class Breaks:
         if self.count > _MOST_BREAKS or self.in_vain > most:
             raise error
         pause = min(_FIRST_PAUSE_SECONDS * 2.0**self.in_vain, _LONGEST_PAUSE_SECONDS)
-        pause *= random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, guards nothing
+        pause *= CHANCE.uniform(0.8, 1.2)
         if self.terms.stop is None:
             self._pauses.wait(pause)  # that nobody ends early
         elif self.terms.stop.wait(pause):

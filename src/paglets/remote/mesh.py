@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from paglets.core.chance import CHANCE
 from paglets.core.errors import HostError
 from paglets.protocol.gossip import Tidings
 from paglets.protocol.membership import HostRef, normalize_host_url, normalize_tags
@@ -193,7 +193,7 @@ class MeshRegistry:
 
     def _pause(self) -> float:
         # Hosts that were started together do not stay in step.
-        return self.gossip_interval * (0.9 + 0.2 * random.random())  # noqa: S311 - no secret
+        return self.gossip_interval * (0.9 + 0.2 * CHANCE.random())
 
     # asking
 

@@ -19,12 +19,12 @@ somebody else to ask says how long it is patient instead.
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from paglets.core.chance import CHANCE
 from paglets.core.errors import (
     ConnectionLostError,
     HostUnreachableError,
@@ -156,7 +156,7 @@ class Pursuit:
         patience: Patience | None = None,
         attempt: int = 1,
         clock: Callable[[], float] = time.monotonic,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = CHANCE.random,
     ) -> None:
         self._routes = routes
         self._agent_id = agent_id

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any, Final
 
+from paglets.core.chance import CHANCE
 from paglets.protocol.gossip import Tidings
 from paglets.protocol.left_out import LeftOut
 from paglets.protocol.membership import Admission, HostRef, Membership, normalize_host_url
@@ -49,7 +49,7 @@ class Roster:
             code_version=code_version,
             offline_after=max(0.1, offline_after),
             retry_interval=self.gossip_interval,
-            chance=random.random,
+            chance=CHANCE.random,
         )
         self._left_out = LeftOut()
         self._tell_left_out = left_out

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["AbortedError", "ConnectTimeoutError", "Connection", "Deadline", "NotSentError", "Stop", "open_socket"]
+__all__ = [
+    "AbortedError",
+    "AnsweredError",
+    "ConnectTimeoutError",
+    "Connection",
+    "Deadline",
+    "NotSentError",
+    "Stop",
+    "open_socket",
+]
 
 _EARLY_BYTES: Final = 64 * 1024
 _CAN_POLL: Final = hasattr(select, "poll")
@@ -27,6 +36,10 @@ _READ_BYTES: Final = 256 * 1024
 
 class AbortedError(OSError):
     """Say that the exchange was called off from this side."""
+
+
+class AnsweredError(OSError):
+    """Say that the peer takes no more of what is being written, but has something to read."""
 
 
 class ConnectTimeoutError(TimeoutError):
@@ -165,14 +178,31 @@ class Connection:
         self.written = 0
 
     def send(self, data: bytes | memoryview, deadline: Deadline) -> None:
-        """Write all of `data`; after an error `written` says how many bytes the socket took so far."""
-        self._socket.settimeout(deadline.remaining())
-        sent = self._socket.send(data)
-        self.written += sent
-        total = len(data)
-        if sent == total:
+        """Write all of `data`; after an error `written` says how many bytes the socket took so far.
+
+        :raises AnsweredError: the peer does not read any more, but has written.
+        :raises TimeoutError: the deadline passed.
+        """
+        if type(self._socket) is not socket.socket:
+            self._send_encrypted(data, deadline)
             return
+        self._socket.settimeout(0)
+        rest = data
+        while True:
+            deadline.remaining()
+            try:
+                sent = self._socket.send(rest)
+            except BlockingIOError:
+                self._await_writable(deadline)
+                continue
+            self.written += sent
+            if sent == len(rest):
+                return
+            rest = memoryview(rest)[sent:]
+
+    def _send_encrypted(self, data: bytes | memoryview, deadline: Deadline) -> None:
         view = memoryview(data)
+        sent, total = 0, len(data)
         while sent < total:
             self._socket.settimeout(deadline.remaining())
             taken = self._socket.send(view[sent:])
@@ -206,8 +236,9 @@ class Connection:
             data = stream.read(min(count, _READ_BYTES))
             self.send(data, deadline)
             return len(data)
+        self._socket.settimeout(0)
         while True:
-            self._socket.settimeout(deadline.remaining())
+            deadline.remaining()
             try:
                 sent = os.sendfile(self._socket.fileno(), stream.fileno(), offset, count)
             except BlockingIOError:
@@ -217,14 +248,21 @@ class Connection:
             return sent
 
     def _await_writable(self, deadline: Deadline) -> None:
+        # A peer that refuses a request need not read the rest of it, and then this would wait for nothing.
+        seconds = deadline.remaining()
         if _CAN_POLL:
             poll = select.poll()
-            poll.register(self._socket, select.POLLOUT)
-            ready = bool(poll.poll(deadline.remaining() * 1000))
+            poll.register(self._socket, select.POLLIN | select.POLLOUT)
+            found = dict(poll.poll(seconds * 1000)).get(self._socket.fileno(), 0)
+            ready, readable = bool(found & ~select.POLLIN), bool(found & select.POLLIN)
         else:
-            ready = bool(select.select([], [self._socket], [], deadline.remaining())[1])
-        if not ready:
-            raise TimeoutError("timed out")
+            readables, writables, _ = select.select([self._socket], [self._socket], [], seconds)
+            ready, readable = bool(writables), bool(readables)
+        if ready:
+            return
+        if readable:
+            raise AnsweredError("the peer answered before it had everything")
+        raise TimeoutError("timed out")
 
     def shut(self) -> None:
         """End the stream in both directions, which wakes whoever waits on it; never raises."""

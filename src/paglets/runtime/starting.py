@@ -66,7 +66,12 @@ class Starter:
         await self.start_place(entry, place, order)
 
     def open_place(self, entry: AgentEntry) -> Place:
-        """Start a process that will hold ``entry``'s paglet."""
+        """Start a process that will hold ``entry``'s paglet.
+
+        :raises HostUnreachableError: the host has ended its processes already.
+        """
+        if self._kernel.closed:
+            raise self._kernel.closing_error()
         place = Place(
             self._kernel.loop,
             self._launcher,

@@ -5,9 +5,9 @@ What to do is decided by :mod:`paglets.protocol.supervision`; here it is done.
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING
 
+from paglets.core.chance import CHANCE
 from paglets.core.errors import PagletCrashedError
 from paglets.protocol.supervision import InHand, Rerun, Restart
 from paglets.runtime.agents import AgentEntry, Phase
@@ -59,7 +59,7 @@ class Watch:
         self._stop(entry, error)
         if isinstance(verdict.process, Restart):
             entry.restarting = True
-            jitter = random.uniform(1.0, 1.2)  # noqa: S311 - spreads restarts, guards nothing
+            jitter = CHANCE.uniform(1.0, 1.2)
             self._kernel.loop.call_later(verdict.process.after * jitter, self._restart, entry)
             return
         entry.restarting = False

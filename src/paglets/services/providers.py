@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections import Counter
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
+from paglets.core.chance import CHANCE
 from paglets.core.errors import ServiceNotFoundError
 from paglets.services.records import ServiceRecord
 
@@ -62,7 +62,7 @@ class Providers:
         sticky: bool = False,
         avoid_seconds: float = 10.0,
         clock: Callable[[], float] = time.monotonic,
-        pick: Callable[[int], int] = random.randrange,
+        pick: Callable[[int], int] = CHANCE.randrange,
     ) -> None:
         self._contract = contract
         self._own = own

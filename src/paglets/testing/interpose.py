@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import setproctitle
 
+from paglets.core.chance import CHANCE
 from paglets.persistence import journal
 from paglets.remote import senders
 from paglets.runtime import attachment, entrance, timekeeper
@@ -61,6 +62,7 @@ class Interposition:
         self._before: list[tuple[Any, str, Any]] = []
         self._undo: list[Undo] = []
         self._random_state: Any = None
+        self._chance_state: Any = None
         # Of its own, so that what a paglet draws does not depend on how many ids there were.
         self._ids = random.Random(seed ^ 0x5EED)  # noqa: S311 - for repeatable runs, guards nothing
 
@@ -72,8 +74,9 @@ class Interposition:
         if not _open.acquire(blocking=False):
             raise MeshStuckError("another testing mesh is open in this program; close that first")
         self._owner = _thread.get_ident()
-        self._random_state = random.getstate()
+        self._random_state, self._chance_state = random.getstate(), CHANCE.getstate()
         random.seed(self._seed)
+        CHANCE.seed(self._seed)
         self._replace_time()
         self._replace_threads()
         self._replace_others()
@@ -92,6 +95,7 @@ class Interposition:
             setattr(owner, name, value)
         self._before.clear()
         random.setstate(self._random_state)
+        CHANCE.setstate(self._chance_state)
         _open.release()
 
     # --- inside -------------------------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from paglets.examples.search.ignoring import rules_of_lines
+from tests.effort import thorough
 from tests.examples.search.local import names, plant
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git to compare with")
@@ -122,8 +123,10 @@ _RULES = st.lists(_PATTERN, max_size=4)
 
 
 @needs_git
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=thorough(40, 400), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=_FILES, top=_RULES, inner=_RULES)
+@example(files=[["a", "a"], ["a", "d", "b"], ["b", "a", "b"]], top=["a/**/"], inner=[])
+@example(files=[["a"], ["d", "b"], ["d", "dd", "b"]], top=["d/**/**/", "!/**/"], inner=["**/"])
 def test_it_decides_as_git_does(files: list[list[str]], top: list[str], inner: list[str]) -> None:
     with TemporaryDirectory() as directory:
         root = Path(directory)

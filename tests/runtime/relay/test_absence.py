@@ -61,6 +61,8 @@ def test_a_host_that_is_no_hub_says_that_nobody_is_there(relays: RelayFactory) -
 def test_an_offline_target_keeps_the_paglet_at_its_source(relays: RelayFactory) -> None:
     hub, far, laptop = relays.trio()
     proxy = laptop.create(Actor)
+    for host in (hub, laptop):
+        host.mesh.stop()  # which would ask for B as well, and be told instead
     far.stop()
     await_event(hub, "relay-disconnected")
     with pytest.raises(TransferError, match=r"Relay target 'B' is offline/not polling \(last seen \d+\.\ds ago\)"):

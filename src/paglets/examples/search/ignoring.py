@@ -17,6 +17,8 @@ MAX_FILE_BYTES: Final = 1024 * 1024
 #: never looked at here, and below any other one a pattern must match the path itself.
 _PATH_OR_BELOW: Final = "(?:(?P<ps_d>/)|$)"
 _DIRECTORY: Final = "(?P<ps_d>/)"
+#: `x/**/` is every directory below x, for git. For `pathspec` it is x.
+_EVERY_DIRECTORY_BELOW: Final = re.compile(r"(?:/\*\*)+/(?= *$)")
 
 
 class _Verdict(NamedTuple):
@@ -144,7 +146,7 @@ def _verdicts_of(lines: tuple[str, ...]) -> tuple[_Verdict, ...]:
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            pattern = GitIgnoreSpecPattern(line)
+            pattern = GitIgnoreSpecPattern(_EVERY_DIRECTORY_BELOW.sub("/**/*/", line))
         except (ValueError, re.error):  # git ignores a line that it does not understand, too
             continue
         if pattern.include is None or pattern.regex is None:

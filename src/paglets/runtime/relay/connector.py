@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import ssl
 import uuid
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
+from paglets.core.chance import CHANCE
 from paglets.core.errors import HostError, PagletError
 from paglets.protocol.link import Hello, LinkLimits
 from paglets.runtime.relay.gateway import LINK_PATH
@@ -56,7 +56,7 @@ class Connector:
         upstream: Upstream,
         serve: Callable[[LinkStream], None],
         *,
-        jitter: Callable[[], float] = random.random,
+        jitter: Callable[[], float] = CHANCE.random,
     ) -> None:
         self._upstream = upstream
         self._serve = serve
