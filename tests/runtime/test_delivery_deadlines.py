@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -80,6 +81,8 @@ def test_the_time_that_a_paglet_takes_to_wake_counts(hosts: HostFactory, gate: G
         with pytest.raises(RemoteTimeoutError):
             far(made, client).send(Message("add"), timeout=0.2)
         gate.await_entered()
+        # It woke its receiver: the host has it since then at the latest, and its time is over there after this.
+        time.sleep(0.25)
         gate.open()
         await_event(host, "message-failed", agent_id=made.agent_id)
         assert far(made, client).send(Message("look"))["count"] == 0
@@ -106,6 +109,7 @@ def test_the_time_that_a_move_takes_counts(hosts: HostFactory, gate: Gate) -> No
         for host in (alpha, beta):
             with pytest.raises(RemoteTimeoutError):
                 deliver_at(client, host.address, made.agent_id, Message("add"), timeout=0.2)
+        time.sleep(0.25)  # for the hosts, too, their time is over
         gate.open()
         assert busy.get_reply(20)[0] == "reply"
         eventually(lambda: far(made, client).send(Message("look"))["host"] == "beta", "its arrival")

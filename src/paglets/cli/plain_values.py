@@ -91,7 +91,11 @@ def _path(value: Any, rules: Any) -> Path:
     if not isinstance(value, str | Path) or not (rules.file_okay and rules.dir_okay):
         raise UnclearError
     path = Path(value)
-    if path.exists() and not os.access(path, os.R_OK):
+    try:
+        readable = not path.exists() or os.access(path, os.R_OK)
+    except OSError as exc:  # a name that is too long, for one
+        raise UnclearError from exc
+    if not readable or "\0" in str(path):
         raise UnclearError
     return path
 

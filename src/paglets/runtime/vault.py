@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from paglets.core.allowance import AllowanceBalance
-from paglets.core.errors import HostError
+from paglets.core.errors import HostError, InsufficientStorageError
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.persistence.journal import Journal
@@ -391,11 +391,12 @@ class Vault:
         return row is not None, None if row is None else Outcome(row.reply, row.error)
 
     async def settled(self) -> None:
-        """Return when everything that is to be written by now has been.
+        """Return when everything that is to be written by now has been, or could not be for want of room.
 
         :raises HostError: the journal is closed, or the file failed.
         """
-        await self.journal.write(lambda _: None)
+        with suppress(InsufficientStorageError):
+            await self.journal.write(lambda _: None)
 
     async def mail(self, agent_id: str) -> list[QueuedMessage]:
         """Read the messages that wait for a paglet, after everything that is to be written by now."""
