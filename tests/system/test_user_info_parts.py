@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from paglets.system.user_info.logfile import NotificationLog
 from paglets.system.user_info.outbox import Delivery
 from paglets.system.user_info.rates import MAX_SOURCES, RateLimit
 from paglets.system.user_info.text import MAX_MESSAGE, cleaned, fields_of, line_of
+from tests.remote.scripted import Received, ScriptedHost, response
 
 
 def notice(**more: Any) -> dict[str, Any]:
@@ -182,6 +186,63 @@ def test_a_body_that_is_too_large_loses_its_metadata() -> None:
     small, large = Delivery("1", "a", {"metadata": {"k": "v"}}), Delivery("2", "a", {"metadata": {"k": "v" * 70_000}})
     assert json.loads(webhooks.encoded(small)) == {"id": "1", "metadata": {"k": "v"}}
     assert json.loads(webhooks.encoded(large)) == {"id": "2", "metadata": {}}
+
+
+# --- posting ----------------------------------------------------------------------------------------------------------
+
+
+def posted(url: str, *, timeout: float = 10.0) -> webhooks.Attempt:
+    (attempt,) = webhooks.post_all([Delivery("1", "hook", {"message": "x"})], {"hook": url}, {"X-A": "b"}, timeout)
+    return attempt
+
+
+def test_what_is_posted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with ScriptedHost(response(b"thanks")) as server:
+        assert posted(f"{server.url}/secret").verdict is webhooks.Verdict.DELIVERED
+        (request,) = server.requests
+    assert (request.method, request.target, request.json) == ("POST", "/secret", {"id": "1", "message": "x"})
+    assert (request.headers["idempotency-key"], request.headers["x-a"]) == ("1", "b")
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "reason", "pause"),
+    [
+        (response(b"", "302 Found", location="http://127.0.0.1:1/"), webhooks.Verdict.REFUSED, "it answered 302", None),
+        (response(b"", "429 Slow", retry_after="7"), webhooks.Verdict.LATER, "it answered 429", 7.0),
+        (b"SMTP\r\n\r\n", webhooks.Verdict.LATER, "RemoteProtocolError", None),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999\r\n\r\nendless", webhooks.Verdict.DELIVERED, "", None),
+    ],
+)
+def test_what_an_answer_means(answer: bytes, verdict: webhooks.Verdict, reason: str, pause: float | None) -> None:
+    with ScriptedHost(answer) as server:
+        attempt = posted(server.url)
+    assert (attempt.verdict, attempt.reason, attempt.pause) == (verdict, reason, pause)
+
+
+def test_a_target_that_answers_too_slowly() -> None:
+    release = threading.Event()
+
+    def drip(_request: Received, connection: socket.socket) -> None:
+        while not release.wait(0.02):
+            connection.sendall(b"H")
+
+    with ScriptedHost(drip) as server:
+        try:
+            attempt = posted(server.url, timeout=0.2)
+        finally:
+            release.set()
+    assert (attempt.verdict, attempt.reason) == (webhooks.Verdict.LATER, "no answer within 0.2 s")
+
+
+def test_a_target_that_is_not_there_or_not_wanted_any_more() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/secret"
+    attempt = posted(url)
+    assert (attempt.verdict, attempt.reason) == (webhooks.Verdict.LATER, "ConnectError")
+    (attempt,) = webhooks.post_all([Delivery("1", "gone")], {}, {}, 1.0)
+    assert attempt.verdict is webhooks.Verdict.REFUSED
 
 
 # --- log and desktop --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import os
 import re
@@ -120,11 +121,13 @@ def post_all(
 async def _post_all(
     deliveries: Sequence[Delivery], urls: Mapping[str, str], extra: Mapping[str, str], timeout: float
 ) -> list[Attempt]:
-    # Loaded by those who post only.
-    import aiohttp
+    # Loaded by those who post only. A library, since these are servers of others, often behind proxies of others.
+    import httpx
 
-    limits = aiohttp.ClientTimeout(total=timeout)
-    async with aiohttp.ClientSession(timeout=limits, trust_env=True) as session:
+    for library in ("httpx", "httpcore"):
+        # They log every URL, and many of these are secrets.
+        logging.getLogger(library).setLevel(logging.WARNING)
+    async with httpx.AsyncClient(timeout=timeout, follow_redirects=False) as client:
 
         async def post(delivery: Delivery) -> Attempt:
             url = urls.get(delivery.target)
@@ -133,11 +136,15 @@ async def _post_all(
             body = encoded(delivery)
             sent = {"Content-Type": "application/json", "Idempotency-Key": delivery.delivery_id, **extra}
             try:
-                async with session.post(url, data=body, headers=sent, allow_redirects=False) as answer:
-                    return _judge(delivery, answer.status, answer.headers.get("Retry-After"))
-            except TimeoutError:
+                # Its own limits begin anew with every byte. The body of the answer is not read: it may be of any size.
+                async with (
+                    asyncio.timeout(timeout),
+                    client.stream("POST", url, content=body, headers=sent) as answer,
+                ):
+                    return _judge(delivery, answer.status_code, answer.headers.get("Retry-After"))
+            except (TimeoutError, httpx.TimeoutException):
                 return Attempt(delivery, Verdict.LATER, f"no answer within {timeout:g} s")
-            except (aiohttp.ClientError, OSError, ValueError) as exc:
+            except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
                 # Only the kind: the text of some errors has the whole URL in it.
                 return Attempt(delivery, Verdict.LATER, type(exc).__name__)
 
