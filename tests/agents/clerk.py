@@ -26,6 +26,10 @@ class ClerkState(PagletState):
     """Whether it sleeps until it is woken, whatever is sent to it."""
     calls: list[list[str]] = field(default_factory=list)
     """Host URL and id of paglets that `run` asks."""
+    deaths: str = ""
+    """A file with a byte for each death of a `Drowsy` one."""
+    dies: int = 0
+    """How often it dies while it wakes."""
 
 
 class Clerk(Paglet[ClerkState]):
@@ -179,3 +183,15 @@ class LightClerk(Clerk):
     """A clerk that keeps checkpoints."""
 
     DURABILITY = Durability.CHECKPOINT
+
+
+class Drowsy(Clerk):
+    """A clerk whose process ends a number of times before it is awake."""
+
+    def on_activation(self, event: Any) -> None:
+        """Die, unless that was often enough."""
+        with Path(self.state.deaths).open("ab") as deaths:
+            if deaths.tell() >= self.state.dies:
+                return
+            deaths.write(b".")
+        os._exit(7)

@@ -12,9 +12,10 @@ from paglets.core.messages import Message
 from paglets.persistence.tables import outbox
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
+from paglets.runtime import outbox as outbox_of_host
 from paglets.runtime import recorder
 from paglets.runtime.host import Host
-from tests.agents.clerk import Clerk, LightClerk
+from tests.agents.clerk import Clerk, ClerkState, Drowsy, LightClerk
 from tests.faults.cluster import Cluster
 from tests.faults.judge import journal_counts
 from tests.runtime.delivery import book, far, note, way_to
@@ -94,6 +95,27 @@ def test_what_nobody_takes_is_a_dead_letter_until_somebody_decides(hosts: HostFa
         eventually(lambda: book(client, unknown) == ["lost"], "the letter")
         client.clear_dead_letter(alpha.address, letters[gone.agent_id]["letter_id"])
         assert client.dead_letters(alpha.address) == []
+
+
+@pytest.mark.parametrize("dies", [outbox_of_host.MOST_CRASHES, 1000])
+def test_a_receiver_whose_process_is_killed_while_it_wakes_is_woken_again(
+    hosts: HostFactory, tmp_path: Path, dies: int
+) -> None:
+    alpha, beta = hosts("alpha"), hosts("beta")
+    sender = alpha.create(Clerk)
+    receiver = beta.create(Drowsy, ClerkState(deaths=str(tmp_path / "deaths"), dies=dies))
+    beta.deactivate(receiver.agent_id)
+    sender.send(tell("news", receiver))
+    sender.send(tell("more", receiver))
+    with HostClient() as client:
+        if dies == outbox_of_host.MOST_CRASHES:
+            eventually(lambda: unsent(alpha) == 0, "an empty outbox")
+            assert client.dead_letters(alpha.address) == []
+            assert book(client, receiver) == ["news", "more"]
+        else:
+            # The second is not tried as often: by then its receiver is taken for crashed.
+            eventually(lambda: len(client.dead_letters(alpha.address)) == 2, "both letters")
+            assert (tmp_path / "deaths").stat().st_size == outbox_of_host.MOST_CRASHES + 2
 
 
 def test_nothing_leaves_where_the_handler_could_not_be_recorded(

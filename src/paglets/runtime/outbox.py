@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from paglets.core.context import same_url
-from paglets.core.errors import ConnectionLostError, PagletError, RemoteTimeoutError
+from paglets.core.errors import ConnectionLostError, PagletCrashedError, PagletError, RemoteTimeoutError
 from paglets.core.messages import Message
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.persistence.persistency import QueuedMessage
@@ -31,6 +31,9 @@ from paglets.serialization.values import unpack
 FIRST_PAUSE_SECONDS = 0.05
 #: After so long without success a message is a dead letter.
 GIVE_UP_SECONDS = 24 * 3600.0
+#: So often in a row a receiver may crash before it takes a message. Its process may be killed while it wakes, for want
+#: of memory for example: it sleeps on then, and the next try wakes it.
+MOST_CRASHES = 4
 #: While so many messages, or so many bytes, wait, handlers of durable paglets can send nothing one-way.
 MOST_MESSAGES = 100_000
 MOST_BYTES = 256 * 1024 * 1024
@@ -43,6 +46,8 @@ class Outbox:
         self._kernel = kernel
         self._post = post
         self._waiting: dict[str, deque[OutboxRow]] = {}
+        self._crashes: dict[str, int] = {}
+        """How often in a row receivers crashed before they took a message."""
         self._messages = 0
         self._bytes = 0
 
@@ -86,6 +91,7 @@ class Outbox:
                 self._count(-1, -len(row.body))
         finally:
             del self._waiting[agent_id]
+            self._crashes.pop(agent_id, None)
 
     async def _see_to(self, row: OutboxRow) -> None:
         """Send a message until it is accepted, or known to be refused for good, and have that on disk."""
@@ -111,15 +117,22 @@ class Outbox:
             try:
                 await self._send(row, delivery)
             except PagletError as exc:
-                if permanent(exc) or time.monotonic() - began > GIVE_UP_SECONDS:
+                crashed = isinstance(exc, PagletCrashedError) and self._may_crash_again(row.agent_id)
+                if not crashed and (permanent(exc) or time.monotonic() - began > GIVE_UP_SECONDS):
                     return exc
                 if isinstance(exc, ConnectionLostError | RemoteTimeoutError):
                     row.attempts += 1  # it may have arrived
             else:
                 if faults.ARMED:
                     faults.reached("outbox.sent")
+                self._crashes.pop(row.agent_id, None)
                 return None
             pause = await rest(pause)
+
+    def _may_crash_again(self, agent_id: str) -> bool:
+        """Count that a receiver crashed; return whether the next try may find it awake."""
+        self._crashes[agent_id] = self._crashes.get(agent_id, 0) + 1
+        return self._crashes[agent_id] <= MOST_CRASHES
 
     async def _send(self, row: OutboxRow, delivery: dict[str, Any]) -> None:
         terms = DeliveryTerms(attempt=row.attempts + 1) if row.attempts else FIRST_ATTEMPT
