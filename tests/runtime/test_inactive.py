@@ -332,6 +332,32 @@ def test_a_message_sent_while_its_receiver_goes_to_sleep_wakes_it(hosts: HostFac
     assert state_of(host, proxy).log == ["creation", "run", "deactivating", "activation", "run"]
 
 
+@pytest.mark.parametrize("operation", ["dispose", "deactivate", "dispatch"])
+def test_an_operation_on_a_paglet_that_wakes_waits_until_it_is_awake(
+    hosts: HostFactory, gate: Gate, operation: str
+) -> None:
+    """It was told that there is none: whoever asked for its end took it for gone, and it lived on."""
+    host = hosts()
+    proxy = host.create(Actor, ActorState(plan={"activation": [f"gate {gate}"]}))
+    host.deactivate(proxy.agent_id)
+    operations = {
+        "dispose": lambda: host.dispose(proxy.agent_id),
+        "deactivate": lambda: host.deactivate(proxy.agent_id),
+        "dispatch": lambda: host.dispatch(proxy.agent_id, hosts("beta").address),
+    }
+    with ThreadPoolExecutor(2) as pool:
+        waking = pool.submit(host.activate, proxy.agent_id)
+        gate.await_entered()
+        asked = pool.submit(operations[operation])
+        with pytest.raises(TimeoutError):
+            asked.result(0.2)
+        gate.open()
+        waking.result(20)
+        asked.result(20)
+    assert host.get_proxy(proxy.agent_id) is None
+    assert stored(host) == ([proxy.agent_id] if operation == "deactivate" else [])
+
+
 def test_a_message_sent_while_its_receiver_wakes_is_answered(hosts: HostFactory, gate: Gate) -> None:
     host = hosts()
     proxy = host.create(Actor, ActorState(plan={"activation": [f"gate {gate}"]}))

@@ -33,7 +33,7 @@ from paglets.remote.client import HostClient
 from paglets.remote.mesh import MeshRegistry
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.activation import Activator
-from paglets.runtime.agents import AgentEntry, Delivery, Opening, SelfCall
+from paglets.runtime.agents import AgentEntry, Delivery, Opening, Phase, SelfCall
 from paglets.runtime.allowances import AllowanceDesk
 from paglets.runtime.arrival import ArrivalDesk
 from paglets.runtime.artifact_desk import ArtifactDesk
@@ -283,14 +283,26 @@ class Node:
             await self.decisions.made(agent_id, seconds)
             await self.dormitory.awakening(agent_id, seconds)
 
+    async def _settled(self, agent_id: str) -> AgentEntry | None:
+        """Return the entry of a paglet, if it has one, as soon as it is decided whether it is here and does not wake.
+
+        :raises HostUnreachableError: it is not decided in time.
+        """
+        await self._decided(agent_id)
+        entry = self.kernel.agents.get(agent_id)
+        if entry is not None and entry.phase is Phase.STARTING:
+            # One that takes messages by now may be asking for itself: it is not waited for.
+            await self.dormitory.awakening(agent_id, self.kernel.config.handler_wait_seconds)
+            entry = self.kernel.agents.get(agent_id)
+        return entry
+
     async def _present(self, agent_id: str) -> AgentEntry:
-        """Return the entry of a paglet with a process, as soon as it is decided whether it is here.
+        """Return the entry of a paglet with a process, as soon as it is decided whether it is here and does not wake.
 
         :raises HostUnreachableError: it is not decided in time.
         :raises InvalidAgentError: no such paglet has a process here.
         """
-        await self._decided(agent_id)
-        return self.kernel.agents.require(agent_id)
+        return await self._settled(agent_id) or self.kernel.agents.require(agent_id)
 
     async def dispatch(
         self, agent_id: str, ticket: TransferTicket, *, parent: int = 0, in_handler: bool = False
@@ -370,8 +382,7 @@ class Node:
 
     async def dispose(self, agent_id: str, *, parent: int = 0, in_handler: bool = False) -> None:
         """End a paglet for good, active, crashed or inactive."""
-        await self._decided(agent_id)
-        entry = self.kernel.agents.get(agent_id)
+        entry = await self._settled(agent_id)
         if entry is None:
             await self.dormitory.dispose(agent_id)
             self.whereabouts.tell(agent_id)
