@@ -24,8 +24,8 @@ CLASSIC = "classic-key-that-nobody-may-read-7b1f"
 
 
 def secrets_of(*keys: str) -> list[bytes]:
-    """Return what must be found nowhere: whole keys, and the part of each that is secret."""
-    return [part.encode() for key in keys for part in (key, key.rpartition("_")[2])]
+    """Return what must be found nowhere: whole keys, and the part of each that is secret, in which `_` may be."""
+    return [part.encode() for key in keys for part in (key, key.split("_", 2)[-1])]
 
 
 def files_with(directory: Path, secrets: list[bytes]) -> list[str]:
