@@ -84,7 +84,6 @@ def failure(exc: Exception, url: str, seconds: float) -> RemoteHostError:
 
 
 @lru_cache(maxsize=1024)
-@lru_cache(maxsize=256)
 def split_url(url: str) -> tuple[Origin, str, str]:
     """Return server, Host header and request target of a URL; raise `ValueError` if it names no HTTP resource."""
     parts = urlparse(url)
