@@ -70,14 +70,18 @@ class Page:
     def _shell(self, source: str, block: Block) -> str:
         # As for somebody who reads on in one terminal.
         os.environ.update(_EXPORT.findall(source))
-        done = subprocess.run(
-            ["sh", "-euc", source],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=COMMAND_SECONDS,
-        )
+        try:
+            done = subprocess.run(
+                ["sh", "-euc", source],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=COMMAND_SECONDS,
+            )
+        except subprocess.TimeoutExpired as exc:
+            printed = (exc.stdout or b"").decode("utf-8", "replace")
+            raise SystemExit(f"{self._path}:{block.line}: not done after {COMMAND_SECONDS} s\n{printed}") from None
         if done.returncode:
             raise SystemExit(f"{self._path}:{block.line}: exit code {done.returncode}\n{done.stdout}")
         return done.stdout
@@ -131,6 +135,8 @@ def provide_commands(directory: Path, module: Sequence[str]) -> None:
         "paglets": ["paglets"],
     }
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # loading plugins would take longer than the tests
+    # One that hangs says where, before it is given up.
+    os.environ["PYTEST_ADDOPTS"] = f"-o faulthandler_timeout={COMMAND_SECONDS // 2}"
     for name, words in commands.items():
         command = directory / name
         command.write_text(f'#!/bin/sh\n{path} {shlex.join([*module, *words])} "$@"\n')
