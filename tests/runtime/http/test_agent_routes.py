@@ -174,6 +174,28 @@ def test_services(host: Host, talker: PagletProxy) -> None:
     assert (missing.status, missing.error) == (404, "InvalidAgentError")
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "scope=mesh",
+        "scope=mesh&name=pr%C3%BCft&capability=",
+        "scope=%6desh&name=a+b",
+        "scope=mesh&name=a%20b&capability=c%2Bd",
+        "name=&scope=mesh",
+        "scope=mesh&name=a&name=b",
+        "scope=mesh&scope=local",
+        "scope=mesh&other=1",
+        "scope=mesh&name=" + "x" * 1025,
+    ],
+)
+def test_hosts_that_look_for_services_get_the_documented_answer(host: Host, talker: PagletProxy, query: str) -> None:
+    for name, capability in (("a b", "c+d"), ("pr\u00fcft", "")):
+        body = {"name": name, "capabilities": [capability], "scope": "mesh"}
+        post(host, f"/agents/{talker.agent_id}/services", body)
+    hot, documented = (ask(host.address, "GET", f"/services{slash}?{query}") for slash in ("", "/"))
+    assert (hot.status, hot.json()) == (documented.status, documented.json())
+
+
 # --- a path in front -------------------------------------------------------------------------------------------------
 
 

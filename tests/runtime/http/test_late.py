@@ -79,6 +79,7 @@ with HostClient() as client:
     record = {"name": "other", "code_version": host.mesh.code_version, "url": "http://127.0.0.1:9"}
     client.get_json(host.address + "/health")
     client.post_json(host.address + "/hosts/join", record)
+    client.get_json(host.address + "/services?name=feed&scope=mesh")
     before = loaded()
     client.get_json(host.address + "/agents")
     print(before, loaded())

@@ -6,8 +6,11 @@ written once, here.
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl
+
 import msgspec
 
+from paglets.core.runtime_values import ServiceScope
 from paglets.remote.requests import encode_json
 from paglets.runtime.http.bodies import DeliverBody, JoinBody, VoteBody
 from paglets.runtime.http.errors import described
@@ -21,6 +24,8 @@ from paglets.serialization.values import unpack
 MAX_BODY_BYTES = 64 * 1024
 #: A longer id of a transfer is refused where the others are.
 MAX_ID_LENGTH = 256
+#: The same for names and capabilities of services.
+MAX_NAME_LENGTH = 1024
 _DONE = b'{"ok":true}'
 _NOTHING = b'{"result":null}'
 
@@ -69,6 +74,32 @@ def settle(node: Node, transfer_id: str, vote: str) -> bytes:
     return _DONE
 
 
+def services(node: Node, name: str | None, capability: str | None, scope: str) -> bytes:
+    """Return the encoded answer of which services there are here.
+
+    :param scope: ``mesh`` for those that are offered to it, ``local`` for all.
+    """
+    wanted = ServiceScope.MESH if scope == ServiceScope.MESH.value else None
+    found = node.ports.services.lookup_all(name, capability, wanted)
+    return encode_json({"services": [record.to_wire() for record in found]})
+
+
+def _asked_by_a_host(query: bytes) -> dict[str, str] | None:
+    """Return what another host wants to know of the services here, None if it is somebody else who asks.
+
+    Hosts pass over one that does not answer within a second, which may be less than it takes to load the framework.
+    """
+    if not query.isascii():
+        return None
+    fields = parse_qsl(query.decode("ascii"), keep_blank_values=True)
+    found = dict(fields)
+    if found.get("scope") != ServiceScope.MESH.value or len(found) < len(fields):
+        return None
+    if not found.keys() <= {"scope", "name", "capability"} or max(map(len, found.values())) > MAX_NAME_LENGTH:
+        return None
+    return found
+
+
 class HotRoutes:
     """Serve the routes of this module."""
 
@@ -88,6 +119,11 @@ class HotRoutes:
                 answer = await deliver(self._node, agent_id, decode_body(body, DeliverBody))
             elif path == "/hosts/join" and scope["method"] == "POST" and len(body) <= MAX_BODY_BYTES:
                 answer = join(self._node, decode_body(body, JoinBody))
+            elif path == "/services" and scope["method"] == "GET":
+                asked = _asked_by_a_host(scope["query_string"])
+                if asked is None:
+                    return False
+                answer = services(self._node, asked.get("name"), asked.get("capability"), asked["scope"])
             elif path.startswith("/transfers/") and scope["method"] == "POST" and len(body) <= MAX_BODY_BYTES:
                 transfer_id, _, word = path.removeprefix("/transfers/").partition("/")
                 if word not in ("commit", "settled") or not 0 < len(transfer_id) <= MAX_ID_LENGTH:

@@ -281,9 +281,7 @@ async def services(
     ] = "local",
 ) -> Answer:
     """Return the records of this host."""
-    wanted = ServiceScope.MESH if scope_filter == ServiceScope.MESH.value else None
-    found = node_of(request).ports.services.lookup_all(name, capability, wanted)
-    return answer({"services": [record.to_wire() for record in found]})
+    return encoded(hot.services(node_of(request), name, capability, scope_filter))
 
 
 # --- transfers -------------------------------------------------------------------------------------------------------
