@@ -22,7 +22,7 @@ from typing import Any
 from tests.docs.code_blocks import Block, Use, blocks_of
 from tests.preload import INTERPRETER
 
-COMMAND_SECONDS = 60
+COMMAND_SECONDS = 120
 _EXPORT = re.compile(r"^export (\w+)=(\S+)$", re.MULTILINE)
 
 
