@@ -109,7 +109,7 @@ class CallDesk:
             return
         finally:
             entry.calls_in_progress -= 1
-        place.channel.reply(frame, b"", attachment)
+        place.reply(frame, attachment)
         attachment.close()
 
     async def _checkpoint(self, entry: AgentEntry, place: Place, frame: Frame, number: int, state: Attachment) -> None:
@@ -121,7 +121,7 @@ class CallDesk:
                 await self._node.checkpoints.keep(entry, place, number, state)
             else:
                 state.close()
-            place.channel.reply(frame, b"", _NOTHING)
+            place.reply(frame, _NOTHING)
         except Exception as exc:
             _fail(place, frame, exc)
 
@@ -455,7 +455,7 @@ class _LocalDelivery:
         if error is not None:
             _fail(self._place, self._frame, as_over_http(error))
         else:
-            self._place.channel.reply(self._frame, b"", _NOTHING if reply is None else reply)
+            self._place.reply(self._frame, _NOTHING if reply is None else reply)
             if reply is not None:
                 reply.close()
 
@@ -469,7 +469,7 @@ class _LocalDelivery:
 
 
 def _fail(place: Place, frame: Frame, error: Exception) -> None:
-    place.channel.fail(frame, pack(error_to_wire(error, table=CALL_ERRORS)))
+    place.fail(frame, pack(error_to_wire(error, table=CALL_ERRORS)))
     forget_frames(error)
 
 

@@ -81,7 +81,7 @@ class Frame:
         self.payload = payload
         self.attachment = attachment
         self.is_command = False
-        """Whether it came on the command socket, where its answer goes too."""
+        """Whether it came on the command socket, where its answer goes too; at either end."""
 
 
 class FrameError(HostError):

@@ -70,7 +70,11 @@ class Place:
         self._watchdog: asyncio.TimerHandle | None = None
         self._process = launcher.launch(self._exited_elsewhere)
         self.channel = HostChannel(loop, self._process.control, on_frame=self._frame, on_lost=self._connection_lost)
-        self._commands = HostChannel(loop, self._process.commands, on_frame=self._frame, on_lost=self._connection_lost)
+        self._commands = HostChannel(
+            loop, self._process.commands, on_frame=self._frame_among_commands, on_lost=self._connection_lost
+        )
+        self._main_calls: set[int] = set()
+        """The calls that the main thread of the process waits for."""
 
     @property
     def pid(self) -> int | None:
@@ -116,7 +120,8 @@ class Place:
                 future.set_result(frame)
 
         # A step that the process's own call needs is for the thread that waits in that call.
-        channel = self._commands if op in COMMANDS and not parent else self.channel
+        among_commands = parent in self._main_calls if parent else op in COMMANDS
+        channel = self._commands if among_commands else self.channel
         id_ = channel.request(op, payload, done, attachment=attachment, parent=parent)
         if timeout is None:
             return await future
@@ -130,6 +135,20 @@ class Place:
     def post(self, op: Op, payload: bytes, attachment: Attachment, done: ReplyHandler) -> None:
         """Send a command whose answer goes to a callback."""
         self._commands.request(op, payload, done, attachment=attachment)
+
+    def reply(self, frame: Frame, attachment: Attachment) -> None:
+        """Answer a call of the process."""
+        self._channel_of(frame).reply(frame, b"", attachment)
+
+    def fail(self, frame: Frame, payload: bytes) -> None:
+        """Answer a call of the process with an error."""
+        self._channel_of(frame).fail(frame, payload)
+
+    def _channel_of(self, frame: Frame) -> HostChannel:
+        if not frame.is_command:
+            return self.channel
+        self._main_calls.discard(frame.id)
+        return self._commands
 
     def crash_error(self) -> PagletCrashedError:
         """Return the error that callers of a process that ended get."""
@@ -152,6 +171,12 @@ class Place:
         self._process.signal(signal.SIGKILL)
 
     # --- what the process does ----------------------------------------------------------------------------------------
+
+    def _frame_among_commands(self, frame: Frame) -> None:
+        if frame.type == FrameType.REQUEST:
+            frame.is_command = True
+            self._main_calls.add(frame.id)
+        self._frame(frame)
 
     def _frame(self, frame: Frame) -> None:
         if frame.type == FrameType.REQUEST:

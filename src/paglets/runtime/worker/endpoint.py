@@ -1,9 +1,10 @@
 """The paglet process's ends of its two sockets to its host.
 
 On the *command* socket come the steps of its life and its messages; the main thread reads it, executes, answers, and
-reads again, so that a message wakes one thread and no more. On the *control* socket goes everything beside that: calls
-of the paglet, queries that are answered while a handler runs, the order to leave. A thread of its own reads it; any
-thread asks and waits.
+reads again, so that a message wakes one thread and no more. What the main thread itself asks the host for, which is
+what handlers and hooks ask for, goes and is answered there too, for the same reason. On the *control* socket goes
+everything beside that: calls of other threads, queries that are answered while a handler runs, the order to leave. A
+thread of its own reads it; any thread asks and waits.
 
 A request of the host that was caused by a call of this process (a hook that a ``dispatch`` of its own needs) carries
 the id of that call and is executed by the thread that waits for its answer. So locks that the thread holds are held for
@@ -18,6 +19,7 @@ import queue
 import socket
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -56,6 +58,11 @@ class Endpoint:
         self._send_lock = threading.Lock()
         self._waiting: dict[int, queue.SimpleQueue[Frame]] = {}
         self._next_id = 0
+        self._main_thread = 0
+        self._command_parser = FrameParser()
+        self._unclaimed: deque[Frame] = deque()
+        """What came on the command socket and is for none of those who have read it so far."""
+        self._main_calls: set[int] = set()
         self._queries: queue.SimpleQueue[Frame] = queue.SimpleQueue()
         self._query_thread: threading.Thread | None = None
 
@@ -71,40 +78,75 @@ class Endpoint:
 
     def serve_commands(self) -> NoReturn:
         """Execute commands on this thread, in order, for ever."""
-        parser = FrameParser()
-        try:
-            while True:
-                data, fds = platform.receive_with_descriptors(self._commands, _READ_BYTES)
-                if not data:
-                    leave(1)
-                for frame in parser.feed(data, fds):
-                    frame.is_command = True
-                    self._execute(frame)
-        except (OSError, FrameError):
-            leave(1)
+        self._main_thread = _thread.get_ident()
+        while True:
+            self._execute(self._next_for(0))
 
     def call(self, method: str, arguments: Attachment) -> Attachment:
         """Ask the host for something and wait for the answer, running hooks that the host needs for it meanwhile.
 
         :raises PagletError: what the host answered.
         """
+        on_main_thread = _thread.get_ident() == self._main_thread
+        frame = (self._ask_among_commands if on_main_thread else self._ask_beside)(method.encode(), arguments)
+        if frame.type == FrameType.FAILURE:
+            raise error_from_wire(unpack(frame.payload), unknown=HostError, table=CALL_ERRORS)
+        return frame.attachment
+
+    def _ask_among_commands(self, method: bytes, arguments: Attachment) -> Frame:
+        with self._send_lock:
+            id_ = self._new_id()
+        self._main_calls.add(id_)
+        try:
+            _send(self._commands, FrameType.REQUEST, Op.CALL, id_, method, arguments)
+            while (frame := self._next_for(id_)).type == FrameType.REQUEST:
+                self._execute(frame)
+            return frame
+        finally:
+            self._main_calls.discard(id_)
+
+    def _ask_beside(self, method: bytes, arguments: Attachment) -> Frame:
         answers: queue.SimpleQueue[Frame] = queue.SimpleQueue()
         with self._send_lock:
-            self._next_id = self._next_id + 1 if self._next_id < 0xFFFFFFFF else 1
-            id_ = self._next_id
+            id_ = self._new_id()
             self._waiting[id_] = answers
         try:
-            self._tell(FrameType.REQUEST, Op.CALL, id_, method.encode(), arguments)
-            while True:
-                frame = answers.get()
-                if frame.type == FrameType.REQUEST:
-                    self._execute(frame)
-                elif frame.type == FrameType.FAILURE:
-                    raise error_from_wire(unpack(frame.payload), unknown=HostError, table=CALL_ERRORS)
-                else:
-                    return frame.attachment
+            self._tell(FrameType.REQUEST, Op.CALL, id_, method, arguments)
+            while (frame := answers.get()).type == FrameType.REQUEST:
+                self._execute(frame)
+            return frame
         finally:
             del self._waiting[id_]
+
+    def _new_id(self) -> int:
+        self._next_id = self._next_id + 1 if self._next_id < 0xFFFFFFFF else 1
+        return self._next_id
+
+    def _next_for(self, call: int) -> Frame:
+        """Return the next frame of the command socket that belongs to a call of the main thread, or to none (0)."""
+        unclaimed = self._unclaimed
+        at = 0
+        while True:
+            while at < len(unclaimed):
+                frame = unclaimed[at]
+                if self._cause_of(frame) == call:
+                    del unclaimed[at]
+                    return frame
+                at += 1
+            try:
+                data, fds = platform.receive_with_descriptors(self._commands, _READ_BYTES)
+                if not data:
+                    leave(1)
+                unclaimed.extend(self._command_parser.feed(data, fds))
+            except (OSError, FrameError):
+                leave(1)
+
+    def _cause_of(self, frame: Frame) -> int:
+        if frame.type != FrameType.REQUEST:
+            return frame.id
+        frame.is_command = True
+        # What the host still wanted for a call that it has answered is done when its turn comes.
+        return frame.parent if frame.parent in self._main_calls else 0
 
     def notify(self, op: Op, payload: bytes = b"") -> None:
         """Tell the host something that it does not answer."""
@@ -169,13 +211,11 @@ class Endpoint:
 def _send(sock: socket.socket, type_: FrameType, op: int, id_: int, payload: bytes, attachment: Attachment) -> None:
     chunks, fds = encode(type_, op, id_, 0, payload, attachment)
     try:
-        if fds:
-            sent = sock.sendmsg(chunks, platform.descriptor_ancillary(fds))
-            rest = b"".join(chunks)[sent:]
-            if rest:
-                sock.sendall(rest)
-        else:
-            for chunk in chunks:
-                sock.sendall(chunk)
+        # In one piece: the host would wake for the first one.
+        sent = sock.sendmsg(chunks, platform.descriptor_ancillary(fds))
+        for chunk in chunks:
+            if sent < len(chunk):
+                sock.sendall(memoryview(chunk)[sent:])
+            sent = max(0, sent - len(chunk))
     except OSError:
         leave(1)  # without its host this process has nothing to do

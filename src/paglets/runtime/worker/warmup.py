@@ -36,6 +36,8 @@ _AFTER_THE_FORK = (
     Endpoint.connect,
     Endpoint.start,
     Endpoint.serve_commands,
+    Endpoint._next_for,
+    Endpoint._cause_of,
     Endpoint._read,
     FrameParser.feed,
 )
