@@ -81,7 +81,7 @@ CALL_ERRORS = ErrorTable(
 )
 """What a host answers to a call of one of its paglets, which may have been about another host."""
 
-_REFUSALS = (errors.OverloadedError, errors.PagletCrashedError)
+_REFUSALS = (errors.OverloadedError, errors.PagletCrashedError, errors.UnsupportedMediaError)
 
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.AuthenticationError, 401),

@@ -136,6 +136,9 @@ class PayloadTooLargeError(HostError):
 class UnsupportedMediaError(HostError):
     """The host does not accept this content type."""
 
+    refused: bool = False
+    """Whether the host has not looked at the body, so that certainly nobody handled it."""
+
 
 class NotFoundError(HostError):
     """The host has no such route or resource."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from paglets.remote import requests
@@ -112,6 +112,7 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
         timeout: float | None,
         *,
         connecting: float | None = None,
+        decode: Callable[[bytes, str], Any] | None = None,
     ) -> Any:
         api_key = self.api_key
         seconds = self.timeout if timeout is None else timeout
@@ -124,7 +125,7 @@ class AsyncHostClient(AsyncArtifacts, AsyncFollowing):
         self._loop = asyncio.get_running_loop()
         ask = Ask(method, url, headers, body, seconds, connecting, self.max_response_bytes)
         status, data = await self.fabric.ask(ask)
-        return requests.decode_reply(status, data, url, has_key=bool(api_key))
+        return requests.decode_reply(status, data, url, has_key=bool(api_key), decode=decode)
 
     async def _delete(self, url: str, timeout: float | None) -> None:
         await self._call("DELETE", url, None, {}, timeout)

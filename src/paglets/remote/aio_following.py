@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from paglets.core.errors import InvalidAgentError, PagletError
+from paglets.core.errors import InvalidAgentError, PagletError, SerializationError, UnsupportedMediaError
 from paglets.core.messages import Message
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.remote import requests
 from paglets.remote.inquiries import AsyncInquiries
+from paglets.remote.packed import MESSAGE_CONTENT_TYPE, Understood, decode_answer, encode_delivery, is_packed
 from paglets.remote.pursuit import (
     ASTRAY,
     Ask,
@@ -34,6 +35,8 @@ _WITHDRAWAL_SECONDS: Final = 2.0
 # Messages that are being withdrawn at the same time; the wish to withdraw a further one is dropped.
 _MAX_WITHDRAWALS: Final = 64
 _JSON: Final = {"Content-Type": "application/json"}
+_PACKED: Final = {"Content-Type": MESSAGE_CONTENT_TYPE, "Accept": MESSAGE_CONTENT_TYPE}
+_JSON_OR_PACKED: Final = {**_JSON, "Accept": f"{MESSAGE_CONTENT_TYPE}, application/json"}
 
 
 class AsyncFollowing(AsyncInquiries):
@@ -45,6 +48,7 @@ class AsyncFollowing(AsyncInquiries):
         self.routes = RouteTable()
         """Where paglets were found; may be looked at and told more."""
         self._withdrawals: set[asyncio.Task[None]] = set()
+        self._understood = Understood()
 
     async def get_json(self, url: str, *, timeout: float | None = None) -> Any:
         """Get a URL and return the decoded JSON."""
@@ -63,8 +67,12 @@ class AsyncFollowing(AsyncInquiries):
         timeout: float | None,
         *,
         connecting: float | None = None,
+        decode: Callable[[bytes, str], Any] | None = None,
     ) -> Any:
-        """Make one request and return its decoded answer."""
+        """Make one request and return its decoded answer.
+
+        :param decode: reads the body of a good answer, in place of JSON.
+        """
         raise NotImplementedError
 
     @property
@@ -136,7 +144,7 @@ class AsyncFollowing(AsyncInquiries):
                 place, answer = await self._follow(pursuit, host_url, agent_id, place, exc, ask)
         except asyncio.CancelledError:
             if not parcel.oneway:
-                self._withdraw_soon(host_url, agent_id, parcel.message.message_id)
+                self._withdraw_soon(host_url, agent_id, parcel.message_id)
             raise
         learn_reply(self.routes, agent_id, host_url, place, answer)
         return answer
@@ -153,6 +161,8 @@ class AsyncFollowing(AsyncInquiries):
     ) -> dict[str, Any]:
         """Deliver a message at one place, once, and return the whole answer, in which there is a `result`.
 
+        The result of a packed message is packed, as `msgspec.Raw`, if the host understands that.
+
         :param connecting: seconds after which there must be a connection.
         :raises NotConnectedError: it was not sent.
         :raises ConnectionLostError: it may have arrived.
@@ -160,10 +170,58 @@ class AsyncFollowing(AsyncInquiries):
         """
         url = requests.agent_url(place, agent_id, "messages")
         terms = requests.terms_of(parcel, seconds, terms.attempt, terms)
-        body = requests.encode_json(requests.delivery(parcel, terms))
-        answer = await self._call("POST", url, body, _JSON, seconds, connecting=connecting)
+        if not parcel.packed:
+            body = requests.encode_json(requests.delivery(parcel, terms))
+            answer = await self._call("POST", url, body, _JSON, seconds, connecting=connecting)
+            requests.field_of(answer, "result", url)
+            return requests.dict_of(answer, url)
+        if place in self._understood:
+            try:
+                return await self._deliver_packed(url, parcel, terms, seconds, connecting)
+            except UnsupportedMediaError as exc:
+                if not exc.refused:
+                    raise  # it is what the handler raised
+                self._understood.discard(place)  # another host is there now
+        try:
+            body = requests.encode_json(requests.delivery(parcel, terms))
+        except SerializationError as exc:
+            # There is nothing to lose: what JSON cannot express may still be understood.
+            try:
+                return await self._deliver_packed(url, parcel, terms, seconds, connecting)
+            except UnsupportedMediaError as refusal:
+                if not refusal.refused:
+                    raise
+                raise exc from None
+        answer = await self._call(
+            "POST", url, body, _JSON_OR_PACKED, seconds, connecting=connecting, decode=self._decoder(place)
+        )
         requests.field_of(answer, "result", url)
         return requests.dict_of(answer, url)
+
+    async def _deliver_packed(
+        self, url: str, parcel: requests.Parcel, terms: DeliveryTerms, seconds: float, connecting: float | None
+    ) -> dict[str, Any]:
+        body = encode_delivery(
+            parcel.packed,
+            terms,
+            oneway=parcel.oneway,
+            activate_if_inactive=parcel.activate_if_inactive,
+            no_delay=parcel.no_delay,
+        )
+        answer: dict[str, Any] = await self._call(
+            "POST", url, body, _PACKED, seconds, connecting=connecting, decode=decode_answer
+        )
+        return answer
+
+    def _decoder(self, place: str) -> Callable[[bytes, str], Any]:
+        def decode(body: bytes, url: str) -> Any:
+            if not is_packed(body):
+                return requests.decode_answer(body, url)
+            answer = decode_answer(body, url)
+            self._understood.add(place)
+            return answer
+
+        return decode
 
     async def withdraw(self, host_url: str, agent_id: str, message_id: str) -> bool:
         """Withdraw a message that waits for its handler; see `HostClient.withdraw`."""

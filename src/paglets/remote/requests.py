@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -32,6 +32,7 @@ from paglets.remote.references import PagletProxyRef
 from paglets.remote.transfer import TransferTicket
 from paglets.remote.transport import MOVEMENT_CONTENT_TYPE, json_safe, restore_json_safe
 from paglets.serialization.codec import to_wire
+from paglets.serialization.values import unpack
 
 __all__ = [
     "DEFAULT_MAX_RESPONSE_BYTES",
@@ -40,6 +41,7 @@ __all__ = [
     "Parcel",
     "agent_url",
     "checked_key",
+    "decode_answer",
     "decode_json",
     "decode_reply",
     "delivery",
@@ -157,21 +159,29 @@ def relay_terms(url: str, seconds: float) -> tuple[dict[str, str], float]:
 # --- answers ---------------------------------------------------------------------------------------------------------
 
 
-def decode_reply(status: int, body: bytes, url: str, *, has_key: bool) -> Any:
+def decode_reply(
+    status: int, body: bytes, url: str, *, has_key: bool, decode: Callable[[bytes, str], Any] | None = None
+) -> Any:
     """Return the decoded body of a good answer, raise what any other one says.
 
     :param has_key: the request carried an API key.
+    :param decode: reads the body of a good answer, in place of JSON.
     :raises AuthenticationError: the host wants credentials; without a key the text says where to put one.
     :raises ConnectionLostError: a proxy answers for the host, which does not.
     :raises RemoteHostError: the answer is not JSON, or an error of unknown type.
     :raises PagletError: the error that the host named.
     """
     if 200 <= status < 300:
-        try:
-            return decode_json(body)
-        except ValueError as exc:
-            raise RemoteHostError(f"{url} answered with something that is not JSON: {exc}") from exc
+        return (decode or decode_answer)(body, url)
     raise _error(status, body, url, has_key=has_key)
+
+
+def decode_answer(body: bytes, url: str) -> Any:
+    """Return the decoded body of a good answer in JSON; raise `RemoteHostError` if it is none."""
+    try:
+        return decode_json(body)
+    except ValueError as exc:
+        raise RemoteHostError(f"{url} answered with something that is not JSON: {exc}") from exc
 
 
 def _error(status: int, body: bytes, url: str, *, has_key: bool) -> Exception:
@@ -227,14 +237,41 @@ def agent_url(host_url: str, agent_id: str, operation: str = "") -> str:
     return f"{base}/{operation}" if operation else base
 
 
-@dataclass(slots=True)
 class Parcel:
-    """A message with how it is to be delivered."""
+    """A message with how it is to be delivered.
 
-    message: Message
-    oneway: bool = False
-    activate_if_inactive: bool = True
-    no_delay: bool = False
+    :param packed: its wire form, packed, in place of the message itself, which is unpacked if somebody asks for it.
+    :param message_id: of a packed message.
+    """
+
+    __slots__ = ("_message", "activate_if_inactive", "message_id", "no_delay", "oneway", "packed")
+
+    def __init__(
+        self,
+        message: Message | None,
+        oneway: bool = False,
+        activate_if_inactive: bool = True,
+        no_delay: bool = False,
+        *,
+        packed: bytes = b"",
+        message_id: str = "",
+    ) -> None:
+        self._message = message
+        self.oneway = oneway
+        self.activate_if_inactive = activate_if_inactive
+        self.no_delay = no_delay
+        self.packed = packed
+        self.message_id = message_id if message is None else message.message_id
+
+    @property
+    def message(self) -> Message:
+        """The message.
+
+        :raises SerializationError: the packed one is malformed.
+        """
+        if self._message is None:
+            self._message = Message.from_wire(unpack(self.packed))
+        return self._message
 
 
 def delivery(parcel: Parcel, terms: DeliveryTerms) -> dict[str, Any]:

@@ -83,7 +83,8 @@ class CallDesk:
         if entry.calls_in_progress >= MOST_CALLS_IN_PROGRESS:
             _fail(place, frame, OverloadedError(f"paglet {entry.agent_id} waits for {entry.calls_in_progress} calls"))
             return
-        self._kernel.background(self._answer(entry, place, frame, method, arguments))
+        # It fails with an answer, so nothing has to be around it.
+        self._kernel.keep(self._kernel.loop.create_task(self._answer(entry, place, frame, method, arguments)))
 
     def _is_near(self, arguments: Arguments) -> bool:
         """Tell whether a message is for a paglet that is here; one that is not is followed by the client."""

@@ -11,6 +11,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from paglets.core.error_wire import error_from_wire
 from paglets.core.errors import HostError, PagletCrashedError, PagletError
 from paglets.runtime.attachment import EMPTY, Attachment
@@ -253,5 +255,5 @@ def describe_exit(code: int) -> str:
 
 
 def packed(value: Any) -> Attachment:
-    """Hold a packed value."""
-    return Attachment.of([pack(value)])
+    """Hold a packed value; one that is packed already stays as it is."""
+    return Attachment.of([bytes(value) if type(value) is msgspec.Raw else pack(value)])

@@ -8,6 +8,7 @@ from typing import Any
 
 from paglets.core.messages import Message
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
+from paglets.remote.packed import PackedDelivery, PackedMessage
 from paglets.remote.requests import Parcel
 from paglets.serialization.values import pack, unpack
 
@@ -57,6 +58,21 @@ class Posting:
         )
 
     @classmethod
+    def arrived(cls, delivery: PackedDelivery, message: PackedMessage, *, found: dict[str, str]) -> Posting:
+        """Take over a delivery as another host sends it."""
+        return cls(
+            bytes(delivery.message),
+            message.kind,
+            message.priority,
+            message.message_id,
+            delivery.oneway,
+            delivery.activate_if_inactive,
+            delivery.no_delay,
+            delivery.terms(),
+            found,
+        )
+
+    @classmethod
     def sent(cls, delivery: Mapping[str, Any], terms: DeliveryTerms, *, oneway: bool) -> Posting:
         """Take over a delivery as a paglet's process sends it; its message is packed already."""
         return cls(
@@ -76,4 +92,11 @@ class Posting:
 
     def parcel(self) -> Parcel:
         """Return what a request to another host carries of it."""
-        return Parcel(self.message(), self.oneway, self.activate_if_inactive, self.no_delay)
+        return Parcel(
+            None,
+            self.oneway,
+            self.activate_if_inactive,
+            self.no_delay,
+            packed=self.packed,
+            message_id=self.message_id,
+        )

@@ -42,6 +42,7 @@ from paglets.serialization.packing import KIND_BYTEARRAY, KIND_BYTES, Encoder, S
 from paglets.serialization.unions import union_encoder
 
 LIST_TYPES = (list, tuple, deque)
+_TEXT = frozenset({str})
 SET_TYPES = (set, frozenset)
 
 _by_hint: dict[Any, Encoder] = {}
@@ -142,8 +143,11 @@ def _sorted(items: list[Any]) -> list[Any]:
 
 
 def _encode_dict(value: dict[Any, Any], sink: Sink | None) -> dict[str, Any]:
-    entries: dict[str, Any] = {}
-    items = list(value.items())
+    entries: dict[str, Any] = dict(value)
+    if set(map(type, entries)) <= _TEXT and set(map(type, entries.values())) <= PLAIN_SCALARS:
+        return entries  # as for lists
+    items = list(entries.items())
+    entries = {}
     for key, item in items:
         try:
             entries[key if type(key) is str else key_text(key)] = encode_any(item, sink)

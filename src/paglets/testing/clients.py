@@ -182,6 +182,7 @@ class MeshWords(AsyncHostClient):
         timeout: float | None,
         *,
         connecting: float | None = None,
+        decode: Callable[[bytes, str], Any] | None = None,
     ) -> Any:
         seconds = self.timeout if timeout is None else timeout
         fields, seconds = (
@@ -196,7 +197,7 @@ class MeshWords(AsyncHostClient):
                 answer = await self._network.request(method, url, given.items(), content)
         except FAILURES as exc:
             raise failure(exc, url, seconds) from exc
-        return requests.decode_reply(answer.status, answer.body, url, has_key=bool(self.api_key))
+        return requests.decode_reply(answer.status, answer.body, url, has_key=bool(self.api_key), decode=decode)
 
     async def _transfer(self, work: Callable[[Terms], T], timeout: float | None, progress: Progress | None) -> T:
         seconds = self.timeout if timeout is None else timeout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote, unquote_plus
 
@@ -79,6 +80,8 @@ RELAY_PATH: Final = "/relay/"
 RELAYED: Final = ("relay", "hosts")
 _RELAYED_PATH: Final = "/relay/hosts/"
 _MOST_PARTS: Final = 16
+# Longer ones are looked up each time: what is remembered has to be small, whatever is asked for.
+_REMEMBERED_LENGTH: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,17 @@ def wanted(method: str, path: str, query: bytes = b"") -> Wanted | None:
 
     :param path: decoded, as the routes see it.
     """
+    if query or len(path) > _REMEMBERED_LENGTH:
+        return _looked_up(method, path, query)
+    return _remembered(method, path)
+
+
+@lru_cache(maxsize=1024)
+def _remembered(method: str, path: str) -> Wanted | None:
+    return _looked_up(method, path, b"")
+
+
+def _looked_up(method: str, path: str, query: bytes) -> Wanted | None:
     parts = [part for part in path.split("/", _MOST_PARTS) if part]
     relayed = len(parts) > 3 and tuple(parts[:2]) == RELAYED
     found = next(_matches(_ROOT, parts[3:] if relayed else parts, method), None)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from paglets.core.errors import PagletError
+from paglets.core.errors import PagletError, UnsupportedMediaError
 from paglets.runtime.http.errors import ClientGoneError
 from paglets.runtime.http.gate import Gate
 from paglets.runtime.http.guards import (
     CONTENT_TYPE,
     HAS_BODY,
     MEDIA_TYPE,
+    MESSAGE_TYPE,
     MOVEMENT_TYPE,
     Application,
     Guard,
@@ -64,7 +65,11 @@ class Dispatcher:
                 await refuse(send, exc)
                 return
         try:
-            if not await self._hot.serve(scope, body, send):
+            if await self._hot.serve(scope, body, send):
+                return
+            if scope[MEDIA_TYPE] == MESSAGE_TYPE:
+                await refuse(send, UnsupportedMediaError("only messages to paglets are taken in this encoding"))
+            else:
                 await self._routes(scope, replay(body, receive), send)
         finally:
             self._intake.release(len(body))

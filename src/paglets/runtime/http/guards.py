@@ -25,6 +25,7 @@ from paglets.core.errors import (
     PayloadTooLargeError,
     UnsupportedMediaError,
 )
+from paglets.remote.packed import MESSAGE_CONTENT_TYPE
 from paglets.runtime.http.access import RELAY_PATH
 from paglets.runtime.http.errors import described
 from paglets.runtime.http.extensions import ANSWER, DIRECT_BODY, INLET
@@ -41,15 +42,16 @@ MAX_JSON_BYTES = 64 * 1024 * 1024
 MAX_MOVEMENTS = 256
 JSON_TYPE = b"application/json"
 MOVEMENT_TYPE = b"application/x-paglets-movement"
+MESSAGE_TYPE = MESSAGE_CONTENT_TYPE.encode()
 #: What stands for the type of a body of any type that is stored as it is.
 CONTENT_TYPE = b"application/octet-stream"
 
-#: Where the guard leaves the type of the body for the application: `JSON_TYPE`, `MOVEMENT_TYPE`, `CONTENT_TYPE`, or
-#: nothing.
+#: Where the guard leaves the type of the body for the application: one of these, or nothing.
 MEDIA_TYPE = "paglets.media_type"
 #: Where the guard says whether there can be a body.
 HAS_BODY = "paglets.has_body"
 
+_HELD_TYPES = frozenset({b"", JSON_TYPE, MESSAGE_TYPE})
 _HOST = re.compile(rb"(?P<name>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?\])(?::[0-9]{0,5})?")
 # Two of one of these would let a proxy in front and this host see different requests.
 _SINGLE = frozenset({b"host", b"authorization", b"content-type", b"content-length", b"origin"})
@@ -255,14 +257,14 @@ def check_coding(headers: dict[bytes, bytes], understood: Sequence[str] = ()) ->
 def media_type(headers: dict[bytes, bytes]) -> bytes:
     """Return the type of the body, nothing where the request names none.
 
-    :raises UnsupportedMediaError: it is neither JSON nor a movement, or coded.
+    :raises UnsupportedMediaError: it is neither JSON nor what only hosts send, or coded.
     """
     check_coding(headers)
     value = headers.get(b"content-type", b"")
-    if value in (b"", JSON_TYPE):
+    if value in _HELD_TYPES:
         return value
     value = value.partition(b";")[0].strip().lower()
-    if value not in (b"", JSON_TYPE, MOVEMENT_TYPE):
+    if value not in _HELD_TYPES and value != MOVEMENT_TYPE:
         raise UnsupportedMediaError(
             f"a body of type {value[:80].decode('latin-1')!r} is not understood; send {JSON_TYPE.decode()}"
         )
@@ -308,6 +310,8 @@ def in_one_piece(scope: Scope, send: Send) -> Send:
 
 async def refuse(send: Send, error: Exception) -> None:
     """Answer with an error and end the connection, so that an unread body is not waited for."""
+    if isinstance(error, UnsupportedMediaError):
+        error.refused = True
     status, wire = described(error)
     await send_json(send, status, msgspec.json.encode(wire), closing=True, error=error)
 
@@ -320,14 +324,15 @@ async def send_json(
     closing: bool = False,
     error: Exception | None = None,
     extra: Sequence[tuple[bytes, bytes]] = (),
+    media_type: bytes = JSON_TYPE,
 ) -> None:
-    """Answer with encoded JSON.
+    """Answer with encoded JSON, or something of another type that is as short.
 
     :param closing: end the connection afterwards.
     :param error: what the answer says, where it is an error.
     :param extra: further headers.
     """
-    headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body)), *extra]
+    headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *extra]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if status == 429:

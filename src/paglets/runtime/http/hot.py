@@ -6,15 +6,17 @@ written once, here.
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from paglets.core.runtime_values import ServiceScope
+from paglets.remote.packed import decode_delivery, encode_answer
 from paglets.remote.requests import encode_json
 from paglets.runtime.http.bodies import DeliverBody, JoinBody, VoteBody
 from paglets.runtime.http.errors import described
-from paglets.runtime.http.guards import Scope, Send, send_json
+from paglets.runtime.http.guards import JSON_TYPE, MEDIA_TYPE, MESSAGE_TYPE, Scope, Send, send_json
 from paglets.runtime.http.intake import decode_body
 from paglets.runtime.node import Node
 from paglets.runtime.posting import Posting
@@ -30,24 +32,41 @@ _DONE = b'{"ok":true}'
 _NOTHING = b'{"result":null}'
 
 
-async def deliver(node: Node, agent_id: str, data: DeliverBody) -> bytes:
-    """Deliver a message and return the encoded answer with the handler's reply.
+def posting_of(data: DeliverBody) -> Posting:
+    """Return the message of a body in JSON.
 
-    :raises PagletError: what the delivery or the handler ended in.
+    :raises SerializationError: it holds something that cannot travel.
     """
-    found: dict[str, str] = {}
-    posting = Posting.of(
+    return Posting.of(
         data.message.message(),
         oneway=data.oneway,
         activate_if_inactive=data.activate_if_inactive,
         no_delay=data.no_delay,
         terms=data.terms(),
-        found=found,
+        found={},
     )
+
+
+async def _packed_posting(body: bytes) -> Posting:
+    read = decode_delivery(body) if len(body) <= MAX_BODY_BYTES else await asyncio.to_thread(decode_delivery, body)
+    return Posting.arrived(*read, found={})
+
+
+async def deliver(node: Node, agent_id: str, posting: Posting, *, packed: bool = False) -> bytes:
+    """Deliver a message and return the encoded answer with the handler's reply.
+
+    :param packed: whether the answer is in the encoding of `paglets.remote.packed`.
+    :raises PagletError: what the delivery or the handler ended in.
+    """
     reply = await node.post.send(agent_id, posting)
+    found = posting.found or {}
     if reply is None:
+        if packed:
+            return encode_answer(None, found)
         return encode_json({"result": None, **found}) if found else _NOTHING
     try:
+        if packed:
+            return encode_answer(reply.view(), found)
         return encode_json({"result": unpack(reply.view()), **found})
     finally:
         reply.close()
@@ -109,14 +128,26 @@ class HotRoutes:
     async def serve(self, scope: Scope, body: bytes, send: Send) -> bool:
         """Serve a request if it is one of these routes; return whether it was."""
         path: str = scope["path"]
+        packed = scope[MEDIA_TYPE] == MESSAGE_TYPE
+        media_type = JSON_TYPE
         try:
             if path == "/health" and scope["method"] == "GET":
                 answer = health(self._node)
-            elif path.endswith("/messages") and scope["method"] == "POST" and len(body) <= MAX_BODY_BYTES:
+            elif path.endswith("/messages") and scope["method"] == "POST":
                 root, collection, agent_id, *rest = path.split("/", 3)
                 if root or collection != "agents" or not agent_id or rest != ["messages"]:
                     return False
-                answer = await deliver(self._node, agent_id, decode_body(body, DeliverBody))
+                if packed:
+                    posting = await _packed_posting(body)
+                    media_type = MESSAGE_TYPE
+                elif len(body) <= MAX_BODY_BYTES:
+                    posting = posting_of(decode_body(body, DeliverBody))
+                    media_type = _wanted_type(scope)
+                else:
+                    return False
+                answer = await deliver(self._node, agent_id, posting, packed=media_type == MESSAGE_TYPE)
+            elif packed:
+                return False
             elif path == "/hosts/join" and scope["method"] == "POST" and len(body) <= MAX_BODY_BYTES:
                 answer = join(self._node, decode_body(body, JoinBody))
             elif path == "/services" and scope["method"] == "GET":
@@ -140,5 +171,13 @@ class HotRoutes:
             status, wire = described(exc)
             await send_json(send, status, encode_json(wire))
         else:
-            await send_json(send, 200, answer)
+            await send_json(send, 200, answer, media_type=media_type)
         return True
+
+
+def _wanted_type(scope: Scope) -> bytes:
+    """Return the type of the answer to a message in JSON: a host may say that it understands another one."""
+    for name, value in scope["headers"]:
+        if name == b"accept":
+            return MESSAGE_TYPE if value.startswith(MESSAGE_TYPE) else JSON_TYPE
+    return JSON_TYPE

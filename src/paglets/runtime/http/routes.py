@@ -154,7 +154,7 @@ async def agent_state(request: JsonRequest, agent_id: AgentId) -> Answer:
 )
 async def deliver(request: JsonRequest, agent_id: AgentId, data: JSONBody[bodies.DeliverBody]) -> Answer:
     """Deliver a message and return the handler's reply."""
-    return encoded(await hot.deliver(node_of(request), agent_id, data))
+    return encoded(await hot.deliver(node_of(request), agent_id, hot.posting_of(data)))
 
 
 def ticket_of(data: JSONBody[bodies.MoveBody]) -> TransferTicket | None:
