@@ -157,6 +157,13 @@ def test_what_the_host_needs_for_a_call_that_has_ended_is_done_all_the_same(line
     assert [host.heard().payload for _ in range(2)] == [b"now", b"done"]
 
 
+def test_an_answer_that_nobody_waits_for_any_more_is_dropped(line: Callable[..., Line]) -> None:
+    host = line(handler=lambda process: str(len(process._unclaimed)).encode())
+    host.send(FrameType.REPLY, 77, b"", value=b"too late")
+    host.command(1, b"handler")
+    assert host.heard().payload == b"0"
+
+
 def test_a_refused_call_raises_in_the_handler(line: Callable[..., Line]) -> None:
     def handler(process: Endpoint) -> bytes:
         try:

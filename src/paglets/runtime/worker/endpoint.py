@@ -137,14 +137,18 @@ class Endpoint:
                 data, fds = platform.receive_with_descriptors(self._commands, _READ_BYTES)
                 if not data:
                     leave(1)
-                unclaimed.extend(self._command_parser.feed(data, fds))
+                for frame in self._command_parser.feed(data, fds):
+                    frame.is_command = True
+                    if frame.type == FrameType.REQUEST or frame.id in self._main_calls:
+                        unclaimed.append(frame)
+                    else:
+                        frame.attachment.close()  # its caller was torn away, by a signal handler that raised
             except (OSError, FrameError):
                 leave(1)
 
     def _cause_of(self, frame: Frame) -> int:
         if frame.type != FrameType.REQUEST:
             return frame.id
-        frame.is_command = True
         # What the host still wanted for a call that it has answered is done when its turn comes.
         return frame.parent if frame.parent in self._main_calls else 0
 
