@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -119,6 +120,7 @@ def test_stop_ends_a_paglet_that_blocks_for_ever(host: Host, tmp_path: Path) -> 
     host.stop()
     thread.join(5)
     assert isinstance(outcome[0], HostError | PagletCrashedError)
+    assert re.search("host ended|shutting down", str(outcome[0])), outcome[0]
     eventually(lambda: not runs(pid), "the blocked process gone")
 
 

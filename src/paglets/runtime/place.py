@@ -154,6 +154,8 @@ class Place:
 
     def crash_error(self) -> PagletCrashedError:
         """Return the error that callers of a process that ended get."""
+        if self.leaving:
+            return PagletCrashedError("the host ended the paglet's process before it had answered")
         if self.exitcode is None:
             return PagletCrashedError("the paglet's process ended")
         return PagletCrashedError(f"the paglet's process ended: {describe_exit(self.exitcode)}")
