@@ -14,6 +14,7 @@ from paglets.core.messages import Message
 from paglets.persistence.states import INLINE_BYTES
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
+from paglets.runtime.supervision import MOST_RECOVERIES
 from tests.agents.hardy import Careful, Careless, Hardy, HardyState, Lively, LivelyCareful, LivelyCareless, do
 from tests.faults.cluster import Cluster, HostProcess
 from tests.support import Gate, HostFactory, eventually
@@ -96,6 +97,28 @@ def test_what_comes_back_depends_on_the_class(cluster: Cluster) -> None:
     assert counts == {Lively: 1, LivelyCareful: 2}
     with pytest.raises(InvalidAgentError):
         kinds[LivelyCareless].send(Message("add"))
+
+
+@pytest.mark.parametrize(("times", "comes_back"), [(2, True), (MOST_RECOVERIES + 1, False)])
+def test_a_recovery_over_which_the_process_dies_is_tried_again(
+    cluster: Cluster, tmp_path: Path, times: int, comes_back: bool
+) -> None:
+    (host,) = cluster.start("alpha", preload=PRELOAD)
+    deaths = tmp_path / "deaths"
+    proxy = create(cluster, host, Lively, plan={"activation": [f"die_times {times} {deaths}"]})
+    assert proxy.send(do("count 3", "checkpoint")) == 3
+    kill_and_restart(host)
+    if comes_back:
+        assert proxy.send(Message("add")) == 4  # it waits for the paglet
+        assert state_of(cluster, host, proxy.agent_id)["notes"] == ["recovery"]
+    else:
+        eventually(lambda: deaths.exists() and deaths.stat().st_size == times, "the last try")
+        eventually(lambda: proxy.info()["crashed"], "the end of it")
+        with pytest.raises(PagletCrashedError):
+            proxy.send(Message("add"))
+        proxy.activate()  # as of any other that has crashed
+        assert proxy.send(Message("add")) == 4
+    assert deaths.stat().st_size == times
 
 
 def test_whoever_asks_for_a_checkpoint_gets_one(cluster: Cluster) -> None:

@@ -15,6 +15,7 @@ from paglets.core.errors import (
     InsufficientStorageError,
     InvalidAgentError,
     OverloadedError,
+    PagletCrashedError,
     PagletError,
 )
 from paglets.core.runtime_values import Durability
@@ -99,6 +100,10 @@ class Activator:
             else:
                 self._release_callers(agent_id)
         except BaseException as exc:
+            entry = self._kernel.agents.get(agent_id)
+            if isinstance(exc, PagletError) and entry is not None and entry.restarting:
+                self._release_callers(agent_id)  # they wait for the next try
+                return
             error = exc if isinstance(exc, PagletError) else HostUnreachableError(f"paglet {agent_id} was not woken")
             for posting in self._callers.pop(agent_id, ()):
                 posting.done(None, error)
@@ -212,7 +217,11 @@ class Activator:
             if faults.ARMED:
                 faults.reached("wake.activated")
         except BaseException as exc:
-            if entry.restarting and reason != "revive":
+            died = reason == "recovery" and isinstance(exc, PagletCrashedError)
+            if died and kernel.watch.recover_again(entry, str(exc)):
+                self._dormitory.rise(agent_id)
+                entry.release_held()
+            elif entry.restarting and reason != "revive":
                 kernel.watch.failed_to_restart(entry, str(exc) or type(exc).__name__)
             else:
                 self._failed_to_wake(entry, record.status, exc)
@@ -220,6 +229,7 @@ class Activator:
         if not entry.window:
             self._dormitory.recall_window(entry, found)
         entry.restarting = False
+        entry.recoveries = 0
         entry.error = None
         entry.exitcode = None
         if reason == "revive":

@@ -16,6 +16,11 @@ from paglets.runtime.place import Place, describe_exit
 if TYPE_CHECKING:
     from paglets.runtime.kernel import Kernel
 
+#: How often it is tried again to bring a paglet back whose process dies over that.
+MOST_RECOVERIES = 3
+#: The pause before the first of these tries; each further one is twice as long.
+RECOVERY_PAUSE_SECONDS = 0.25
+
 
 class Watch:
     """Watch over the processes of one host; runs on its loop."""
@@ -60,7 +65,7 @@ class Watch:
         if isinstance(verdict.process, Restart):
             entry.restarting = True
             jitter = CHANCE.uniform(1.0, 1.2)
-            self._kernel.loop.call_later(verdict.process.after * jitter, self._restart, entry)
+            self._kernel.loop.call_later(verdict.process.after * jitter, self._restart, entry, "restart")
             return
         entry.restarting = False
         self._kernel.messages.release(entry, PagletCrashedError(f"paglet {entry.agent_id} crashed: {error}"))
@@ -71,9 +76,26 @@ class Watch:
         self.crash(entry, f"restart failed: {error}")
         entry.release_held()
 
-    def _restart(self, entry: AgentEntry) -> None:
+    def recover_again(self, entry: AgentEntry, error: str) -> bool:
+        """Hear that a process died with which a paglet was to be brought back after the death of its host.
+
+        Whatever killed it, such as the want of memory of a machine on which everything starts at once, may be over
+        soon; and nobody is there yet to revive it.
+
+        :return: whether it is tried again; the messages for the paglet wait for that.
+        """
+        if entry.recoveries >= MOST_RECOVERIES or self._kernel.closing:
+            return False
+        pause = RECOVERY_PAUSE_SECONDS * float(2**entry.recoveries) * CHANCE.uniform(1.0, 1.2)
+        entry.recoveries += 1
+        self._stop(entry, error)
+        entry.restarting = True
+        self._kernel.loop.call_later(pause, self._restart, entry, "recovery")
+        return True
+
+    def _restart(self, entry: AgentEntry, reason: str) -> None:
         if entry.restarting and entry.crashed and not self._kernel.closing:
-            self._kernel.background(self._kernel.revive(entry, "restart"))
+            self._kernel.background(self._kernel.revive(entry, reason))
 
     def _stop(self, entry: AgentEntry, error: str) -> None:
         place = entry.place
