@@ -192,7 +192,7 @@ def test_a_paglet_cannot_grant_itself_more(pair: Pair) -> None:
 
 def test_time_that_is_over_ends_in_sleep_awake_or_asleep(pair: Pair) -> None:
     awake = pair.alpha.create(Spender, allowance=Allowance(lifetime=0.4))
-    sleeper = pair.alpha.create(Spender, allowance=Allowance(lifetime=0.4))
+    sleeper = pair.alpha.create(Spender, allowance=Allowance(lifetime=1.5))  # asleep before that
     sleeper.deactivate()
     for proxy in (awake, sleeper):
         data = exceeded(pair.alpha, proxy.agent_id)
