@@ -81,16 +81,16 @@ def test_an_id_that_is_taken(host: Host, talker: PagletProxy) -> None:
 def test_other_kinds_of_body(host: Host, talker: PagletProxy, content_type: str) -> None:
     for path in ("/agents", f"/agents/{talker.agent_id}/messages"):
         reply = ask(host.address, "POST", path, b"{}", {"Content-Type": content_type})
-        refused(reply, 415, "UnsupportedMediaError")
+        refused(reply, 415, "UnsupportedMediaError", "", "refused")
     assert ask(host.address, "GET", "/health", headers={"Content-Type": content_type}).status == 415
 
 
 def test_compressed_bodies_and_misplaced_movements(host: Host, talker: PagletProxy) -> None:
     messages = f"/agents/{talker.agent_id}/messages"
     squeezed = ask(host.address, "POST", messages, b"{}", {"Content-Encoding": "gzip"})
-    refused(squeezed, 415, "UnsupportedMediaError")
+    refused(squeezed, 415, "UnsupportedMediaError", "", "refused")
     movement = ask(host.address, "POST", messages, b"PGLF", {"Content-Type": "application/x-paglets-movement"})
-    refused(movement, 415, "UnsupportedMediaError")
+    refused(movement, 415, "UnsupportedMediaError", "", "refused")
 
 
 @pytest.mark.parametrize("spelling", ["application/json", "Application/JSON", "application/json; charset=utf-8"])
