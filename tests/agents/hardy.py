@@ -116,6 +116,10 @@ class Hardy(Paglet[HardyState]):
     def act_sleep(self, _: str) -> None:
         self.deactivate(policy=DeactivationPolicy(activate_on_message=False))
 
+    def act_rest(self, _: str) -> None:
+        """Sleep until there is a message."""
+        self.deactivate()
+
     def act_save(self, text: str) -> None:
         """Write a file in the work directory and have it travel along."""
         path = self.work_dir() / "saved.txt"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,34 @@ def test_what_comes_back_depends_on_the_class(cluster: Cluster) -> None:
     assert counts == {Lively: 1, LivelyCareful: 2}
     with pytest.raises(InvalidAgentError):
         kinds[LivelyCareless].send(Message("add"))
+
+
+def test_a_message_wakes_its_receiver_again_that_slept_before_it_had_settled(
+    hosts: HostFactory, tmp_path: Path
+) -> None:
+    host = hosts()
+    run, handler = Gate(tmp_path, "run"), Gate(tmp_path, "handler")
+    proxy = host.create(LivelyCareful, HardyState(plan={"run": [f"gate {run}"]}))
+    run.await_entered()
+    run.open()
+    proxy.deactivate()
+    host._node.kernel.config.run_settle_seconds = 60.0
+    with ThreadPoolExecutor(2) as pool:
+        waking = pool.submit(proxy.activate)
+        run.await_entered()
+        putting_to_sleep = pool.submit(proxy.send, do(f"gate {handler}", "rest"))
+        handler.await_entered()
+        message = Message("add")
+        proxy.send_oneway(message)
+        handler.open()
+        putting_to_sleep.result(10)
+        waking.result(10)
+    eventually(
+        lambda: message.message_id in [event.message_id for event in host.list_events() if "delivered" in event.kind],
+        "the message handled",
+    )
+    run.await_entered()
+    run.open()
 
 
 @pytest.mark.parametrize(("times", "comes_back"), [(2, True), (MOST_RECOVERIES + 1, False)])

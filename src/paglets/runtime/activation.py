@@ -44,6 +44,8 @@ class Activator:
         self._dormitory = dormitory
         self._callers: dict[str, list[HeldPosting]] = {}
         """Messages that woke sleepers, to be posted again as soon as these take messages."""
+        self._settling: dict[str, asyncio.Task[dict[str, str]]] = {}
+        """Awakenings of those who are awake, and may sleep or crash again before they have settled."""
         kernel.revive = self._revive
 
     async def activate(
@@ -62,6 +64,8 @@ class Activator:
             entry = self._kernel.agents.get(agent_id)
             crashed = entry is not None and entry.crashed
             if agent_id not in self._dormitory and not crashed:
+                if agent_id in self._settling:
+                    return await asyncio.shield(self._settling[agent_id])
                 raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
             excess = (
                 entry.balance.held(time.time()) if crashed and entry is not None else self._dormitory.held(agent_id)
@@ -72,8 +76,13 @@ class Activator:
                 reason = "revive"
             task = self._kernel.loop.create_task(self._wake(agent_id, reason, settle=settle, calls=calls))
             self._dormitory.waking[agent_id] = task
-            task.add_done_callback(lambda _: self._dormitory.waking.pop(agent_id, None))
+            task.add_done_callback(partial(self._ended, agent_id))
         return await asyncio.shield(task)
+
+    def _ended(self, agent_id: str, task: asyncio.Task[dict[str, str]]) -> None:
+        for tasks in (self._dormitory.waking, self._settling):
+            if tasks.get(agent_id) is task:
+                del tasks[agent_id]
 
     def wake_for(self, agent_id: str, posting: HeldPosting) -> None:
         """Bring a paglet back for a message, which is posted again as soon as it is awake.
@@ -236,6 +245,7 @@ class Activator:
             entry.deaths = entry.deaths.revived()
         handled = self.take_in(entry, found.waiting)
         self._dormitory.rise(agent_id)
+        self._settling[agent_id] = self._dormitory.waking.pop(agent_id)
         entry.deferred[:0] = calls
         kernel.starter.activate(entry)
         # Who woke it comes before who found it waking.
