@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from paglets.core.context import PagletContext
@@ -27,6 +29,17 @@ def test_a_stream_through_the_relay(trio: Trio, stream: StreamOperation[Count, N
         eventually(lambda: feed.call(Feed.counts)[1] == 2, "the generator to end")
         outside = ServiceDirectory(trio.hub.address, trio.client).require_contract(FEED, scope=ServiceScope.MESH)
         assert [item.number for item in outside.stream(stream, Count(20))] == list(range(20))
+    finally:
+        feed.dispose()
+        reader.dispose()
+
+
+def test_what_paglets_send_stays_packed_through_the_relay(trio: Trio) -> None:
+    feed, reader = trio.far.create(Feed), trio.laptop.create(Reader)
+    try:
+        assert reader.call(Reader.read, TURNS.name, 3) == [0, 1, 2]
+        words: Any = trio.laptop._node.ports.words
+        assert trio.far.address in words._understood
     finally:
         feed.dispose()
         reader.dispose()
