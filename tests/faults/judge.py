@@ -129,6 +129,8 @@ def _look_around(cluster: Cluster) -> tuple[list[str], dict[str, list[Found]]]:
         for table, count in journal_counts(host.directory).items():
             if count:
                 under_way.append(f"{count} rows in {table} of {host.name}")
+                if table == "queued":
+                    under_way[-1] += f" (to, message, bytes: {queued_messages(host.directory)})"
         there = paglets_of(cluster, host)
         for agent_id in owned_by(host.directory) - there.keys():
             under_way.append(f"{agent_id}, which {host.name} owns and does not show")
@@ -156,6 +158,12 @@ def journal_counts(directory: Path) -> dict[str, int]:
         return {}
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         return {table: int(connection.execute(query).fetchone()[0]) for table, query in _BUSY.items()}
+
+
+def queued_messages(directory: Path) -> list[tuple[str, str, int]]:
+    """Return the receivers, ids and sizes of some accepted messages that are in a host's journal."""
+    with closing(sqlite3.connect(f"file:{directory / 'journal.db'}?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT agent_id, message_id, size FROM queued LIMIT 5").fetchall()
 
 
 def stored_state(directory: Path, agent_id: str) -> bytes:
