@@ -138,6 +138,8 @@ def _look_around(cluster: Cluster) -> tuple[list[str], dict[str, list[Found]]]:
             found.setdefault(agent_id, []).append(item)
             if item.busy:
                 under_way.append(f"{item.busy} messages of {agent_id} on {host.name}")
+        if under_way and (crashed := [agent_id for agent_id, item in there.items() if item.crashed]):
+            under_way.append(f"crashed on {host.name}: {crashed}")
     return under_way, found
 
 

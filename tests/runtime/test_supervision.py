@@ -16,6 +16,7 @@ from paglets.core.errors import ConflictError, InvalidAgentError, PagletCrashedE
 from paglets.core.messages import Message
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
+from paglets.runtime.supervision import reload_pause
 from paglets.runtime.vault import Vault
 from tests.agents.hardy import (
     Careful,
@@ -71,6 +72,11 @@ def letters_soon(host: Host, count: int) -> list[dict[str, Any]]:
 
 def deaths_in(path: Path) -> int:
     return path.stat().st_size
+
+
+def test_what_cannot_be_recorded_is_tried_at_once_and_then_less_and_less_often() -> None:
+    pauses = [reload_pause(earlier) for earlier in (0, 1, 2, 3, 7, 8, 9, 10**9)]
+    assert pauses == pytest.approx([0.0, 0.05, 0.1, 0.2, 3.2, 5.0, 5.0, 5.0])
 
 
 # --- restarts ---------------------------------------------------------------------------------------------------------

@@ -185,6 +185,8 @@ class AgentEntry:
     """Loop time at which its newest message was answered."""
     restarting: bool = False
     """Whether a crashed paglet is about to be started again, so that its messages wait."""
+    reloads: int = 0
+    """How often in a row it was started again because what it did could not be recorded."""
     recoveries: int = 0
     """How often it was tried again to bring it back after the death of its host."""
     phase: Phase = Phase.STARTING

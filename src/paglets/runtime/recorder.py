@@ -145,6 +145,7 @@ class JournalRecorder:
             self._kernel.background(self._vault.drop(ref))
             self._not_recorded(entry, delivery, error)
         else:
+            entry.reloads = 0
             if faults.ARMED:
                 faults.reached("message.recorded")
             if rows:

@@ -20,6 +20,18 @@ if TYPE_CHECKING:
 MOST_RECOVERIES = 3
 #: The pause before the first of these tries; each further one is twice as long.
 RECOVERY_PAUSE_SECONDS = 0.25
+#: The same for a paglet nothing of which can be recorded, and the longest of these pauses.
+RELOAD_PAUSE_SECONDS = 0.05
+LONGEST_RELOAD_PAUSE_SECONDS = 5.0
+
+
+def reload_pause(earlier: int) -> float:
+    """Return the seconds before a paglet is started again from its row, which it was ahead of.
+
+    :param earlier: how often in a row that has happened before.
+    """
+    doubled = RELOAD_PAUSE_SECONDS * float(2 ** min(earlier - 1, 16))
+    return min(LONGEST_RELOAD_PAUSE_SECONDS, doubled) if earlier else 0.0
 
 
 class Watch:
@@ -38,13 +50,22 @@ class Watch:
         self.crash(entry, describe_exit(code) if code is not None else "process ended")
 
     def reload(self, entry: AgentEntry, why: str) -> None:
-        """End the process of a paglet that is ahead of its row, and start it again from that."""
+        """End the process of a paglet that is ahead of its row, and start it again from that.
+
+        At once the first time, and after growing pauses as long as nothing that it does can be recorded: the message
+        was accepted, so it is handled again and again until the disk has room.
+        """
         if entry.current is not None:
             # It had no part in this, and nothing of what its handler does will be on disk.
             entry.verdict = Rerun(entry.current.message_id, 0)
         self._stop(entry, why)
         entry.restarting = True
-        self._kernel.background(self._kernel.revive(entry, "recovery"))
+        pause = reload_pause(entry.reloads)
+        entry.reloads += 1
+        if pause:
+            self._kernel.loop.call_later(pause * CHANCE.uniform(1.0, 1.2), self._restart, entry, "recovery")
+        else:
+            self._kernel.background(self._kernel.revive(entry, "recovery"))
 
     def show_crashed(self, entry: AgentEntry, error: str) -> None:
         """Let a paglet be seen as crashed: it could not be started, or was so already when the host started."""
