@@ -16,7 +16,8 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from paglets.core.errors import RemoteHostError, SerializationError
-from paglets.core.terms import MAX_CHAIN, MAX_HOPS, DeliveryTerms
+from paglets.core.terms import DeliveryTerms
+from paglets.remote.bounds import Attempt, Chain, Hops, MessageType, Name, Priority, Seconds, ShortText
 from paglets.serialization.kinds import MisfitError
 from paglets.serialization.packing import TOO_DEEP, check_wire, unpack_extension
 
@@ -35,7 +36,6 @@ __all__ = [
 
 MESSAGE_CONTENT_TYPE: Final = "application/x-paglets-message"
 
-_ShortText = Annotated[str, msgspec.Meta(max_length=4096)]
 _MOST_PLACES: Final = 4096
 
 
@@ -45,10 +45,10 @@ class PackedDelivery(msgspec.Struct, array_like=True, frozen=True):
     oneway: bool
     activate_if_inactive: bool
     no_delay: bool
-    attempt: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-    timeout: Annotated[float, msgspec.Meta(ge=0, le=86400.0)] | None
-    chain: Annotated[list[_ShortText], msgspec.Meta(max_length=MAX_CHAIN)]
-    hops: Annotated[int, msgspec.Meta(ge=0, le=MAX_HOPS)]
+    attempt: Attempt
+    timeout: Seconds | None
+    chain: Chain
+    hops: Hops
     message: msgspec.Raw
     """The packed wire form of a message."""
 
@@ -60,15 +60,15 @@ class PackedDelivery(msgspec.Struct, array_like=True, frozen=True):
 class PackedMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message as its wire form has it; a host looks at no more than where it goes, and when."""
 
-    kind: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    kind: Name
     args: dict[str, Any]
     arg: Any
-    sender: _ShortText | None
-    reply_to: _ShortText | None
-    priority: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
-    message_type: Annotated[int, msgspec.Meta(ge=0, le=2)]
+    sender: ShortText | None
+    reply_to: ShortText | None
+    priority: Priority
+    message_type: MessageType
     timestamp: float
-    message_id: Annotated[str, msgspec.Meta(min_length=1, max_length=4096)]
+    message_id: Annotated[ShortText, msgspec.Meta(min_length=1)]
 
 
 class PackedAnswer(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,15 +10,11 @@ import msgspec
 
 from paglets.core.allowance import LONGEST_LIFETIME, Allowance, AllowanceGrant
 from paglets.core.messages import NORMAL_PRIORITY, SYNCHRONOUS, Message
-from paglets.core.terms import FIRST_ATTEMPT, MAX_CHAIN, MAX_HOPS, DeliveryTerms
+from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
+from paglets.remote.bounds import Attempt, Chain, Hops, MessageType, Name, Priority, Seconds, ShortText
 from paglets.runtime.dead_letters import MAX_RETRIED
 
-ShortText = Annotated[str, msgspec.Meta(max_length=4096)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
-#: Priorities are ordinary integers, but bounded so that they fit every encoding.
-Priority = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=86400.0)]
 
 
 class MessageBody(msgspec.Struct, kw_only=True):
@@ -30,7 +26,7 @@ class MessageBody(msgspec.Struct, kw_only=True):
     sender: ShortText | None = None
     reply_to: ShortText | None = None
     priority: Priority | None = None
-    message_type: Annotated[int, msgspec.Meta(ge=0, le=2)] | None = None
+    message_type: MessageType | None = None
     timestamp: float | None = None
     message_id: ShortText | None = None
 
@@ -56,10 +52,10 @@ class DeliverBody(msgspec.Struct, kw_only=True):
     oneway: bool = False
     activate_if_inactive: bool = True
     no_delay: bool = False
-    attempt: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
+    attempt: Attempt = 1
     timeout: Seconds | None = None
-    chain: Annotated[list[ShortText], msgspec.Meta(max_length=MAX_CHAIN)] = msgspec.field(default_factory=list)
-    hops: Annotated[int, msgspec.Meta(ge=0, le=MAX_HOPS)] = 0
+    chain: Chain = msgspec.field(default_factory=list)
+    hops: Hops = 0
 
     def terms(self) -> DeliveryTerms:
         """Return what travels beside the message."""

@@ -274,8 +274,12 @@ async def unadvertise(request: JsonRequest, agent_id: AgentId, data: JSONBody[bo
 @get("/services", summary="Services of this host", responses=documented(replies.ServicesReply))
 async def services(
     request: JsonRequest,
-    name: Annotated[str | None, QueryParameter(max_length=1024, description="Only this service.")] = None,
-    capability: Annotated[str | None, QueryParameter(max_length=1024, description="Only with this capability.")] = None,
+    name: Annotated[
+        str | None, QueryParameter(max_length=hot.MAX_NAME_LENGTH, description="Only this service.")
+    ] = None,
+    capability: Annotated[
+        str | None, QueryParameter(max_length=hot.MAX_NAME_LENGTH, description="Only with this capability.")
+    ] = None,
     scope_filter: Annotated[
         str, QueryParameter(name="scope", pattern="^(local|mesh)$", description="mesh: only what is offered to it.")
     ] = "local",
@@ -286,7 +290,7 @@ async def services(
 
 # --- transfers -------------------------------------------------------------------------------------------------------
 
-TransferId = Annotated[str, PathParameter(description="Id of a transfer.", max_length=256)]
+TransferId = Annotated[str, PathParameter(description="Id of a transfer.", max_length=hot.MAX_ID_LENGTH)]
 
 
 @get(
