@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from paglets.core.chance import CHANCE
 from paglets.core.errors import PagletCrashedError
-from paglets.protocol.supervision import InHand, Rerun, Restart
+from paglets.core.policies import RestartPolicy
+from paglets.protocol.supervision import InHand, Rerun, Restart, back_off
 from paglets.runtime.agents import AgentEntry, Phase
 from paglets.runtime.place import Place, describe_exit
 
@@ -18,11 +19,9 @@ if TYPE_CHECKING:
 
 #: How often it is tried again to bring a paglet back whose process dies over that.
 MOST_RECOVERIES = 3
-#: The pause before the first of these tries; each further one is twice as long.
-RECOVERY_PAUSE_SECONDS = 0.25
-#: The same for a paglet nothing of which can be recorded, and the longest of these pauses.
-RELOAD_PAUSE_SECONDS = 0.05
-LONGEST_RELOAD_PAUSE_SECONDS = 5.0
+_RECOVERIES = RestartPolicy(restarts=MOST_RECOVERIES, backoff=0.25)
+#: For a paglet nothing of which can be recorded; it is never given up.
+_RELOADS = RestartPolicy(backoff=0.05, max_backoff=5.0)
 
 
 def reload_pause(earlier: int) -> float:
@@ -30,8 +29,7 @@ def reload_pause(earlier: int) -> float:
 
     :param earlier: how often in a row that has happened before.
     """
-    doubled = RELOAD_PAUSE_SECONDS * float(2 ** min(earlier - 1, 16))
-    return min(LONGEST_RELOAD_PAUSE_SECONDS, doubled) if earlier else 0.0
+    return back_off(_RELOADS, earlier - 1) if earlier else 0.0
 
 
 class Watch:
@@ -59,13 +57,8 @@ class Watch:
             # It had no part in this, and nothing of what its handler does will be on disk.
             entry.verdict = Rerun(entry.current.message_id, 0)
         self._stop(entry, why)
-        entry.restarting = True
-        pause = reload_pause(entry.reloads)
+        self._restart_after(reload_pause(entry.reloads), entry, "recovery")
         entry.reloads += 1
-        if pause:
-            self._kernel.loop.call_later(pause * CHANCE.uniform(1.0, 1.2), self._restart, entry, "recovery")
-        else:
-            self._kernel.background(self._kernel.revive(entry, "recovery"))
 
     def show_crashed(self, entry: AgentEntry, error: str) -> None:
         """Let a paglet be seen as crashed: it could not be started, or was so already when the host started."""
@@ -84,9 +77,7 @@ class Watch:
         entry.verdict = verdict.message
         self._stop(entry, error)
         if isinstance(verdict.process, Restart):
-            entry.restarting = True
-            jitter = CHANCE.uniform(1.0, 1.2)
-            self._kernel.loop.call_later(verdict.process.after * jitter, self._restart, entry, "restart")
+            self._restart_after(verdict.process.after, entry, "restart")
             return
         entry.restarting = False
         self._kernel.messages.release(entry, PagletCrashedError(f"paglet {entry.agent_id} crashed: {error}"))
@@ -107,12 +98,14 @@ class Watch:
         """
         if entry.recoveries >= MOST_RECOVERIES or self._kernel.closing:
             return False
-        pause = RECOVERY_PAUSE_SECONDS * float(2**entry.recoveries) * CHANCE.uniform(1.0, 1.2)
-        entry.recoveries += 1
         self._stop(entry, error)
-        entry.restarting = True
-        self._kernel.loop.call_later(pause, self._restart, entry, "recovery")
+        self._restart_after(back_off(_RECOVERIES, entry.recoveries), entry, "recovery")
+        entry.recoveries += 1
         return True
+
+    def _restart_after(self, pause: float, entry: AgentEntry, reason: str) -> None:
+        entry.restarting = True
+        self._kernel.loop.call_later(pause * CHANCE.uniform(1.0, 1.2), self._restart, entry, reason)
 
     def _restart(self, entry: AgentEntry, reason: str) -> None:
         if entry.restarting and entry.crashed and not self._kernel.closing:
