@@ -42,8 +42,8 @@ from paglets.serialization.packing import KIND_BYTEARRAY, KIND_BYTES, Encoder, S
 from paglets.serialization.unions import union_encoder
 
 LIST_TYPES = (list, tuple, deque)
-_TEXT = frozenset({str})
 SET_TYPES = (set, frozenset)
+_TEXT = frozenset({str})
 
 _by_hint: dict[Any, Encoder] = {}
 _by_type: dict[type, Encoder] = {}
@@ -143,23 +143,23 @@ def _sorted(items: list[Any]) -> list[Any]:
 
 
 def _encode_dict(value: dict[Any, Any], sink: Sink | None) -> dict[str, Any]:
-    entries: dict[str, Any] = dict(value)
-    if set(map(type, entries)) <= _TEXT and set(map(type, entries.values())) <= PLAIN_SCALARS:
-        return entries  # as for lists
-    items = list(entries.items())
-    entries = {}
-    for key, item in items:
+    copy = dict(value)
+    if set(map(type, copy)) <= _TEXT and set(map(type, copy.values())) <= PLAIN_SCALARS:
+        return copy  # as for lists
+    return _encode_entries(copy, encode_any, key_text, sink)
+
+
+def _encode_entries(
+    copy: dict[Any, Any], encode_item: Encoder, encode_key: Callable[[Any], str], sink: Sink | None
+) -> dict[str, Any]:
+    entries: dict[str, Any] = {}
+    for key, item in copy.items():
         try:
-            entries[key if type(key) is str else key_text(key)] = encode_any(item, sink)
+            entries[key if type(key) is str else encode_key(key)] = encode_item(item, sink)
         except MisfitError as misfit:
             misfit.parts.append(key_part(key))
             raise
-    return _checked_keys(items, entries)
-
-
-def _checked_keys(items: list[tuple[Any, Any]], entries: dict[str, Any]) -> dict[str, Any]:
-    # Compared with what was encoded, not with the dict: another thread may have changed that meanwhile.
-    if len(entries) != len(items):
+    if len(entries) != len(copy):
         raise MisfitError("two keys of the dict are the same text")
     return entries
 
@@ -350,15 +350,7 @@ def _dict_encoder(encode_item: Encoder, encode_key: Callable[[Any], str]) -> Enc
     def encode(value: Any, sink: Sink | None) -> Any:
         if not isinstance(value, dict):
             return encode_any(value, sink)
-        entries: dict[str, Any] = {}
-        items = list(value.items())
-        for key, item in items:
-            try:
-                entries[key if type(key) is str else encode_key(key)] = encode_item(item, sink)
-            except MisfitError as misfit:
-                misfit.parts.append(key_part(key))
-                raise
-        return _checked_keys(items, entries)
+        return _encode_entries(dict(value), encode_item, encode_key, sink)
 
     return encode
 
