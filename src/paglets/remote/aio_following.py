@@ -170,12 +170,7 @@ class AsyncFollowing(AsyncInquiries):
         """
         url = requests.agent_url(place, agent_id, "messages")
         terms = requests.terms_of(parcel, seconds, terms.attempt, terms)
-        if not parcel.packed:
-            body = requests.encode_json(requests.delivery(parcel, terms))
-            answer = await self._call("POST", url, body, _JSON, seconds, connecting=connecting)
-            requests.field_of(answer, "result", url)
-            return requests.dict_of(answer, url)
-        if place in self._understood:
+        if parcel.packed and place in self._understood:
             try:
                 return await self._deliver_packed(url, parcel, terms, seconds, connecting)
             except UnsupportedMediaError as exc:
@@ -185,6 +180,8 @@ class AsyncFollowing(AsyncInquiries):
         try:
             body = requests.encode_json(requests.delivery(parcel, terms))
         except SerializationError as exc:
+            if not parcel.packed:
+                raise
             # There is nothing to lose: what JSON cannot express may still be understood.
             try:
                 return await self._deliver_packed(url, parcel, terms, seconds, connecting)
@@ -192,9 +189,8 @@ class AsyncFollowing(AsyncInquiries):
                 if not refusal.refused:
                     raise
                 raise exc from None
-        answer = await self._call(
-            "POST", url, body, _JSON_OR_PACKED, seconds, connecting=connecting, decode=self._decoder(place)
-        )
+        headers, decode = (_JSON_OR_PACKED, self._decoder(place)) if parcel.packed else (_JSON, None)
+        answer = await self._call("POST", url, body, headers, seconds, connecting=connecting, decode=decode)
         requests.field_of(answer, "result", url)
         return requests.dict_of(answer, url)
 
