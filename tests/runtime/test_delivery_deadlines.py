@@ -44,12 +44,14 @@ def test_what_nobody_waits_for_is_not_begun(hosts: HostFactory, gate: Gate, agen
     with HostClient() as client:
         for proxy in (made, far(made, client)):
             with pytest.raises(RemoteTimeoutError):
-                proxy.send(note("late"), timeout=0.1)
+                proxy.send(note("late"), timeout=0.2)
         args = {"url": host.address, "agent_id": made.agent_id, "kind": "note", "args": {"entry": "late"}}
-        assert asker.send(Message("ask", {**args, "timeout": 0.1}))[0] == "RemoteTimeoutError"
+        assert asker.send(Message("ask", {**args, "timeout": 0.2}))[0] == "RemoteTimeoutError"
+        eventually(waiting_at(host, made, 3), "all have arrived, at which the host's clock for them has started")
+        time.sleep(0.25)  # so that their time is over for the host, too
         gate.open()
         assert held.get_reply(20) == 1
-        await_event(host, "message-failed", agent_id=made.agent_id)
+        eventually(lambda: len(events_of(host, "message-failed")) == 3, "all are let go")
         assert book(client, made) == ["gate"]
 
 
@@ -109,7 +111,8 @@ def test_the_time_that_a_move_takes_counts(hosts: HostFactory, gate: Gate) -> No
         for host in (alpha, beta):
             with pytest.raises(RemoteTimeoutError):
                 deliver_at(client, host.address, made.agent_id, Message("add"), timeout=0.2)
-        time.sleep(0.25)  # for the hosts, too, their time is over
+        # For the hosts, too, their time is over then: that counts from their arrival, which nothing shows here.
+        time.sleep(1.0)
         gate.open()
         assert busy.get_reply(20)[0] == "reply"
         eventually(lambda: far(made, client).send(Message("look"))["host"] == "beta", "its arrival")
