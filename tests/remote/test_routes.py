@@ -60,6 +60,25 @@ def test_what_is_said_of_one_paglet_joins_what_is_known_of_its_places() -> None:
     assert sorted(table.places("p", B)) == sorted((A, B, C, D, HOME))
 
 
+def test_what_is_said_of_a_paglet_joins_what_is_known_of_its_home() -> None:
+    table = RouteTable()
+    table.learn("p", A, HOME)
+    table.learn("p", B, B, HOME)
+    assert {table.best("p", place)[0] for place in (A, B, HOME)} == {B}
+    table.learn("p", A, HOME)
+    assert {table.best("p", place)[0] for place in (A, B, HOME)} == {HOME}
+
+
+def test_a_place_that_was_forgotten_is_known_again_when_its_paglet_is_found_there() -> None:
+    table = RouteTable(max_routes=2)
+    table.learn("p", A, B)
+    table.learn("p", A, B)
+    table.learn("q", A, A)
+    assert table.find("p", B) is None
+    table.learn("p", A, B)
+    assert table.find("p", B) == Route(B, "", (A,))
+
+
 def test_the_places_of_a_traveller_are_bounded() -> None:
     table = RouteTable()
     for number in range(100):

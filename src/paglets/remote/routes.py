@@ -121,14 +121,20 @@ class RouteTable:
         asked, place, home = asked.rstrip("/"), place.rstrip("/"), home.rstrip("/")
         with self._lock:
             known = self._routes.get((agent_id, asked))
-            if known is not None and known.url == place and (not home or known.home == home):
+            if (
+                known is not None
+                and known.url == place
+                and (not home or known.home == home)
+                # Otherwise the place was forgotten since, and may have come to be known for something else.
+                and self._routes.get((agent_id, place)) is known
+            ):
                 self._routes.move_to_end((agent_id, asked))
                 return
             self._join(agent_id, asked, place, home)
 
     def _join(self, agent_id: str, asked: str, place: str, home: str) -> None:
-        """Make one route of what is known by either place."""
-        parts = [self._routes.get((agent_id, url)) for url in dict.fromkeys((asked, place))]
+        """Make one route of what is known by any of the places."""
+        parts = [self._routes.get((agent_id, url)) for url in dict.fromkeys((asked, place, home))]
         known = [part for part in parts if part is not None]
         former = dict.fromkeys(url for part in known for url in part.places())
         home = home or next((part.home for part in known if part.home), "")
