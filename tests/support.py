@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-DEADLINE_SECONDS = 15.0
+DEADLINE_SECONDS = 30.0
 _POLL_SECONDS = 0.01
 _FIRST_PORT, _MOST_PORTS = 10_000, 20_000
 _port_numbers = itertools.count(os.getpid() * 97)

@@ -229,7 +229,7 @@ def test_a_client_follows_a_task_that_moves(pair: Pair, end: str) -> None:
     proxy = alpha.create(Adder)
     client = client_of(proxy)
     if end:
-        snapshot = client.start(AddRequest([5], f"leave {beta.address}{end}"), timeout=0.5)
+        snapshot = client.start(AddRequest([5], f"leave {beta.address}{end}"), timeout=2.0)
         assert (snapshot.status, snapshot.done) == (TaskStatus.WAITING_FOR_ARRIVAL, False)
     else:
         snapshot = client.start(AddRequest([5], f"leave {beta.address}"))

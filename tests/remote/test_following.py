@@ -301,7 +301,7 @@ def test_a_host_that_takes_no_connection_does_not_take_all_of_the_time(client: C
                 filler.setblocking(False)
                 filler.connect_ex(address)
             client.made.routes.learn("p", url, url, home.url)
-            assert client.send(url, timeout=2.0) == "home"
+            assert client.send(url, timeout=5.0) == "home"
         finally:
             for filler in fillers:
                 filler.close()

@@ -97,7 +97,7 @@ def test_what_can_go_nowhere_stays_and_is_named(hosts: HostFactory, tmp_path: Pa
     crashed = host.create(Unruly)
     with pytest.raises(PagletError):
         crashed.call(Unruly.drop_dead, 3)
-    report = drained(host, to=[], timeout=0.3)
+    report = drained(host, to=[], timeout=1.5)
     reasons = {entry["agent_id"]: entry["reason"] for entry in report["stayed"]}
     assert reasons.keys() == {refuses.agent_id, busy.agent_id, crashed.agent_id}
     assert "no" in reasons[refuses.agent_id]

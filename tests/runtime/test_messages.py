@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -243,15 +242,14 @@ def test_a_full_mailbox_answers_at_once_and_loses_nothing_it_took(
     held = hold(proxy, gate)
     for number in range(10):
         proxy.send_oneway(hear(number))
-    started = time.monotonic()
     for way in (proxy, over_http(proxy)):
+        # One that waited would end with its timeout.
         with pytest.raises(OverloadedError):
             way.send(hear("too much"))
         with pytest.raises(OverloadedError):
             way.send_oneway(hear("too much"))
         with pytest.raises(OverloadedError):
             way.send(hear("too much", priority=UNQUEUED_PRIORITY))
-    assert time.monotonic() - started < 5
     gate.open()
     held.get_reply(10)
     assert proxy.send(hear("last")) == 12
@@ -315,7 +313,7 @@ def test_a_handler_that_waits_for_its_own_reply_fails_at_once(hosts: HostFactory
     host = hosts()
     proxy = host.create(Talker)
     answer = proxy.send(Message(kind))
-    assert answer.startswith("CallCycleError after True")
+    assert answer.startswith("CallCycleError: ")
     assert f"{proxy.agent_id} -> {proxy.agent_id}" in answer
     assert heard(host, proxy) == []
 
@@ -409,9 +407,8 @@ def test_paglets_ask_each_other_and_see_the_same_errors_near_and_far(
     assert ask("nonsense")[0] == "NotHandledError"
     assert ask("hear", agent_id="nobody", what=1)[0] == "InvalidAgentError"
     held = hold(other, gate)
-    started = time.monotonic()
-    assert ask("hear", what="late", timeout=0.1)[0] == "RemoteTimeoutError"
-    assert time.monotonic() - started < 5
+    error, text = ask("hear", what="late", timeout=0.1)
+    assert (error, "within 0.1 s" in text) == ("RemoteTimeoutError", True)
     gate.open()
     held.get_reply(10)
 

@@ -148,7 +148,7 @@ def test_there_is_a_most_of_timers(hosts: HostFactory) -> None:
     host = hosts()
     many = [f"remind t{number} 1000" for number in range(1000)]
     proxy = host.create(Hardy)
-    proxy.send(do(*many))
+    proxy.send(do(*many), timeout=60)
     with pytest.raises(OverloadedError):
         proxy.send(do("remind one-more 1000"))
     proxy.send(do("remind t7 2000"))

@@ -164,7 +164,7 @@ def test_an_item_that_takes_too_long(two: tuple[Host, Host], gate: Gate) -> None
     alpha, _ = two
     feed = alpha.create(Feed)
     handle = handle_on(alpha)
-    items = handle.stream(FLOW, Count(10, gate=str(gate), gate_at=1), timeout=0.1)
+    items = handle.stream(FLOW, Count(10, gate=str(gate), gate_at=1), timeout=1.0)
     assert next(items).number == 0
     with pytest.raises(RemoteTimeoutError, match="after 1"):
         next(items)

@@ -80,7 +80,7 @@ def test_a_message_to_an_offline_host_fails_when_the_time_is_over(relays: RelayF
     far.shutdown()
     await_event(hub, "relay-disconnected")
     with caller() as client, pytest.raises(HostUnreachableError, match="offline/not polling") as failure:
-        client.deliver(proxy.host_url, proxy.agent_id, Message("add"), timeout=0.5)
+        client.deliver(proxy.host_url, proxy.agent_id, Message("add"), timeout=1.0)
     assert isinstance(failure.value, RemoteHostError)
 
 
@@ -90,7 +90,7 @@ def test_a_target_that_does_not_answer_in_time(relays: RelayFactory) -> None:
     proxy = source.create(Actor)
     with ScriptedHost(hub.address, "B", answers={"/health": source.health()}) as silent:
         with pytest.raises(TransferError, match="timed out"):
-            proxy.dispatch(TransferTicket(f"{hub.address}/relay/hosts/B", timeout=0.3))
+            proxy.dispatch(TransferTicket(f"{hub.address}/relay/hosts/B", timeout=1.0))
         assert where(proxy, source) == ["L"]
         assert "dispatching" in proxy.send(Message("look"))["log"]
         event = await_event(hub, "relay-delivery-timeout")
