@@ -17,5 +17,5 @@ class ImpatientSearch(MeshSearchAgent):
 class PatientSearch(ImpatientSearch):
     """Has clones that are a little impatient."""
 
-    child_lingers_seconds: ClassVar[float] = 2.0
+    child_lingers_seconds: ClassVar[float] = 3.0
     parent_lingers_seconds: ClassVar[float] = 60.0

@@ -41,13 +41,14 @@ def test_bad_weather_loses_and_doubles_nothing(meshed: Cluster, network: Network
             talk.talk(f"voice{number}", meshed.proxy(hosts[number], agent_id), calls)
         network.weather = Weather(delay=0.005, drop=0.1, cut=0.8, cut_after=5_000)
         eventually(
-            lambda: len(talk.notes.told) >= 250 or talk.notes.given_up, "250 acknowledgements in bad weather", 90.0
+            lambda: (len(talk.notes.told) >= 250 and network.statistics.cut > 10) or talk.notes.given_up,
+            "250 acknowledgements in bad weather",
+            90.0,
         )
         network.heal()
         notes = talk.finish()
         verdict = judge(meshed, notes, [agent_id for agent_id, _ in homes])
     assert_good(verdict, f"errors on the way: {dict(notes.errors)}")
-    assert network.statistics.cut > 10
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])

@@ -266,12 +266,12 @@ def test_a_stall_deadline_starts_anew_with_every_piece(pool: ConnectionPool) -> 
     def answer(_request: Received, connection: socket.socket) -> bytes | None:
         connection.sendall(f"HTTP/1.1 200 OK\r\ncontent-length: {pieces}\r\n\r\n".encode())
         for _ in range(pieces):
-            release.acquire(timeout=0.1)
+            release.acquire(timeout=0.3)
             connection.sendall(b"x")
         return b""
 
     with ScriptedHost(answer) as host:
-        exchange = pool.exchange(request_to(host), Deadline(0.5, whole=False))
+        exchange = pool.exchange(request_to(host), Deadline(1.5, whole=False))
         try:
             assert b"".join(exchange.pieces()) == b"x" * pieces
         finally:

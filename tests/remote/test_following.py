@@ -197,8 +197,8 @@ def test_a_kept_connection_that_breaks_repeats_it_too(client: Client) -> None:
 
 
 def test_a_host_that_breaks_every_connection_ends_with_the_time(client: Client) -> None:
-    with Place(None) as host, pytest.raises(errors.RemoteTimeoutError, match="p did not answer in time"):
-        client.send(host.url, timeout=0.5)
+    with Place(None) as host, pytest.raises(errors.RemoteTimeoutError):
+        client.send(host.url, timeout=1.5)
     assert host.attempts == list(range(1, len(host.attempts) + 1))
     assert len(host.attempts) > 2
 

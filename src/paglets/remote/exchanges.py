@@ -72,9 +72,9 @@ def failure(exc: Exception, url: str, seconds: float) -> RemoteHostError:
     """Return the error of this package for what an exchange ended in."""
     match exc:
         case ConnectTimeoutError():
-            return RemoteTimeoutError(f"Could not reach {url}: no connection within {seconds:g} s")
+            return RemoteTimeoutError(f"Could not reach {url}: no connection within {round(seconds, 3):g} s")
         case TimeoutError():
-            return RemoteTimeoutError(f"No answer from {url} within {seconds:g} s")
+            return RemoteTimeoutError(f"No answer from {url} within {round(seconds, 3):g} s")
         case BodyTooLargeError() | ProtocolError():
             return RemoteHostError(f"Could not read the answer of {url}: {exc}")
         case NotSentError():
