@@ -150,6 +150,29 @@ def test_a_recovery_over_which_the_process_dies_is_tried_again(
     assert deaths.stat().st_size == times
 
 
+def test_who_has_not_had_its_turn_to_come_back_is_brought_back_for_whoever_wants_to_move_it(
+    hosts: HostFactory, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paglets.runtime.wakeups.STARTUP_CONCURRENCY", 1)
+    monkeypatch.setattr("paglets.runtime.assembly.RESUME_SECONDS", 0.0)
+    first, target = hosts("alpha"), hosts("gamma")
+    ahead = first.create(Lively, HardyState(plan={"activation": [f"gate {gate}"]}))
+    moved, slept, ended = (first.create(Lively) for _ in range(3))
+    for proxy in (ahead, moved, slept, ended):
+        assert proxy.send(do("count 2", "checkpoint")) == 2
+    directory = crash_image(first, tmp_path / "image")
+    first.stop()
+    host = hosts("beta", persistence_dir=directory)
+    gate.await_entered()
+    assert host.dispatch(moved.agent_id, target.address).send(Message("add")) == 3
+    assert not host.deactivate(slept.agent_id).is_active()
+    host.dispose(ended.agent_id)
+    gate.open()
+    eventually(lambda: [agent["agent_id"] for agent in host.list_agents()] == [ahead.agent_id], "the one ahead")
+    assert host.activate(slept.agent_id).send(Message("add")) == 3
+    assert host.get_proxy(ended.agent_id, include_inactive=True) is None
+
+
 def test_whoever_asks_for_a_checkpoint_gets_one(cluster: Cluster) -> None:
     """A handler, a thread of a handler, `run`, and the hook on creation, whose end is one anyway."""
     (host,) = cluster.start("alpha", preload=PRELOAD, checkpoint_interval=NEVER)

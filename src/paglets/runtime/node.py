@@ -299,10 +299,16 @@ class Node:
     async def _present(self, agent_id: str) -> AgentEntry:
         """Return the entry of a paglet with a process, as soon as it is decided whether it is here and does not wake.
 
+        One that was active when the host died, and whose turn to come back has not come, comes back now.
+
         :raises HostUnreachableError: it is not decided in time.
         :raises InvalidAgentError: no such paglet has a process here.
+        :raises PagletError: it does not come back.
         """
-        return await self._settled(agent_id) or self.kernel.agents.require(agent_id)
+        entry = await self._settled(agent_id)
+        if entry is None and self.dormitory.recovering(agent_id):
+            await self.activator.activate(agent_id, reason="recovery", settle=False)
+        return entry or self.kernel.agents.require(agent_id)
 
     async def dispatch(
         self, agent_id: str, ticket: TransferTicket, *, parent: int = 0, in_handler: bool = False

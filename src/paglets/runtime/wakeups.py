@@ -100,7 +100,8 @@ class Wakeups:
         async def wake(summary: RecordSummary) -> None:
             async with limit:
                 recover = summary.status is Status.ACTIVE
-                if summary.agent_id in self._dormitory:
+                # Somebody may have woken it before its turn, and put it to sleep again.
+                if self._dormitory.summary(summary.agent_id) is summary:
                     await self._wake_unasked(summary.agent_id, "recovery" if recover else "activate")
 
         await asyncio.gather(*map(wake, wanted))
@@ -126,4 +127,6 @@ class Wakeups:
         """Wake those whose time came while the host was draining."""
         put_off, self._put_off = self._put_off, {}
         for agent_id, reason in put_off.items():
-            await self._wake_unasked(agent_id, reason)
+            # Somebody may have brought it back meanwhile, and put it to sleep again.
+            if reason != "recovery" or self._dormitory.recovering(agent_id):
+                await self._wake_unasked(agent_id, reason)
