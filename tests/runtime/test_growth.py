@@ -30,6 +30,9 @@ KINDS = (Arrival, Departure, Incoming, TransferTicket)
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Host, Host]]:
+    # What hundreds of tests before these have left is not searched again and again.
+    gc.collect()
+    gc.freeze()
     factory = HostFactory(Path(tmp_path_factory.mktemp("growth")))
     try:
         yield factory("growth-alpha"), factory("growth-beta")
