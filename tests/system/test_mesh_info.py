@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from paglets.core.agent import PagletContext
+from paglets.core.errors import RemoteTimeoutError
 from paglets.core.runtime_values import ResidentLifecycle, ServiceScope
 from paglets.runtime.host import Host
 from paglets.serialization.codec import from_wire, to_wire
@@ -36,9 +37,9 @@ from paglets.system.mesh_info import (
 from paglets.system.mesh_info.agent import MESH_INFO_LOOP_ERROR_KEY
 from paglets.system.mesh_info.ages import Ages
 from paglets.system.mesh_info.landscape import Landscape, news_of
-from paglets.system.mesh_info.sample import load_per_cpu
+from paglets.system.mesh_info.sample import LocalSampler, _figures, load_per_cpu
 from paglets.system.mesh_info.selection import select, target_score
-from paglets.system.server_info import SummaryReply
+from paglets.system.server_info import GET_SUMMARY, LoadReply, SummaryReply
 from tests.support import HostFactory, eventually
 from tests.system.conftest import Pair
 
@@ -226,9 +227,31 @@ def test_peers_that_fail_are_named_until_they_do_not() -> None:
     context.fails = False
     agent._gossip_once()
     assert "no mesh-info service" in agent.state.errors["peer"]
-    # News of a host clear what was wrong with it.
+    # News of a host clear what was wrong with it, and so does its leaving.
     agent._merge_snapshot(snapshot("peer", time.time()))
     assert list(agent.state.errors) == ["http://x"]
+    agent._record_error(MESH_INFO_LOOP_ERROR_KEY, "broken")
+    agent._record_error("long-gone", "nobody there")
+    agent._gossip_once()
+    assert sorted(agent.state.errors) == ["http://x", MESH_INFO_LOOP_ERROR_KEY, "peer"]
+
+
+def test_news_is_taken_in_without_a_host_and_not_without_a_url() -> None:
+    agent = MeshInfoAgent()
+    agent.state.errors = {"peer": "nobody there"}
+    assert agent._merge_snapshot(snapshot("peer", time.time()))
+    assert agent.state.errors == {}
+    assert not agent._merge_snapshot(replace(snapshot("nameless", time.time()), host_url=""))
+
+
+def test_news_from_the_future_does_not_outlive_a_sleep(pair: Pair) -> None:
+    alpha, _ = pair
+    service = handle(alpha)
+    assert service.call(SYNC_MESH_INFO, MeshInfoSyncRequest([snapshot("ahead", time.time() + 3600)])).accepted == 1
+    assert "ahead" in names(service)
+    alpha.deactivate("service.mesh-info")
+    alpha.activate("service.mesh-info")
+    assert "ahead" not in names(service, fresh_only=False)
 
 
 def test_a_round_that_fails_is_named_and_the_next_clears_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,11 +312,59 @@ def test_hosts_that_do_not_do() -> None:
     needs = {"min_memory_available_bytes": 10, "min_work_free_bytes": 2, "include_self": False}
     assert chosen(low, small, odd, snapshot("own"), fine, **needs) == ([("fine", ["fresh", "eligible"])], reasons)
     # When nobody does, those who nearly do, but never who must not.
-    others = [(name, ["fallback", reasons[name]]) for name in ("low", "odd", "small")]
+    others = [(name, ["fallback", reasons[name]]) for name in ("low", "small", "odd")]
     assert chosen(low, small, odd, snapshot("own"), **needs) == (others, reasons)
     assert chosen(low, small, odd, snapshot("own"), **needs, limit=0)[0] == others[:1]
     assert chosen(low, small, odd, snapshot("own"), **needs, allow_fallback=False) == ([], reasons)
     assert chosen() == ([], {})
+
+
+def test_a_host_of_which_little_is_known_comes_last_and_says_why() -> None:
+    busy = snapshot("busy", load_per_cpu=3.0, memory_percent=90.0, work_percent_used=90.0)
+    broken = snapshot("broken", memory_total_bytes=0, memory_available_bytes=0, errors=["load: no provider"])
+    targets, rejected = chosen(busy, broken, min_memory_available_bytes=60)
+    assert [name for name, _ in targets] == ["busy", "broken"]
+    assert rejected["broken"] == "available memory below minimum; load: no provider"
+
+
+def test_the_memory_of_a_host_without_a_load_is_not_known() -> None:
+    told = SummaryReply("a", "u", "p", "3", 0.0, 2, 2, 10**9, "x", None, 64)
+    assert "memory_total_bytes" not in _figures(None, told)
+
+
+class Busy:
+    """A paglet on a host whose server-info answers once, and is busy from then on."""
+
+    def __init__(self) -> None:
+        self.context = self.host = self
+        self.name, self.address, self.asked = "own", "http://own", 0
+
+    def health(self) -> dict[str, Any]:
+        return {}
+
+    def require_contract(self, _: Any) -> Busy:
+        return self
+
+    def call(self, operation: Any, *_: Any, **__: Any) -> Any:
+        if operation is GET_SUMMARY:
+            return SummaryReply("a", "u", "p", "3", 0.0, 2, 2, 10**9, "x", None, 64)
+        self.asked += 1
+        if self.asked > 1:
+            raise RemoteTimeoutError("busy")
+        return LoadReply("a", "u", 12.5)
+
+    def work_dir(self) -> Path:
+        return Path()
+
+
+def test_a_service_that_is_busy_measuring_makes_nobody_ineligible_for_a_while() -> None:
+    sampler, paglet = LocalSampler(), Busy()
+    first = sampler.sample(paglet, include_gpu=False, patience=60.0)  # type: ignore[arg-type] # what is used of one
+    assert (first["cpu_percent"], first["errors"]) == (12.5, [])
+    again = sampler.sample(paglet, include_gpu=False, patience=60.0)  # type: ignore[arg-type]
+    assert (again["cpu_percent"], again["errors"]) == (12.5, [])
+    late = sampler.sample(paglet, include_gpu=False, patience=0.0)  # type: ignore[arg-type]
+    assert ("cpu_percent" in late, late["errors"]) == (False, ["load: busy"])
 
 
 def test_a_container_counts_what_is_worse() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from paglets.core.agent import Paglet, PagletContext
 from paglets.core.errors import HostError, NotHandledError
 from paglets.core.messages import Message
 from paglets.core.runtime_values import ResidentLifecycle, ServiceScope
+from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
+from paglets.serialization.codec import to_wire
 from paglets.services.contracts import ServiceHandle
 from paglets.system import server_info
 from paglets.system.server_info import (
@@ -24,6 +28,7 @@ from paglets.system.server_info import (
     LIST_PROCESSES,
     SERVER_INFO,
     DiskRequest,
+    LoadReply,
     LoadRequest,
     ProcessListRequest,
     ServerInfoAgent,
@@ -31,6 +36,8 @@ from paglets.system.server_info import (
     SystemInfoCollectorState,
 )
 from paglets.system.server_info.collecting import TIMED_OUT
+from paglets.system.server_info.disks import MAX_PATHS
+from paglets.system.server_info.meters import ProcessorMeter
 from tests.support import eventually
 from tests.system.conftest import Pair
 
@@ -83,6 +90,36 @@ def test_processes(service: ServiceHandle) -> None:
     assert (len(few.processes), few.truncated, few.processes[0].cmdline) == (1, True, [])
 
 
+def test_more_paths_than_are_looked_at_are_named(tmp_path: Path, service: ServiceHandle) -> None:
+    paths = [str(tmp_path / str(number)) for number in range(MAX_PATHS + 2)]
+    errors = service.call(GET_DISK, DiskRequest([str(tmp_path), *paths])).errors
+    assert {path for path, text in errors.items() if "only 256 paths" in text} == set(paths[-3:])
+
+
+NAMED_ODDLY = r"""
+import ctypes, sys
+ctypes.CDLL(None).prctl(15, b"odd-gr\xc3", 0, 0, 0)
+print("named", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="names of processes are cut by Linux")
+def test_a_process_whose_name_is_no_text_hides_no_other(pair: Pair) -> None:
+    command = [sys.executable, "-c", NAMED_ODDLY, b"caf\xe9"]
+    with (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as odd,
+        HostClient() as client,
+    ):
+        assert odd.stdout is not None and odd.stdin is not None
+        assert odd.stdout.readline() == b"named\n"
+        service = PagletProxy(pair[0].address, "service.server-info", client)
+        request = to_wire(ProcessListRequest("odd-gr", include_args=True))
+        (found,) = service.send(Message("plist", request))["processes"]
+        odd.stdin.close()
+    assert (found["name"], found["cmdline"][-1]) == ("odd-gr\ufffd", "caf\ufffd")
+
+
 def test_summary(service: ServiceHandle) -> None:
     reply = service.call(GET_SUMMARY)
     assert (reply.platform, reply.python_version) == (platform.platform(), platform.python_version())
@@ -130,6 +167,25 @@ def ids(host: Any) -> list[str]:
     return sorted(summary["agent_id"] for summary in host.list_agents(inactive=True))
 
 
+def test_the_service_answers_others_while_somebody_has_load_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clone measures; the service is asked for the rest of it when that is done."""
+    asked: list[LoadRequest] = []
+
+    class Service:
+        def call(self, operation: Any, request: LoadRequest, *, timeout: float) -> LoadReply:
+            asked.append(request)
+            return LoadReply("alpha", "http://a", 99.9, memory_percent=12.5)
+
+    clone = SystemInfoCollectorAgent(
+        SystemInfoCollectorState(operation="load", request={"interval": 0.1, "include_gpu": False})
+    )
+    monkeypatch.setattr(clone, "require_contract", lambda _: Service())
+    monkeypatch.setattr(ProcessorMeter, "percent", lambda _, seconds: 100 * seconds)
+    told = clone.ask_local_service(5.0)
+    assert asked == [LoadRequest(interval=0.0, include_gpu=False)]
+    assert (told["cpu_percent"], told["memory_percent"]) == (10.0, 12.5)
+
+
 def test_a_host_without_the_service_is_an_error_of_that_host(pair: Pair) -> None:
     _, beta = pair
     service = beta.get_proxy("service.server-info")
@@ -142,8 +198,10 @@ def test_a_host_without_the_service_is_an_error_of_that_host(pair: Pair) -> None
         assert "server-info" in summary["errors"]["beta"]
         with pytest.raises(HostError, match="no operation 'reboot'"):
             collector.send(Message("collect", {"operation": "reboot"}))
-        with pytest.raises(HostError, match="timeout must be between"):
+        with pytest.raises(HostError, match="timeout must be more than 0"):
             collector.send(Message("collect", {"operation": "load", "timeout": -1.0}))
+        with pytest.raises(HostError, match="a mapping of the fields"):
+            collector.send(Message("collect", {"operation": "load", "request": [1]}))
         with pytest.raises(HostError, match="no clone"):
             collector.send(Message("ask_local_service"))
     finally:

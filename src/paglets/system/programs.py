@@ -16,6 +16,7 @@ from paglets.remote.client import HostClient
 
 EMPTY_EXIT: Final = 1
 FAILURE_EXIT: Final = 2
+INTERRUPTED_EXIT: Final = 130
 #: How much longer a request may take than what it waits for.
 SLACK_SECONDS: Final = 5.0
 
@@ -58,6 +59,8 @@ def run(
             return command(options, client)
     except BrokenPipeError:
         return EMPTY_EXIT  # whoever read our output has gone
+    except KeyboardInterrupt:
+        return INTERRUPTED_EXIT
     except (PagletError, OSError, ValueError) as exc:
         print(f"{program}: {one_line(str(exc)) or type(exc).__name__}", file=sys.stderr)  # noqa: T201 - a program
         return FAILURE_EXIT
@@ -66,23 +69,30 @@ def run(
 def positive_seconds(text: str) -> float:
     """Return the seconds in an argument.
 
-    :raises ValueError: they are not more than 0.
+    :raises argparse.ArgumentTypeError: they are not more than 0.
     """
-    seconds = float(text)
+    seconds = _number(text)
     if not 0 < seconds < math.inf:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"seconds are a number above 0, not {text!r}")
     return seconds
 
 
 def seconds_or_none(text: str) -> float:
     """Return the seconds in an argument, which may be 0.
 
-    :raises ValueError: they are negative, or no number.
+    :raises argparse.ArgumentTypeError: they are negative, or no number.
     """
-    seconds = float(text)
+    seconds = _number(text)
     if not 0 <= seconds < math.inf:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"seconds are 0 or a number above it, not {text!r}")
     return seconds
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def say(line: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from paglets.core.agent import NOT_HANDLED, Paglet, PagletState
-from paglets.core.events import CreationEvent, PersistencyEvent
+from paglets.core.events import CreationEvent, MobilityEvent, PersistencyEvent
 from paglets.core.messages import Message
 from paglets.core.runtime_values import Durability, ResidentLifecycle, ServiceScope
 from paglets.protocol.membership import HostRef
@@ -23,7 +23,7 @@ from paglets.system.mesh_info.ages import Ages
 from paglets.system.mesh_info.landscape import Landscape, key_of, news_of
 from paglets.system.mesh_info.peers import PeerServices
 from paglets.system.mesh_info.sample import LocalSampler
-from paglets.system.mesh_info.selection import select
+from paglets.system.mesh_info.selection import select, target_rejection, target_score
 
 DEFAULT_SAMPLE_INTERVAL_SECONDS: Final = 5.0
 DEFAULT_GOSSIP_INTERVAL_SECONDS: Final = 2.0
@@ -37,6 +37,10 @@ SHORTEST_GOSSIP_SECONDS: Final = 0.1
 MAX_SYNC_SNAPSHOTS: Final = 1024
 MAX_ERRORS: Final = 256
 _LOOP_RESOURCE: Final = "mesh-info-loop"
+
+# By the names that they had.
+_target_rejection = target_rejection
+_target_score = target_score
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +219,17 @@ class MeshInfoAgent(Paglet[MeshInfoState]):
 
     def on_activation(self, event: PersistencyEvent) -> None:
         """Offer the service again."""
+        self._forget_mesh()
         self.advertise_contract(MESH_INFO, scope=self.state.service_scope)
+
+    def on_arrival(self, event: MobilityEvent) -> None:
+        """Look at the mesh anew, from here."""
+        self._forget_mesh()
+
+    def _forget_mesh(self) -> None:
+        # How old news was by the own clock is known no more, and its stamps are of other clocks.
+        with self.locked_state() as state:
+            state.snapshots, state.errors, state.last_sample_at = {}, {}, 0.0
 
     def run(self) -> None:
         """Look at this host and begin to talk with others, which goes on until the paglet leaves or ends."""
@@ -292,7 +306,8 @@ class MeshInfoAgent(Paglet[MeshInfoState]):
             known = None if force else self._last_sample(self.state.sample_interval)
             if known is not None:
                 return known
-            sample = self._sampler.sample(self, include_gpu=self.state.include_gpu)
+            state = self.state
+            sample = self._sampler.sample(self, include_gpu=state.include_gpu, patience=state.sample_ttl)
             snapshot = MeshHostSnapshot(observed_at=time.time(), **sample)
             with self.locked_state() as state:
                 state.last_sample_at = snapshot.observed_at
@@ -309,7 +324,8 @@ class MeshInfoAgent(Paglet[MeshInfoState]):
     # --- what is known ------------------------------------------------------------------------------------------------
 
     def _landscape(self) -> Landscape:
-        return Landscape(self.state.snapshots, self._ages, self.context.address, _decoded)
+        own_url = "" if self._context is None else self.context.address
+        return Landscape(self.state.snapshots, self._ages, own_url, _decoded)
 
     def _longest(self, max_age_seconds: float) -> float:
         return max_age_seconds if max_age_seconds > 0 else self.state.sample_ttl
@@ -351,6 +367,7 @@ class MeshInfoAgent(Paglet[MeshInfoState]):
     def _gossip_once(self) -> None:
         peers = self.context.available_hosts(include_self=False)
         self._peers.keep({peer.url for peer in peers})
+        self._keep_errors({MESH_INFO_LOOP_ERROR_KEY, *(name for peer in peers for name in (peer.name, peer.url))})
         batch = max(1, self.state.peer_batch_size)
         # Whoever is drawn: news reach n hosts in about log(n) rounds.
         chosen = {peer.url: peer for peer in random.sample(peers, min(batch, len(peers)))}
@@ -392,6 +409,11 @@ class MeshInfoAgent(Paglet[MeshInfoState]):
             state.errors[key] = error
             while len(state.errors) > MAX_ERRORS:
                 del state.errors[next(iter(state.errors))]
+
+    def _keep_errors(self, keys: set[str]) -> None:
+        with self.locked_state() as state:
+            for key in state.errors.keys() - keys:
+                del state.errors[key]
 
     def _clear_error_keys(self, *keys: str) -> None:
         with self.locked_state() as state:

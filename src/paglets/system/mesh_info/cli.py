@@ -58,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _parse_size(text: str) -> int:
-    return parse_size(text)
+    try:
+        return parse_size(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
 
 
 def _handle(options: argparse.Namespace, client: HostClient) -> int:

@@ -47,7 +47,7 @@ class Landscape:
         :param age: how many seconds old it is; None when that was not said.
         """
         url = key_of(snapshot.host_url)
-        if url == key_of(self.own_url):
+        if not url or url == key_of(self.own_url):
             return False  # nobody knows this host better than it does itself
         known = self.snapshots.get(url)
         if known is not None and snapshot.observed_at <= known["observed_at"]:

@@ -49,22 +49,21 @@ class Report(NamedTuple):
     right: set[str]
 
 
-def landscape_report(reply: LandscapeReply, size: SizeText, *, errors: bool = True) -> Report:
+def landscape_report(reply: LandscapeReply, size: SizeText, *, texts: bool = True) -> Report:
     """Return hosts as a table.
 
-    :param errors: whether it has a column for what could not be found out.
+    :param texts: whether its last column tells what could not be found out, or only how much.
     """
-    columns = ["host", "age", *_COLUMNS, *(["errors"] if errors else [])]
     rows = [
         [
             host.host_name,
             _age(reply.generated_at, host),
             *_cells(host, size),
-            *(["; ".join(host.errors)] if errors else []),
+            "; ".join(host.errors) if texts else str(len(host.errors)),
         ]
         for host in reply.hosts
     ]
-    return Report(columns, rows, _NUMBERS)
+    return Report(["host", "age", *_COLUMNS, "errors"], rows, _NUMBERS if texts else _NUMBERS | {"errors"})
 
 
 def landscape_errors(reply: LandscapeReply) -> dict[str, str]:

@@ -6,6 +6,7 @@ import time
 from typing import Any, Final
 
 from paglets.core.agent import Paglet
+from paglets.core.errors import RemoteTimeoutError
 from paglets.system.server_info.agent import GET_LOAD, GET_SUMMARY, SERVER_INFO, LoadReply, LoadRequest, SummaryReply
 from paglets.system.server_info.disks import Disks
 
@@ -20,9 +21,15 @@ class LocalSampler:
         self._disks = Disks()
         self._summary: SummaryReply | None = None
         self._summary_at = 0.0
+        self._load: LoadReply | None = None
+        self._load_at = 0.0
 
-    def sample(self, paglet: Paglet[Any], *, include_gpu: bool) -> dict[str, Any]:
-        """Return the fields of a snapshot but its time; what fails is told in `errors`, and its fields are missing."""
+    def sample(self, paglet: Paglet[Any], *, include_gpu: bool, patience: float = 0.0) -> dict[str, Any]:
+        """Return the fields of a snapshot but its time; what fails is told in `errors`, and its fields are missing.
+
+        :param patience: for so many seconds the last load counts where the service is busy: it answers one question
+            after the other, and one may have it measure for a while.
+        """
         health = paglet.context.host.health()
         found: dict[str, Any] = {
             "host_name": paglet.context.name,
@@ -36,9 +43,7 @@ class LocalSampler:
         errors: list[str] = []
         load = summary = None
         try:
-            load = paglet.require_contract(SERVER_INFO).call(
-                GET_LOAD, LoadRequest(include_gpu=include_gpu), timeout=SERVICE_SECONDS
-            )
+            load = self._how_busy(paglet, include_gpu, patience)
         except Exception as exc:  # one part that fails must not hide the others
             errors.append(f"load: {exc}")
         try:
@@ -51,6 +56,18 @@ class LocalSampler:
         except Exception as exc:  # likewise
             errors.append(f"work-disk: {exc}")
         return found | {"errors": errors}
+
+    def _how_busy(self, paglet: Paglet[Any], include_gpu: bool, patience: float) -> LoadReply:
+        try:
+            self._load = paglet.require_contract(SERVER_INFO).call(
+                GET_LOAD, LoadRequest(include_gpu=include_gpu), timeout=SERVICE_SECONDS
+            )
+        except RemoteTimeoutError:
+            if self._load is None or time.monotonic() - self._load_at > patience:
+                raise
+        else:
+            self._load_at = time.monotonic()
+        return self._load
 
     def _what_it_is(self, paglet: Paglet[Any]) -> SummaryReply:
         # It hardly ever changes; only the limits of a container do at times.
@@ -78,7 +95,6 @@ def _figures(load: LoadReply | None, summary: SummaryReply | None) -> dict[str, 
         found |= {
             "platform": summary.platform,
             "cpu_count_logical": summary.cpu_count_logical,
-            "memory_total_bytes": summary.memory_total_bytes,
         }
     if load is not None:
         found |= {

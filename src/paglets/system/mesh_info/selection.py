@@ -51,7 +51,7 @@ def select(snapshots: Iterable[MeshHostSnapshot], request: TargetSelectionReques
             rejected[_label(snapshot)] = reason
             others.append((busy, Ranked(snapshot, score, [FALLBACK, reason])))
     chosen = eligible or (others if request.allow_fallback else [])
-    chosen.sort(key=lambda each: (each[0], each[1].score, each[1].snapshot.host_name, each[1].snapshot.host_url))
+    chosen.sort(key=_rank)
     return Selection([ranked for _, ranked in chosen[: max(1, request.limit)]], rejected)
 
 
@@ -64,16 +64,24 @@ def target_score(snapshot: MeshHostSnapshot) -> float:
 
 def target_rejection(snapshot: MeshHostSnapshot, request: TargetSelectionRequest) -> str | None:
     """Return why a host does not do, None if it does."""
-    if snapshot.memory_available_bytes < request.min_memory_available_bytes:
-        return "available memory below minimum"
+    reasons = list(snapshot.errors)
     if snapshot.work_free_bytes < request.min_work_free_bytes:
-        return "work storage below minimum"
-    return "; ".join(snapshot.errors) or None
+        reasons.insert(0, "work storage below minimum")
+    if snapshot.memory_available_bytes < request.min_memory_available_bytes:
+        reasons.insert(0, "available memory below minimum")
+    return "; ".join(reasons) or None
 
 
 def over_limit(snapshot: MeshHostSnapshot, request: TargetSelectionRequest) -> bool:
     """Return whether a host is busier than it should be."""
     return snapshot.load_per_cpu > request.max_load_per_cpu or snapshot.cpu_percent > request.max_cpu_percent
+
+
+def _rank(candidate: tuple[bool, Ranked]) -> tuple[bool, bool, float, str, str]:
+    busy, ranked = candidate
+    host = ranked.snapshot
+    # Figures that could not be found out are 0, which is no reason to take such a host before others.
+    return bool(host.errors), busy, ranked.score, host.host_name, host.host_url
 
 
 def _label(snapshot: MeshHostSnapshot) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from paglets.remote.admin import ServerRef, entry_server
 from paglets.remote.client import HostClient
 from paglets.system import programs
+from paglets.system.server_info.meters import LONGEST_SECONDS
 from paglets.system.server_info.reports import collect, report_of
 from paglets.system.sizes import size_text
 
@@ -34,9 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument(
         "--interval",
         metavar="S",
-        type=programs.seconds_or_none,
+        type=_interval,
         default=0.0,
-        help="seconds over which processors are measured",
+        help=f"seconds over which processors are measured, at most {LONGEST_SECONDS:g}",
     )
     load.add_argument("--no-gpu", action="store_true", help="leave GPUs out")
     disks = commands.add_parser("df", help="how full volumes are")
@@ -49,6 +50,13 @@ def _parser() -> argparse.ArgumentParser:
     for each in (load, disks, processes, summary):
         programs.add_options(each, DEFAULT_TIMEOUT_SECONDS)
     return parser
+
+
+def _interval(text: str) -> float:
+    seconds = programs.seconds_or_none(text)
+    if seconds > LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(f"at most {LONGEST_SECONDS:g} seconds, not {text}")
+    return seconds
 
 
 def _handle(options: argparse.Namespace, client: HostClient) -> int:

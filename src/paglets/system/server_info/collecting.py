@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +59,7 @@ class Collecting:
             case "collect":
                 with self._paglet.locked_state() as state:
                     state.operation = str(message.args.get("operation", state.operation))
-                    state.request = dict(message.args.get("request") or {})
+                    state.request = _fields(message.args.get("request") or {})
                     state.timeout = float(message.args.get("timeout", state.timeout))
                 return self.collect()
             case "drain":
@@ -79,14 +78,17 @@ class Collecting:
     def collect(self) -> dict[str, Any]:
         """Send a clone to every host of the mesh that is online, this one included, and return the summary so far.
 
+        They are waited for `timeout` seconds, `MAX_TIMEOUT_SECONDS` at most.
+
         :raises HostError: there is no such operation, or the timeout is no time.
         """
         paglet = self._paglet
         with paglet.locked_state() as state:
             if not self.knows(state.operation):
                 raise HostError(f"server-info has no operation {state.operation!r}")
-            if not (math.isfinite(state.timeout) and 0 < state.timeout <= MAX_TIMEOUT_SECONDS):
-                raise HostError(f"timeout must be between 0 and {MAX_TIMEOUT_SECONDS:g} s, not {state.timeout!r}")
+            if not state.timeout > 0:
+                raise HostError(f"timeout must be more than 0 s, not {state.timeout!r}")
+            state.timeout = min(state.timeout, MAX_TIMEOUT_SECONDS)
             hosts = {host.url: host for host in paglet.context.available_hosts()}
             state.role = PARENT
             state.parent_host_url, state.parent_agent_id = paglet.context.address, paglet.agent_id
@@ -192,3 +194,9 @@ class Collecting:
         # Not in the handler that answers, which the end would cut off: from another thread it waits for its reply.
         answered.wait(self._paglet.state.timeout)
         self._paglet.dispose()
+
+
+def _fields(request: Any) -> dict[str, Any]:
+    if not isinstance(request, dict):
+        raise HostError(f"a request is a mapping of the fields of its operation, not {type(request).__name__}")
+    return dict(request)

@@ -41,7 +41,9 @@ class Disks:
         """
         found: dict[str, Usage] = {}
         errors: dict[str, str] = {}
-        for path in dict.fromkeys(paths[:MAX_PATHS]):
+        different = list(dict.fromkeys(paths))
+        errors.update(dict.fromkeys(different[MAX_PATHS:], f"only {MAX_PATHS} paths are looked at"))
+        for path in different[:MAX_PATHS]:
             try:
                 usage = self._patience.call(path, partial(_usage, path, files=files), DISK_SECONDS)
             except (OSError, ValueError) as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -70,7 +71,7 @@ class ProcessSampler:
         for each in shown:
             key = _key(each.process)
             try:
-                status, username = each.process.status(), each.process.username()
+                status, username = each.process.status(), sendable(each.process.username())
             except _GONE:
                 continue
             if key in rates:
@@ -110,13 +111,21 @@ def _matching(query: str) -> list[_Candidate]:
     for process in psutil.process_iter():
         try:
             with process.oneshot():
-                name, cmdline = process.name(), process.cmdline()
+                name, cmdline = sendable(process.name()), [sendable(each) for each in process.cmdline()]
                 if query in name.casefold() or query in " ".join(cmdline).casefold():
                     process.create_time()  # kept by the object, and part of its key
                     found.append(_Candidate(process, name, process.memory_info().rss, _bounded(cmdline)))
         except _GONE:
             continue
     return found
+
+
+def sendable(text: str) -> str:
+    """Return a text of the system, which may hold any bytes, as one that every encoding takes.
+
+    Linux cuts the name of a process to 15 bytes, in the middle of a character where that is how it comes.
+    """
+    return text if text.isascii() else os.fsencode(text).decode("utf-8", "replace")
 
 
 def _key(process: psutil.Process) -> tuple[int, float]:

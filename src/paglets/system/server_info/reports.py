@@ -28,12 +28,13 @@ def collect(
     """Return what the hosts of a mesh answer: the summary of a collector, which lives no longer than this call.
 
     :param operation: an operation of the server-info service.
-    :param timeout: seconds for the answers.
+    :param timeout: seconds for the answers, beside those over which a request has something measured.
     :raises PagletError: the collector could not do its work. Hosts that do not answer are in its `errors`.
     """
     names = qualified_name(SystemInfoCollectorAgent), qualified_name(SystemInfoCollectorState)
     created = PagletsAdminClient([entry], client=client).create_agent(entry, *names, {"timeout": timeout})
     collector = PagletProxy(entry.url, created["agent_id"], client)
+    timeout += float(request.get("interval", 0.0))
     limit = timeout + SLACK_SECONDS
     give_up = time.monotonic() + limit
     try:
