@@ -55,7 +55,7 @@ def test_a_key_from_its_beginning_to_its_end(run: Run, hosts: HostFactory, tmp_p
     code, out, _ = run("keys", "list")
     assert code == 0
     assert all(word in out for word in ("laptop", "observe", "valid"))
-    assert key.split("_")[2] not in out
+    assert key.split("_", 2)[2] not in out
     listed = json.loads(run("keys", "list", "--json")[1])
     assert [(each["name"], each["role"], each["state"]) for each in listed["keys"]] == [("laptop", "observe", "valid")]
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -235,6 +239,40 @@ def test_a_shutdown_stores_what_runs_and_the_next_start_wakes_it(hosts: HostFact
     again.dispose(two.agent_id)
     again.shutdown()
     assert stored(again) == [one.agent_id]
+
+
+STOPS_AT_EXIT = """
+import atexit, sys
+from paglets.runtime.host import Host
+from tests.agents.actor import Actor
+
+if __name__ == "__main__":
+    host = Host("late", persistence_dir=sys.argv[1], mesh=False, port=0)
+    host.start_background()
+    atexit.register(getattr(host, sys.argv[2]))
+    proxy = host.create(Actor, agent_id="stays")
+    host.work_dir_for("stays").joinpath("note").write_text("here")
+"""
+
+
+@pytest.mark.parametrize(("way", "left"), [("shutdown", ["stays"]), ("stop", [])])
+def test_a_host_stops_in_order_at_the_end_of_its_program(
+    hosts: HostFactory, tmp_path: Path, way: str, left: list[str]
+) -> None:
+    """By then Python has ended the threads of all executors."""
+    program = tmp_path / "program.py"
+    program.write_text(STOPS_AT_EXIT)
+    ended = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "late"), way],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    again = hosts("late", persistence_dir=tmp_path / "late")
+    assert [agent["agent_id"] for agent in again.list_agents(active=True, inactive=True)] == left
 
 
 def test_a_paglet_that_cannot_prepare_for_shutdown_sleeps_as_its_last_checkpoint_is(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from paglets.core.errors import HostError, PagletError
+from paglets.core.errors import HostError, PagletError, RemoteHostError
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
 from tests.agents.raises import Raises
@@ -22,6 +22,20 @@ HOOKS: dict[str, Move] = {
 }
 
 
+def test_a_value_error_at_the_source_comes_as_it_is(hosts: HostFactory) -> None:
+    here, there = hosts("here"), hosts("there")
+    proxy = here.create(Raises)
+    proxy.call(Raises.arm, "on_dispatching", "ValueError")
+    with pytest.raises(ValueError, match="on_dispatching says no"):
+        here.dispatch(proxy.agent_id, there.address)
+    proxy.call(Raises.arm, "on_cloning", "ValueError")
+    with pytest.raises(ValueError, match="on_cloning says no"):
+        here.clone(proxy.agent_id, target=there.address)
+    # Over HTTP errors that are not of this package lose their class.
+    with pytest.raises(RemoteHostError, match="on_cloning says no"):
+        proxy.clone(there.address)
+
+
 @pytest.mark.parametrize(
     "error", ["RuntimeError", "ValueError", "KeyError", "StopIteration", "TimeoutError", "OSError"]
 )
@@ -30,7 +44,7 @@ def test_the_caller_hears_and_the_paglet_goes_on(hosts: HostFactory, hook: str, 
     here, there = hosts("here"), hosts("there")
     proxy = here.create(Raises)
     proxy.call(Raises.arm, hook, error)
-    with pytest.raises(PagletError, match=f"{hook} says no"):
+    with pytest.raises((PagletError, ValueError), match=f"{hook} says no"):
         HOOKS[hook](proxy, here, there)
     assert there.list_agents(active=True, inactive=True) == []
     proxy.call(Raises.arm, "", "")

@@ -66,7 +66,7 @@ class Activator:
             if agent_id not in self._dormitory and not crashed:
                 if agent_id in self._settling:
                     return await asyncio.shield(self._settling[agent_id])
-                raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
+                raise InvalidAgentError(f"no paglet {agent_id} on {self._kernel.config.name}")
             excess = (
                 entry.balance.held(time.time()) if crashed and entry is not None else self._dormitory.held(agent_id)
             )
@@ -80,6 +80,8 @@ class Activator:
         return await asyncio.shield(task)
 
     def _ended(self, agent_id: str, task: asyncio.Task[dict[str, str]]) -> None:
+        if not task.cancelled():
+            task.exception()  # at the end of the host nobody may be left who waits for it
         for tasks in (self._dormitory.waking, self._settling):
             if tasks.get(agent_id) is task:
                 del tasks[agent_id]
@@ -162,7 +164,7 @@ class Activator:
         await self._dormitory.may_wake(agent_id)
         summary = self._dormitory.summary(agent_id)
         if summary is None:
-            raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
+            raise InvalidAgentError(f"no paglet {agent_id} on {self._kernel.config.name}")
         # Before the row is read: messages that come from now on are held.
         entry = self._kernel.reserve(
             agent_id, summary.agent_class_name, summary.state_class_name, epoch=summary.epoch, from_store=True

@@ -82,7 +82,12 @@ class ContentThreads:
         self._closed = True
         self._cleaning.shutdown(wait=False, cancel_futures=True)
         for threads in (self.moving, self._looking, self._far, self._carrying, self._cleaning):
-            await asyncio.get_running_loop().run_in_executor(None, threads.shutdown)
+            try:
+                ending = asyncio.get_running_loop().run_in_executor(None, threads.shutdown)
+            except RuntimeError:
+                threads.shutdown()  # the interpreter is ending, and has waited for these threads already
+            else:
+                await ending
 
     def abandon(self) -> None:
         """End the threads as the end of their process would; only what is being done this moment is waited for."""

@@ -349,9 +349,9 @@ class DepartureDesk:
 def failure(plan: TransferPlan, reply: actions.Reply) -> Exception:
     """Return the error that the caller of a failed transfer gets."""
     if reply.stage in (Stage.HOOK, Stage.CLEANUP, Stage.SNAPSHOT, Stage.QUIESCE) and isinstance(
-        reply.cause, PagletError
+        reply.cause, PagletError | ValueError
     ):
-        return reply.cause
+        return reply.cause  # as of any other hook
     if reply.stage in (Stage.HOOK, Stage.CLEANUP, Stage.SNAPSHOT):
         return HostError(reply.error)
     tries = f" after {reply.attempts} attempt{'s' if reply.attempts != 1 else ''}" if reply.attempts else ""
