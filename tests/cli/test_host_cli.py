@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,26 @@ def test_a_second_signal_ends_it_at_once(start: Start, tmp_path: Path) -> None:
         # Then nothing is waited for
         assert program.wait() == 128 + signal.SIGTERM
         all_gone(children)
+
+
+ASKED_FROM_ELSEWHERE = """
+import signal, threading
+from paglets.cli.host_run import StopRequests
+
+with StopRequests() as requests:
+    # Taken by another thread, a signal does not interrupt what this one waits in; no more does one that comes an instant
+    # before that.
+    threading.Timer(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)).start()
+    requests.wait()
+print("asked")
+"""
+
+
+def test_a_signal_that_interrupts_nothing_is_heard_as_well() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ASKED_FROM_ELSEWHERE], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (0, "asked\n"), ended.stderr
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import gc
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from queue import SimpleQueue
 from types import FrameType
 from typing import Any, Final
 
@@ -120,14 +120,19 @@ class StopRequests:
     """
 
     def __init__(self, *, end_of_input: bool = False) -> None:
-        # A SimpleQueue may be put into from a signal handler that interrupts its own `get`; an Event would deadlock.
-        self._requests: SimpleQueue[str] = SimpleQueue()
+        # The interpreter writes to it as soon as a signal comes. A lock or a queue would sleep on after one that came just
+        # before it began to: the handler would have to wait for the next signal.
+        self._woken, self._waking = socket.socketpair()
+        self._waking.setblocking(False)
         self._asked = False
+        self._ended = False
         self._end_of_input = end_of_input
         self._previous: dict[int, Any] = {}
+        self._previous_waking: int | None = None
 
     def __enter__(self) -> StopRequests:
         if threading.current_thread() is threading.main_thread():
+            self._previous_waking = signal.set_wakeup_fd(self._waking.fileno(), warn_on_full_buffer=False)
             for number in _STOP_SIGNALS:
                 self._previous[number] = signal.signal(number, self._signalled)
         if self._end_of_input:
@@ -137,24 +142,30 @@ class StopRequests:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._previous_waking is not None:
+            signal.set_wakeup_fd(self._previous_waking)
+        self._woken.close()
+        self._waking.close()
 
     def wait(self) -> None:
         """Wait until somebody asks."""
-        self._requests.get()
+        while not (self._asked or self._ended):
+            self._woken.recv(64)
         self._asked = True
 
     def _signalled(self, number: int, _: FrameType | None) -> None:
         if self._asked:
             end_at_once(number)
         self._asked = True
-        self._requests.put(signal.Signals(number).name)
 
     def _watch_input(self) -> None:
         # Read from the descriptor: a thread inside sys.stdin's lock would keep the interpreter from ending.
         with suppress(OSError):
             while os.read(0, 4096):
                 continue
-        self._requests.put("end of input")
+        self._ended = True
+        with suppress(OSError):  # told already, or nobody waits any more
+            self._waking.send(b"\0")
 
 
 def end_at_once(number: int, leave: Callable[[int], Any] = os._exit) -> None:
