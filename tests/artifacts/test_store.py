@@ -218,6 +218,18 @@ def test_an_export_is_complete_or_the_old_file(store: ArtifactStore, tmp_path: P
         store.export_to_path(other.artifact_id, tmp_path / "file" / "x")
 
 
+def test_an_export_replaces_nothing_but_files(store: ArtifactStore, tmp_path: Path) -> None:
+    ref = made(store, HELLO)
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    before = sorted((path, path.lstat().st_mode) for path in tmp_path.iterdir())
+    for name, said in (("directory", "is a directory"), ("pipe", "no regular file"), ("link", "no regular file")):
+        with pytest.raises(TransferError, match=f"^Artifact {ref.artifact_id} cannot be written: .*{name} .*{said}"):
+            store.export_to_path(ref.artifact_id, tmp_path / name)
+    assert sorted((path, path.lstat().st_mode) for path in tmp_path.iterdir()) == before
+
+
 # removing
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +49,22 @@ def put(pair: Pair, host: str, content: bytes, tmp_path: Path, **more: Any) -> A
 
 
 # --- put --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the name of a file is always text")
+def test_a_file_whose_name_is_no_text_needs_another(run: Run, two_hosts: Pair, source: Path) -> None:
+    odd = source.with_name("caf\udce9.bin")
+    source.rename(odd)
+    code, out, err = run("artifacts", "put", str(odd))
+    assert (code, out) == (1, "")
+    assert (
+        err
+        == r"paglets artifacts put: the name 'caf\udce9.bin' of an artifact is no text in UTF-8; give another name"
+        + "\n"
+    )
+    assert two_hosts.client.list_artifacts(two_hosts.alpha) == []
+    assert run("artifacts", "put", str(odd), "--name", "caf\u00e9.bin")[0] == 0
+    assert [ref.name for ref in two_hosts.client.list_artifacts(two_hosts.alpha)] == ["caf\u00e9.bin"]
 
 
 def test_put_stores_on_the_entry_host_or_the_named_one(run: Run, two_hosts: Pair, source: Path) -> None:
@@ -188,6 +206,23 @@ def test_get_replaces_nothing_unless_told(run: Run, two_hosts: Pair, tmp_path: P
     assert (here / "report.txt").read_bytes() == b"content"
 
 
+def test_get_replaces_nothing_but_files(run: Run, two_hosts: Pair, tmp_path: Path, here: Path) -> None:
+    ref = put(two_hosts, "alpha", b"content", tmp_path, name="report.txt")
+    os.mkfifo(here / "pipe")
+    (here / "report.txt").mkdir()
+    for output, said in (
+        ("pipe", "pipe is no regular file, and is not replaced; name a file"),
+        (".", "is a directory"),
+    ):
+        for options in ([], ["--force"]):
+            code, out, err = run("artifacts", "get", ref.artifact_id, output, "--move", *options)
+            assert (code, out) == (1, "")
+            assert err.startswith(f"paglets artifacts get: Artifact {ref.artifact_id} cannot be written: ")
+            assert said in err
+    assert (here / "pipe").is_fifo()
+    assert two_hosts.client.list_artifacts(two_hosts.alpha) == [ref]
+
+
 @pytest.mark.parametrize(
     ("name", "written"),
     [
@@ -237,6 +272,24 @@ def test_rm_asks(run: Run, two_hosts: Pair, tmp_path: Path, monkeypatch: pytest.
     assert (code, err) == (0, "")
     assert out.splitlines()[-2:] == [f"Deleted {one.artifact_id}", f"Deleted {two.artifact_id}"]
     assert two_hosts.client.list_artifacts(two_hosts.alpha) == two_hosts.client.list_artifacts(two_hosts.beta) == []
+
+
+def test_rm_without_an_answer_deletes_nothing(
+    run: Run, two_hosts: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ref = put(two_hosts, "alpha", b"one", tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, out, err = run("artifacts", "rm", ref.artifact_id)
+    assert (code, err) == (1, "paglets artifacts rm: not confirmed; use --force where nobody can be asked\n")
+    assert out.endswith(": \n")
+
+    class Interrupted(io.StringIO):
+        def readline(self, size: int | None = -1, /) -> str:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Interrupted())
+    assert run("artifacts", "rm", ref.artifact_id)[0] == 130
+    assert len(two_hosts.client.list_artifacts(two_hosts.alpha)) == 1
 
 
 def test_rm_need_not_ask(run: Run, two_hosts: Pair, tmp_path: Path) -> None:

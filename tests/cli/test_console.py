@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 import typer
+from rich.console import ColorSystem
 
 from paglets.cli import console
 from paglets.cli.app import main
 from paglets.cli.console import bytes_text, duration_text, fail, one_line, print_error, print_json, print_table
+from tests.cli.processes import environment
 
 
 @pytest.mark.parametrize(
@@ -92,6 +98,65 @@ def test_colours_can_be_switched_off() -> None:
     finally:
         console.configure_console()
     assert not console.console.no_color
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have everything take standard output for a terminal with colours."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr("typer.rich_utils.FORCE_TERMINAL", True)
+    for each in (console.console, console.err_console):
+        monkeypatch.setattr(each, "_force_terminal", True)
+        monkeypatch.setattr(each, "_color_system", ColorSystem.EIGHT_BIT)
+
+
+COLOUR = re.compile(r"\x1b\[(?:\d+;)*[349]\d(?:;\d+)*m")
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(
+    ("argv", "code"),
+    [
+        (["--help"], 0),
+        ([], 0),
+        (["sys", "--help"], 0),
+        (["sys", "load", "--help"], 0),
+        (["nosuch"], 2),
+        (["sys", "load", "--nosuch"], 2),
+    ],
+)
+def test_without_colours_nothing_has_any(argv: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == code
+    assert COLOUR.search("".join(capsys.readouterr()))
+    for order, expected in ((["--no-color", *argv], code), (["--help", "--no-color"], 0)):
+        assert main(order) == expected
+        shown = "".join(capsys.readouterr())
+        assert shown
+        assert not COLOUR.search(shown)
+    # And what comes later has them again.
+    assert "NO_COLOR" not in os.environ
+    assert main(argv) == code
+    assert COLOUR.search("".join(capsys.readouterr()))
+
+
+@pytest.mark.usefixtures("terminal")
+def test_the_environment_may_ask_for_no_colours(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    for argv in (["sys", "load", "--nosuch"], ["--help"], ["--no-color", "--help"]):
+        main(argv)
+        assert not COLOUR.search("".join(capsys.readouterr()))
+    assert os.environ["NO_COLOR"] == "1"
+
+
+def test_the_module_is_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "paglets.cli.app", "--version"], env=environment(), capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"paglets ")
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"]])

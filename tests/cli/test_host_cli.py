@@ -140,8 +140,8 @@ import signal, threading
 from paglets.cli.host_run import StopRequests
 
 with StopRequests() as requests:
-    # Taken by another thread, a signal does not interrupt what this one waits in; no more does one that comes an instant
-    # before that.
+    # Taken by another thread, a signal does not interrupt what this one waits in; no more does one that comes an
+    # instant before that.
     threading.Timer(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)).start()
     requests.wait()
 print("asked")
@@ -192,6 +192,14 @@ def test_a_directory_in_use_is_one_line_and_1(refused: Callable[..., str], tmp_p
         assert f"is in use by process {os.getpid()}" in refused("--port", "0")
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="nothing here refuses new directories to everybody")
+def test_a_directory_that_cannot_be_made_is_one_line_and_1(refused: Callable[..., str]) -> None:
+    said = refused("--port", "0", "--persistence-dir", "/proc/paglets/alpha")
+    assert re.fullmatch(
+        "paglets host: /proc/paglets/alpha cannot be made: [A-Z][a-z ]+; name another with --persistence-dir\n", said
+    )
+
+
 def test_a_broken_launch_config_is_one_line_and_1(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "launch.toml").write_text("[launch\n")
     assert "launch.toml" in refused("--port", "0")
@@ -207,6 +215,13 @@ def test_a_broken_launch_config_is_one_line_and_1(refused: Callable[..., str], t
         (["--host", "0.0.0.0"], ["without an API key", DEFAULT_API_KEY_ENV, "--api-key-env", "--insecure"]),
         (["--bind-public", "192.0.2.7"], ["192.0.2.7", "without an API key"]),
         (["--bind-public", "--insecure"], ["--bind-public needs an address", "--insecure"]),
+        (["--bind-public", "--port", "17451"], ["--bind-public needs an address, or auto, before --port (see"]),
+        (["--persistence-dir", __file__], ["--persistence-dir must be a directory, and ", __file__, " is none"]),
+        (["--persistence-dir", "/" + "x" * 300], ["--persistence-dir cannot be /xxx", ": File name too long"]),
+        (
+            ["--persistence-dir", f"{__file__}/x/y"],
+            ["--persistence-dir must be a directory, and ", f"{__file__} is none"],
+        ),
         (["--port", "70000"], ["--port", "70000"]),
         (["--checkpoint-interval", "0"], ["--checkpoint-interval", "above 0", "not 0"]),
         (["--checkpoint-interval", "inf"], ["--checkpoint-interval", "above 0", "not inf"]),
@@ -217,6 +232,8 @@ def test_a_broken_launch_config_is_one_line_and_1(refused: Callable[..., str], t
         (["--relay-queue-limit", "0"], ["--relay-queue-limit must be at least 1, not 0"]),
         (["--relay-offline-after", "0"], ["--relay-offline-after", "above 0, not 0"]),
         (["--relay-delivery-timeout", "nan"], ["--relay-delivery-timeout", "above 0, not nan"]),
+        (["--artifact-spool-ttl", "-5"], ["--artifact-spool-ttl", "seconds above 0, not -5"]),
+        (["--artifact-spool-ttl", "nan"], ["--artifact-spool-ttl", "seconds above 0, not nan"]),
         (["--auto-update-from-git"], ["--auto-update-from-git is not available in this version"]),
         (["--log-level", "loud"], ["--log-level"]),
     ],

@@ -244,6 +244,13 @@ def test_send_prints_text_as_it_is_and_other_replies_as_json(pair: Pair, run: Ru
     assert heard["arg"] == {"deep": [True]}
 
 
+def test_send_prints_what_the_output_cannot_carry_as_an_escape(pair: Pair, run: Run) -> None:
+    pair.create("alpha", "talker-one")
+    assert run("send", "talker-one", "give", "what=caf\udce9 \u00e9\nline") == (0, "caf\\udce9 \u00e9\nline\n", "")
+    code, out, _ = run("send", "talker-one", "give", "what=nan", "--json")
+    assert (code, repr(json.loads(out)["reply"])) == (0, "nan")
+
+
 def test_send_as_json(pair: Pair, run: Run) -> None:
     pair.create("beta", "talker-one")
     code, out, err = run("send", "talker-one", "count", "--json")

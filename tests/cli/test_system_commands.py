@@ -184,6 +184,36 @@ def test_wrong_command_lines(old: OldMain, arguments: list[str]) -> None:
     assert "usage: paglets-sysinfo" in err
 
 
+@pytest.mark.parametrize(
+    ("module", "arguments", "what"),
+    [
+        (server_cli, ["load", "--interval", "20"], "at most 10 seconds"),
+        (server_cli, ["--timeout", "0", "load"], "seconds are a number above 0"),
+        (mesh_cli, ["summary", "--max-age", "nan"], "seconds are 0 or a number above it"),
+        (mesh_cli, ["targets", "--min-memory", "-5"], "a size is a number with B, K, M or G behind it"),
+    ],
+)
+def test_wrong_values_are_named_with_what_is_right(old: OldMain, module: Any, arguments: list[str], what: str) -> None:
+    code, _, err = old(module, *arguments)
+    assert code == 2
+    assert what in err
+    assert "_" not in err.replace("\n", " ").partition("error:")[2].partition("'")[0]
+
+
+def test_an_interrupted_program_ends_without_a_traceback(monkeypatch: pytest.MonkeyPatch, old: OldMain) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server_cli, "collect", interrupted)
+    assert old(server_cli, "load") == (130, "", "")
+
+
+def test_measuring_longer_than_answers_may_take_is_waited_for(services: Pair, old: OldMain) -> None:
+    code, out, err = old(server_cli, "--timeout", "1.5", "load", "--interval", "2", "--no-gpu")
+    assert (code, err) == (0, "")
+    assert [row[0] for row in rows(out, "alpha", "beta")] == ["alpha", "beta"]
+
+
 def test_the_older_program_for_the_mesh(services: Pair, old: OldMain) -> None:
     code, out, err = old(mesh_cli, "summary")
     assert (code, err) == (0, "")

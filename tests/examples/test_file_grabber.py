@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -254,6 +255,16 @@ def test_the_program_pushes_and_says_so(grab: Grab, grabber: Main) -> None:
     ]
     assert (grab.out / "file.txt").read_text() == "content"
     assert grab.paglets() == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the name of a file is always text")
+def test_a_file_whose_name_is_no_text_is_pushed(grab: Grab, grabber: Main) -> None:
+    odd = grab.source.with_name("caf\udce9.txt")
+    grab.source.rename(odd)
+    code, out, err = grabber("push", str(odd), "--remote", "beta", "--dest", f"{grab.out}/")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].endswith(f"-> beta:{grab.out}/caf\\udce9.txt")
+    assert (grab.out / "caf\udce9.txt").read_text() == "content"
 
 
 def test_the_program_pulls_and_says_so_as_json(grab: Grab, grabber: Main) -> None:

@@ -154,6 +154,18 @@ def test_a_missing_key_is_named_as_the_reason(monkeypatch: pytest.MonkeyPatch) -
 # --- what finds hosts -------------------------------------------------------------------------------------------------
 
 
+def test_a_stand_in_for_a_client_needs_no_more_than_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = network(monkeypatch, {LAN: health("alpha", LAN)})
+
+    class StandIn:
+        def get_json(self, url: str, *, timeout: float | None = None) -> Any:
+            return answers.get_json(url, timeout=timeout)
+
+    stand_in: Any = StandIn()
+    found = select_reachable_entry_server(entry_name=None, client=stand_in, timeout=0.5)
+    assert found == ServerRef("alpha", LAN)
+
+
 def test_nothing_is_discovered_where_that_is_switched_off() -> None:
     assert admin.discover_mesh_entry_servers(timeout=60) == []
     assert admin.discover_lan_entry_servers(ports=[1], timeout=60, workers=1) == []

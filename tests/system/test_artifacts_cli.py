@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -98,6 +99,11 @@ def test_the_key_comes_from_the_usual_variable_or_another(
     [
         ("metadata", "0" * 32),
         ("metadata", "../../etc/passwd"),
+        ("metadata", ""),
+        ("metadata", "metadata"),
+        ("download", "", "{tmp}/x"),
+        ("download", "{id}", "{tmp}"),
+        ("delete", ""),
         ("download", "0" * 32, "{tmp}/x"),
         ("download", "{id}", "{tmp}/file/x"),
         ("delete", "../x"),
@@ -117,6 +123,23 @@ def test_what_goes_wrong_is_one_line(
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_an_id_that_is_none_is_named(run: Run, host: Host) -> None:
+    for command in ("metadata", "download", "delete"):
+        for text in ("", "../x", "metadata"):
+            output = ["x"] if command == "download" else []
+            code, _, err = run("--host", host.address, command, text, *output)
+            assert (code, err) == (1, f"paglets-artifacts: invalid artifact id {text!r}\n")
+
+
+def test_a_pipe_is_not_replaced(run: Run, host: Host, stored: ArtifactRef, tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    code, _, err = run("--host", host.address, "download", stored.artifact_id, str(pipe), "--move")
+    assert code == 1
+    assert f"{pipe} is no regular file, and is not replaced; name a file" in err
+    assert pipe.is_fifo()
+    assert host.artifacts.list() == [stored]
+
+
 def test_a_host_that_is_not_there(run: Run) -> None:
     code, out, err = run("--host", "http://127.0.0.1:1", "--timeout", "2", "list")
     assert (code, out) == (1, "")
@@ -130,6 +153,19 @@ def test_wrong_command_lines(run: Run, arguments: tuple[str, ...]) -> None:
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert "usage: paglets-artifacts" in err
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "inf", "nan", "soon"])
+def test_a_timeout_that_is_none_is_explained(run: Run, text: str) -> None:
+    code, _, err = run("--timeout", text, "list")
+    assert code == 2
+    assert f"argument --timeout: seconds are a number above 0, not {text!r}" in err
+
+
+def test_an_output_without_a_name_is_explained(run: Run) -> None:
+    code, _, err = run("download", "0" * 32, "")
+    assert code == 2
+    assert "argument OUTPUT: it is empty; name a file" in err
 
 
 def test_help(run: Run) -> None:

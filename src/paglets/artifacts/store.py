@@ -25,9 +25,8 @@ from paglets.artifacts.refs import (
     ArtifactWriteResult,
 )
 from paglets.artifacts.registry import Registry
-from paglets.artifacts.streams import STREAM_CHUNK_BYTES, existing_file
+from paglets.artifacts.streams import STREAM_CHUNK_BYTES, existing_file, replacing_target
 from paglets.artifacts.upload import ArtifactWriter, Uploads
-from paglets.persistence.atomic import make_directories, replacing
 
 #: Checked and synced by each clean-up, of what had not reached the disk for sure.
 _SETTLE_BYTES: Final = 256 * 1024 * 1024
@@ -322,16 +321,16 @@ class ArtifactStore:
         :param expected_sha256: the checksum that it must have, in hex of either case.
         :raises NotStoredError: there is no artifact, it has expired, or its content was lost.
         :raises WrongContentError: it has another checksum.
-        :raises TransferError: the id is malformed, or the file cannot be written.
+        :raises TransferError: the id is malformed, the target is anything but a regular file, or it cannot be written.
         """
         ref = self._registry.served(artifact_id)
         if expected_sha256 and checked_sha256(expected_sha256) != ref.sha256:
             raise WrongContentError(f"artifact {artifact_id} has checksum {ref.sha256}, not {expected_sha256}")
         destination = Path(target).expanduser().absolute()
         with self.open_reader(artifact_id) as source:
+            what = f"Artifact {artifact_id} cannot be written"
             try:
-                make_directories(destination.parent)
-                with replacing(destination) as stream, Digest(ref.size_bytes) as digest:
+                with replacing_target(destination, what) as stream, Digest(ref.size_bytes) as digest:
                     while piece := source.read(STREAM_CHUNK_BYTES):
                         digest.update(piece)
                         stream.write(piece)
@@ -339,7 +338,7 @@ class ArtifactStore:
                     if stream.tell() != ref.size_bytes or digest.hexdigest() != ref.sha256:
                         raise WrongContentError(f"artifact {artifact_id} changed while it was read")
             except OSError as error:
-                raise io_error(f"Artifact {artifact_id} cannot be written", destination, error) from error
+                raise io_error(what, destination, error) from error
         return ref
 
     # removing

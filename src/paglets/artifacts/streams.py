@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
+from paglets.artifacts.errors import io_error
 from paglets.core.errors import TransferError
 from paglets.persistence.atomic import make_directories, replacing
 
@@ -47,6 +50,41 @@ def copy_path(source: str | Path, target: str | Path) -> None:
     make_directories(destination.parent)
     with origin.open("rb") as reader, replacing(destination) as writer:
         shutil.copyfileobj(reader, writer, STREAM_CHUNK_BYTES)
+
+
+@contextmanager
+def replacing_target(target: Path, what: str, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """Open the file that takes the place of one that a caller named, like `replacing`; its directories are created.
+
+    :param what: what was not possible, as the beginning of a sentence.
+    :raises TransferError: the target is anything but a regular file, or cannot be written. What is raised inside is
+        passed on.
+    """
+    inside: OSError | None = None
+    try:
+        make_directories(target.parent)
+    except OSError as error:
+        raise io_error(f"{what}: its directory cannot be made", target.parent, error) from error
+    try:
+        _check_replaceable(target, what)
+        with replacing(target, durable=durable) as stream:
+            try:
+                yield stream
+            except OSError as error:
+                inside = error
+                raise
+    except OSError as error:
+        if error is inside:
+            raise
+        raise io_error(what, target, error) from error
+
+
+def _check_replaceable(target: Path, what: str) -> None:
+    """Raise `TransferError` where a rename would take away something else than a file, such as a device or a pipe."""
+    if target.is_dir():
+        raise TransferError(f"{what}: {target} is a directory; name a file in it")
+    if target.exists() and not target.is_file():
+        raise TransferError(f"{what}: {target} is no regular file, and is not replaced; name a file")
 
 
 def existing_path(path: str | Path) -> Path:

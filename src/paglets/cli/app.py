@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import takewhile
 from typing import Annotated
 
 import typer
 
-from paglets.cli.console import configure_console
+from paglets.cli.console import configure_console, without_colors
 from paglets.cli.launcher import run_app
 from paglets.cli.lazy import LazyCommand, lazy_group
 from paglets.cli.options import help_unless_chosen
 
 PROGRAM = "paglets"
+
+_NO_COLOR = "--no-color"
 
 _EPILOG = """
 Examples:
@@ -144,7 +149,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback(invoke_without_command=True)
 def paglets(
     context: typer.Context,
-    no_color: Annotated[bool, typer.Option("--no-color", help="Print without colours.")] = False,
+    no_color: Annotated[bool, typer.Option(_NO_COLOR, help="Print without colours.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -156,4 +161,12 @@ def paglets(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code: 0 on success alone, 2 for a wrong command line."""
-    return run_app(app, argv, PROGRAM)
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    # Looked for before anything is printed: help and mistakes are, before the options are read.
+    own = takewhile(lambda each: each.startswith("-"), arguments)
+    with without_colors() if _NO_COLOR in own else nullcontext():
+        return run_app(app, arguments, PROGRAM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

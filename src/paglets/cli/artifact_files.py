@@ -69,7 +69,7 @@ def get(
         with fleet_of(Where(entry, host, timeout, api_key_env)) as fleet:
             _, ref = find(fleet, artifact)
             target = _target(ref, output)
-            if target.exists() and not force:
+            if target.is_file() and not force:
                 raise ConflictError(f"{target} is there already; --force replaces it")
             with _shown(f"get {ref.name or ref.artifact_id}", wanted=not (quiet or json)) as progress:
                 fleet.client.download_artifact(ref, target, move=move, progress=progress)

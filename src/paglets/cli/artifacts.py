@@ -28,6 +28,7 @@ from paglets.cli.options import (
     TimeoutOption,
     Where,
     clock_text,
+    confirm,
     help_unless_chosen,
     reported,
 )
@@ -202,8 +203,7 @@ def rm(
             if not force:
                 for server, ref in found:
                     say(label(server, ref))
-                if not typer.confirm("Delete for good?"):
-                    raise typer.Exit(FAILURE_EXIT)
+                confirm(command, "Delete for good?", unasked="--force")
             deleted, failed = [], []
             for _, ref in found:
                 try:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from paglets.cli.whole_table import WholeTable
 
 __all__ = [
     "bytes_text",
@@ -29,6 +32,7 @@ __all__ = [
     "printable",
     "say",
     "table",
+    "without_colors",
 ]
 
 console: Final = Console(highlight=False)
@@ -36,14 +40,34 @@ console: Final = Console(highlight=False)
 err_console: Final = Console(stderr=True, highlight=False)
 """Standard error: progress, warnings and errors."""
 
+_NO_COLOR: Final = "NO_COLOR"
 _WIDEST: Final = 10_000
 _UNITS: Final = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
 def configure_console(*, no_color: bool = False) -> None:
-    """Set how both consoles print from now on."""
+    """Set how both consoles print from now on; the environment may have asked for no colours as well."""
     for each in (console, err_console):
-        each.no_color = no_color
+        each.no_color = no_color or bool(os.environ.get(_NO_COLOR))
+
+
+@contextmanager
+def without_colors() -> Iterator[None]:
+    """Print without colours inside: here, where help is printed, and in the programs that are started.
+
+    Consoles of others look for an environment variable (https://no-color.org).
+    """
+    before = os.environ.get(_NO_COLOR)
+    os.environ[_NO_COLOR] = "1"
+    configure_console(no_color=True)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_NO_COLOR]
+        else:
+            os.environ[_NO_COLOR] = before
+        configure_console()
 
 
 def print_json(payload: Any) -> None:
@@ -94,10 +118,9 @@ def table(
 
     :param right: names or positions of the columns that hold numbers.
     """
-    built = Table(title=Text(title, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    built = WholeTable(title)
     for position, column in enumerate(columns):
-        numeric = right is not None and (column in right or position in right)
-        built.add_column(column, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        built.add(column, numeric=right is not None and (column in right or position in right))
     for row in rows:
         built.add_row(*(Text(printable(str(cell))) for cell in row))
     return built
@@ -111,16 +134,16 @@ def print_table(
     right: Collection[str | int] | None = None,
 ) -> None:
     """Print what `table` builds."""
-    console.print(table(title, columns, rows, right=right))
+    print_shown(table(title, columns, rows, right=right), whole=False)
 
 
 def print_shown(shown: Table, *, whole: bool) -> None:
-    """Print a table, its cells folded to fit a terminal.
+    """Print a table, its texts folded to fit a terminal.
 
     :param whole: as wide as it is instead, past the edge of the terminal.
     """
     if not whole:
-        console.print(shown)
+        console.print(shown, crop=False)
         return
     width = console.measure(shown, options=console.options.update_width(_WIDEST)).maximum
     wide = Console(

@@ -19,6 +19,7 @@ from paglets.cli.options import (
     TimeoutOption,
     Where,
     clock_text,
+    confirm,
     help_unless_chosen,
     reported,
 )
@@ -205,8 +206,8 @@ def clear(
                 )
             else:
                 names = ", ".join(server.name for server in fleet.servers)
-                if not yes and not typer.confirm(f"Forget the dead letters of {names}?"):
-                    raise typer.Exit(FAILURE_EXIT)
+                if not yes:
+                    confirm(command, f"Forget the dead letters of {names}?", unasked="--yes")
                 answers = fleet.ask(lambda server: client.clear_dead_letters(server.url, agent_id=agent))
                 failed = [{"letter": server.name, "error": str(error)} for server, error in answers.missing]
                 count = sum(number for _, number in answers.given)

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from paglets.cli.host_options import LogLevel
+from paglets.cli.host_options import LogLevel, checked_addresses
+from paglets.cli.usage import UsageError
 
 _NETWORK: Final = "Network"
 _RELAY: Final = "Relay"
@@ -23,6 +24,15 @@ def _absent(name: str, kind: Any = str) -> Any:
     return typer.Option(name, hidden=True, show_default=False, metavar="VALUE" if kind is str else None)
 
 
+def _addresses(given: list[str] | None) -> list[str] | None:
+    # Looked at before anything else: an option taken for the address leaves its own value over, and the mistake would
+    # be told as if it were that one.
+    try:
+        return None if given is None else checked_addresses(given)
+    except ValueError as exc:
+        raise UsageError(str(exc)) from None
+
+
 NameOption = Annotated[str, typer.Option("--name", "-n", help="Name of the host, shown to others.")]
 HostOption = Annotated[str, typer.Option("--host", help="Address to listen on.", rich_help_panel=_NETWORK)]
 BindPublicOption = Annotated[
@@ -30,6 +40,7 @@ BindPublicOption = Annotated[
     typer.Option(
         "--bind-public",
         metavar="ADDRESS",
+        callback=_addresses,
         help="Address to listen on instead of --host, auto for that in the local network; repeatable.",
         rich_help_panel=_NETWORK,
     ),

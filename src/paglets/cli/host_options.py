@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -91,18 +92,16 @@ class HostOptions:
             raise ValueError(f"{self.unavailable[0]} is not available in this version")
         if self.port not in range(65536):
             raise ValueError(f"--port must be 0 to 65535, not {self.port}")
-        for address in self.bind_public:
-            if address.startswith("-"):
-                raise ValueError(f"--bind-public needs an address, or auto, before {address}")
         if not 0 < self.checkpoint_interval < math.inf:
             raise ValueError(
                 f"--checkpoint-interval must be a number of seconds above 0, not {self.checkpoint_interval:g}"
             )
-        addresses = list(self.bind_public) or self.host
+        directory = checked_directory(self.persistence_dir)
+        addresses = checked_addresses(self.bind_public) or self.host
         binding = Binding.of(addresses)
         key = resolve_api_key(self.api_key_env)
         sources = f"set {DEFAULT_API_KEY_ENV}, or name a variable that holds it with --api-key-env"
-        files = list(self.keys) or usual_key_files(self.name, self.persistence_dir)
+        files = list(self.keys) or usual_key_files(self.name, directory)
         # With a file only where it has a key by now: what a host may do without one must not hang on a later moment.
         locked = key is not None or self.tls_client_ca is not None or has_keys(files)
         if self.public_url is not None and not locked:
@@ -114,6 +113,7 @@ class HostOptions:
         for option, seconds in (
             ("--relay-offline-after", self.relay_offline_after),
             ("--relay-delivery-timeout", self.relay_delivery_timeout),
+            ("--artifact-spool-ttl", self.artifact_spool_ttl),
         ):
             if seconds is not None and not 0 < seconds < math.inf:
                 raise ValueError(f"{option} must be a number of seconds above 0, not {seconds:g}")
@@ -147,7 +147,7 @@ class HostOptions:
             "mesh_multicast": self.mesh_multicast,
             "mesh_lan_discovery": self.mesh_lan_discovery,
             "mesh_version": self.mesh_version,
-            "persistence_dir": self.persistence_dir,
+            "persistence_dir": directory,
             "checkpoint_interval": self.checkpoint_interval,
             "persistent_storage_quota_bytes": size_or_none(self.persistent_storage_quota, "--persistent-storage-quota"),
             "artifact_store": self.artifact_store,
@@ -171,6 +171,37 @@ class HostOptions:
         if self.tls_cert is None and self.tls_key is None and self.tls_client_ca is None and self.tls_ca is None:
             return None
         raise ValueError("TLS needs both --tls-cert and --tls-key; make them with `paglets keys host NAME`")
+
+
+def checked_addresses(addresses: Sequence[str]) -> list[str]:
+    """Return the values of `--bind-public`.
+
+    :raises ValueError: one is another option: the value was left out.
+    """
+    for address in addresses:
+        if address.startswith("-"):
+            raise ValueError(f"--bind-public needs an address, or auto, before {address}")
+    return list(addresses)
+
+
+def checked_directory(directory: Path | None) -> Path | None:
+    """Return the value of `--persistence-dir`.
+
+    :raises ValueError: a file is in the way, or there can be no such directory.
+    """
+    if directory is not None:
+        wanted = directory.expanduser().absolute()
+        try:
+            wanted.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # it will be made, or the file is found below
+        except (OSError, ValueError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+            raise ValueError(f"--persistence-dir cannot be {wanted}: {reason}") from None
+        there = next((each for each in (wanted, *wanted.parents) if os.path.lexists(each)), None)
+        if there is not None and not there.is_dir():
+            raise ValueError(f"--persistence-dir must be a directory, and {there} is none")
+    return directory
 
 
 def usual_key_files(name: str, persistence_dir: Path | None) -> list[Path]:

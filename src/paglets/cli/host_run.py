@@ -14,8 +14,6 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, Final
 
-import psutil
-
 from paglets.cli.console import print_error
 from paglets.cli.host_log import EventLogger, configure_logging
 from paglets.cli.host_options import HostOptions
@@ -28,6 +26,7 @@ from paglets.config.startup import (
 )
 from paglets.core.errors import PagletError
 from paglets.runtime.host import Host
+from paglets.runtime.options import host_directory
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _TOLD: Final = (LaunchConfigSyncAction.COPIED, LaunchConfigSyncAction.UPDATED)
@@ -39,6 +38,12 @@ def serve(options: HostOptions, arguments: Mapping[str, Any], command: str) -> i
     :param arguments: what checking the options gave.
     :raises ValueError: an option makes no sense to the host.
     """
+    directory = host_directory(options.name, options.persistence_dir)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        print_error(command, f"{directory} cannot be made: {exc.strerror or exc}; name another with --persistence-dir")
+        return 1
     path = options.launch_config or DEFAULT_LAUNCH_CONFIG_PATH
     try:
         result = sync_launch_config(path, enabled=options.sync_launch_config, yes=options.yes, input_func=_ask)
@@ -120,8 +125,8 @@ class StopRequests:
     """
 
     def __init__(self, *, end_of_input: bool = False) -> None:
-        # The interpreter writes to it as soon as a signal comes. A lock or a queue would sleep on after one that came just
-        # before it began to: the handler would have to wait for the next signal.
+        # The interpreter writes to it as soon as a signal comes. A lock or a queue would sleep on after one that came
+        # just before it began to: the handler would have to wait for the next signal.
         self._woken, self._waking = socket.socketpair()
         self._waking.setblocking(False)
         self._asked = False
@@ -173,8 +178,13 @@ def end_at_once(number: int, leave: Callable[[int], Any] = os._exit) -> None:
     for each in _STOP_SIGNALS:
         # Somebody impatient sends many, and a handler can be interrupted by itself.
         signal.signal(each, signal.SIG_IGN)
-    with suppress(psutil.Error):
-        for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
-                child.kill()
+    try:
+        import psutil
+    except ImportError:
+        pass  # paglets and their fork server end with this process anyway, an instant later
+    else:
+        with suppress(psutil.Error):
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):
+                    child.kill()
     leave(128 + number)

@@ -13,12 +13,10 @@ import typer.main
 
 from paglets.cli.console import one_line, print_error
 from paglets.cli.lazy import plainly, seldom_collected
+from paglets.cli.usage import UsageError
 
 USAGE_EXIT: Final = 2
 INTERRUPTED_EXIT: Final = 130
-
-# Typer uses the installed click or brings a copy of it, by version. In both this is what a wrong command line raises.
-UsageError: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 
 
 @cache

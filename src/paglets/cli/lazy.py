@@ -14,6 +14,7 @@ import typer.main
 from typer.core import TyperCommand, TyperGroup
 
 from paglets.cli.plain_values import take_plain_values
+from paglets.cli.usage import say_which
 
 __all__ = ["LazyCommand", "LazyGroup", "collect_as_usual", "lazy_group", "plainly", "seldom_collected", "uncollected"]
 
@@ -82,8 +83,9 @@ def uncollected() -> Iterator[None]:
 
 
 def plainly(command: Any) -> Any:
-    """Return a command that converts plain values by itself, and those below it, if it has any."""
+    """Return a command that converts plain values by itself and names itself in errors, as do those below it."""
     take_plain_values(command)
+    say_which(command)
     below = getattr(command, "commands", None)
     if isinstance(below, dict):
         for each in below.values():

@@ -20,6 +20,7 @@ from paglets.cli.options import (
     TimeoutOption,
     Where,
     clock_text,
+    confirm,
     duration_of,
     moment_of,
     reported,
@@ -233,7 +234,7 @@ def rm(
             # All are looked up before the first one ends: a mistake in the last one changes nothing.
             meant = {found.agent_id: found for found in map(fleet.find, agents)}
             if not yes:
-                _confirm(list(meant.values()))
+                _confirm(command, list(meant.values()))
             failed: list[dict[str, Any]] = []
             for found in meant.values():
                 try:
@@ -251,8 +252,8 @@ def rm(
             raise typer.Exit(FAILURE_EXIT)
 
 
-def _confirm(found: list[Found]) -> None:
+def _confirm(command: str, found: list[Found]) -> None:
     for each in found:
         say(each.label)
-    if not typer.confirm(f"End {'this paglet' if len(found) == 1 else f'these {len(found)} paglets'} for good?"):
-        raise typer.Exit(FAILURE_EXIT)
+    several = "this paglet" if len(found) == 1 else f"these {len(found)} paglets"
+    confirm(command, f"End {several} for good?", unasked="--yes")

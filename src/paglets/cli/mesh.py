@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from paglets.cli.console import bytes_text, console
+from paglets.cli.console import bytes_text
 from paglets.cli.options import FAILURE_EXIT, EntryOption, JsonOption, KeyOption, TimeoutOption, help_unless_chosen
 from paglets.cli.rounds import REFRESH_SECONDS, EveryOption, WatchOption, print_sorted_json, watch
-from paglets.cli.system import examples, failing_with_two, host_table, section
+from paglets.cli.system import examples, failing_with_two, host_table, section, show
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -166,15 +166,14 @@ def _ask(
     if json:
         print_sorted_json(to_wire(reply))
     else:
-        for each in draw(reply):
-            console.print(each)
+        show(draw(reply))
     return reply
 
 
 def _draw_landscape(reply: LandscapeReply) -> Sequence[RenderableType]:
     from paglets.system.mesh_info.reports import landscape_errors, landscape_report
 
-    report = landscape_report(reply, bytes_text, errors=False)
+    report = landscape_report(reply, bytes_text, texts=False)
     shown = host_table("Mesh Summary", report.columns, report.rows, right=report.right)
     return [shown, *section("Errors", landscape_errors(reply))]
 

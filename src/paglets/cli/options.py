@@ -88,6 +88,22 @@ def reported(command: str) -> Iterator[None]:
         fail(command, f"{exc} (see {command} --help)", code=USAGE_EXIT)
 
 
+def confirm(command: str, question: str, *, unasked: str) -> None:
+    """Ask on the terminal whether to go on, and end the command with 1 unless somebody says yes.
+
+    :param unasked: the option with which the command does not ask.
+    """
+    try:
+        if typer.confirm(question):
+            return
+    except typer.Abort as exc:
+        if not isinstance(exc.__context__, EOFError):
+            raise  # Ctrl-C
+        typer.echo()  # the line of the question
+        fail(command, f"not confirmed; use {unasked} where nobody can be asked", code=FAILURE_EXIT)
+    raise typer.Exit(FAILURE_EXIT)
+
+
 def help_unless_chosen(context: typer.Context) -> None:
     """Print the help of a group of commands that was called without any of them, and end well."""
     if context.invoked_subcommand is None:

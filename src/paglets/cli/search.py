@@ -134,6 +134,7 @@ def add_commands(app: typer.Typer) -> None:
         poll_interval: PollOption = 0.5,
         drain_limit: DrainOption = 200,
         api_key_env: KeyOption = None,
+        type_list: TypeListOption = False,
     ) -> None:
         """Search the contents of files on all hosts."""
         # Imported this late, so that help and mistakes need not wait for the clients to load.
@@ -211,6 +212,7 @@ def add_commands(app: typer.Typer) -> None:
         poll_interval: PollOption = 0.5,
         drain_limit: DrainOption = 200,
         api_key_env: KeyOption = None,
+        type_list: TypeListOption = False,
     ) -> None:
         """Search the names of files and directories on all hosts."""
         from paglets.examples.search.cli import Order, size_option

@@ -137,7 +137,15 @@ def _no_number(name: str) -> float:
 
 
 def _text(reply: str) -> str:
-    """Return a text with its lines, and without anything that a terminal would take for a command."""
+    """Return a text with its lines, and without anything that a terminal would take for a command.
+
+    What the encoding of the output does not have, such as half of a surrogate pair, becomes an escape.
+    """
     if not console.is_terminal:
+        encoding, errors = console.encoding, getattr(console.file, "errors", None) or "strict"
+        try:
+            reply.encode(encoding, errors)
+        except UnicodeEncodeError:
+            return reply.encode(encoding, "backslashreplace").decode(encoding)
         return reply
     return "\n".join(printable(line) for line in reply.split("\n"))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 DEFAULT_TIMEOUT_SECONDS: Final = 5.0
+_HOST_WIDTH: Final = 16
+"""Characters of a host's name that one line has, however narrow the terminal is."""
 _TITLES: Final = {"load": "Load", "df": "Disk", "plist": "Processes", "summary": "Host Summary"}
 
 
@@ -152,8 +154,7 @@ def _run(
         if json:
             print_sorted_json(found)
         else:
-            for each in _draw(found):
-                console.print(each)
+            show(_draw(found))
         if found["errors"]:
             raise typer.Exit(FAILURE_EXIT)
 
@@ -186,8 +187,16 @@ def failing_with_two(command: str) -> Iterator[None]:
 def host_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str]) -> Table:
     """Return a table whose first column, the hosts, stays readable in a narrow terminal."""
     shown = table(title, columns, rows, right=right)
-    shown.columns[0].no_wrap = True
+    shown.columns[0].min_width = min(_HOST_WIDTH, max((len(row[0]) for row in rows), default=0))
     return shown
+
+
+def show(parts: Sequence[RenderableType]) -> None:
+    """Print tables as wide as the terminal is, and lines as they are."""
+    from rich.text import Text
+
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, Text), crop=False)
 
 
 def section(title: str, texts: dict[str, str]) -> list[RenderableType]:

@@ -115,7 +115,8 @@ def select_reachable_entry_server(*, entry_name: str | None, client: HostClient,
     """
     if entry_name and "://" in entry_name:
         return first_reachable((entry_name,), name=None, client=client, timeout=timeout)
-    with looking_with(client.api_key):
+    # A stand-in that only has `get_json` will do; it has no key.
+    with looking_with(getattr(client, "api_key", None)):
         return first_reachable(_entry_candidates(), name=entry_name or None, client=client, timeout=timeout)
 
 

@@ -100,6 +100,7 @@ class LanDiscovery:
         browser = _browsing(zeroconf, self._heard) if self._listen else None
         try:
             zeroconf.register_service(_record(own, self._key), cooperating_responders=True)
+            logger.debug("announcing %s at %s on the local network", own.name, own.url)
             while not self._stopping.is_set() and self._describe() == own:
                 self._wanted.wait()
                 self._wanted.clear()
@@ -110,13 +111,19 @@ class LanDiscovery:
     def _heard(self, zeroconf: Zeroconf, instance: str, removed: bool) -> None:
         if removed:
             url = self._known.pop(instance, None)
+            logger.debug("announcement of %s ended", url or instance)
             if url is not None and url not in self._known.values():
                 self._lost(url)
             return
         announced = _resolved(zeroconf, instance, self._key)
         own = self._describe()
-        if announced is None or announced.url == own.url or not self._concerns(announced, own):
+        if announced is None or announced.url == own.url:
             return
+        if not self._concerns(announced, own):
+            key = "with a key" if announced.signed else "without a key"
+            logger.debug("announcement of %s at %s %s is not for this host", announced.name, announced.url, key)
+            return
+        logger.debug("announcement of %s at %s, code version %s", announced.name, announced.url, announced.code_version)
         if instance not in self._known and len(self._known) >= MOST_FOUND:
             return
         former = self._known.get(instance)

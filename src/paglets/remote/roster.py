@@ -193,7 +193,10 @@ class Roster:
         if seed == self._host.address.rstrip("/"):
             return
         with self.changed:
+            added = seed not in self._seeds
             self._seeds.add(seed)
+        if added:
+            logger.debug("mesh: %s is to be asked for others", seed)
 
     def has_seeds(self) -> bool:
         """Tell whether there is anybody to ask for others."""
@@ -263,7 +266,7 @@ class Roster:
                 self._left_out.admitted(ref.url)
             self.changed.notify_all()
         if news:
-            self._tell_left_out(ref)
+            self._leave_out(ref)
         if admission is Admission.SELF:
             return own
         if not other:
@@ -289,7 +292,17 @@ class Roster:
         with self.changed:
             news = self._left_out.note(ref, now=self._clock(), announced=True)
         if news:
-            self._tell_left_out(ref)
+            self._leave_out(ref)
+
+    def _leave_out(self, ref: HostRef) -> None:
+        logger.debug(
+            "mesh: %s at %s is left out: code version %r, not %r",
+            ref.name,
+            ref.url,
+            ref.code_version,
+            self.code_version,
+        )
+        self._tell_left_out(ref)
 
     def mark_offline(self, url: str, error: str) -> None:
         """Note that a host could not be reached; its `last_seen` stays."""

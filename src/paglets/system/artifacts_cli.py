@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from paglets.artifacts import ArtifactRef
+from paglets.artifacts.catalogue import checked_artifact_id
 from paglets.cli.console import bytes_text, one_line, print_json, printable
 from paglets.config.env import DEFAULT_API_KEY_ENV, resolve_api_key
 from paglets.core.errors import PagletError
 from paglets.remote.admin import normalize_server_url, select_reachable_entry_server
 from paglets.remote.client import HostClient
+from paglets.system.programs import positive_seconds
 
 PROGRAM: Final = "paglets-artifacts"
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
@@ -49,7 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--entry", metavar="NAME", help="host to look for, by its name or URL")
     parser.add_argument("--host", metavar="URL", help="host to ask, without looking for one")
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=_seconds, default=DEFAULT_TIMEOUT_SECONDS, help="how long it may stall"
+        "--timeout",
+        metavar="SECONDS",
+        type=positive_seconds,
+        default=DEFAULT_TIMEOUT_SECONDS,
+        help="how long it may stall",
     )
     parser.add_argument(
         "--api-key-env",
@@ -67,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     metadata.set_defaults(run=_metadata)
     download = commands.add_parser("download", help="fetch an artifact into a file")
     download.add_argument("id", metavar="ID")
-    download.add_argument("output", metavar="OUTPUT")
+    download.add_argument("output", metavar="OUTPUT", type=_file)
     download.add_argument("--move", action="store_true", help="delete it on the host once it is verified")
     download.set_defaults(run=_download)
     delete = commands.add_parser("delete", help="delete an artifact")
@@ -77,11 +83,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ValueError(text)
-    return seconds
+def _file(text: str) -> str:
+    """Return the name of a file in an argument.
+
+    :raises argparse.ArgumentTypeError: it is empty, which would stand for the current directory.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty; name a file")
+    return text
 
 
 def _key(variable: str) -> str | None:
@@ -108,16 +117,17 @@ def _list(client: HostClient, host_url: str, options: argparse.Namespace) -> Non
 
 
 def _metadata(client: HostClient, host_url: str, options: argparse.Namespace) -> None:
-    print_json({"artifact": client.artifact_metadata(host_url, options.id).to_wire()})
+    artifact_id = checked_artifact_id(options.id)
+    print_json({"artifact": client.artifact_metadata(host_url, artifact_id).to_wire()})
 
 
 def _download(client: HostClient, host_url: str, options: argparse.Namespace) -> None:
-    client.download_artifact(host_url, options.output, options.id, move=options.move)
+    client.download_artifact(host_url, options.output, checked_artifact_id(options.id), move=options.move)
     _say(options.output)
 
 
 def _delete(client: HostClient, host_url: str, options: argparse.Namespace) -> None:
-    client.delete_artifact(host_url, options.id)
+    client.delete_artifact(host_url, checked_artifact_id(options.id))
     if not options.quiet:
         _say(f"deleted {options.id}")
 

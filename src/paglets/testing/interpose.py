@@ -20,12 +20,10 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final
 
-import setproctitle
-
 from paglets.core.chance import CHANCE
 from paglets.persistence import journal
 from paglets.remote import senders
-from paglets.runtime import attachment, entrance, timekeeper
+from paglets.runtime import attachment, entrance, process_title, timekeeper
 from paglets.testing.bindings import Undo, rebind
 from paglets.testing.locks import MeshLock
 from paglets.testing.loop import PagletLoop
@@ -272,7 +270,7 @@ class Interposition:
         # Nobody sets the clock of a mesh, or changes the key files of its hosts.
         self._replace(timekeeper, "_CLOCK_CHECK_SECONDS", lambda _: _SELDOM_SECONDS)
         self._replace(entrance, "WATCH_SECONDS", lambda _: _SELDOM_SECONDS)
-        self._replace(setproctitle, "setproctitle", titling)
+        self._replace(process_title, "set_title", titling)
         self._replace(senders, "submit", submitting)
 
     def _is_news(self, record: logging.LogRecord) -> bool:

@@ -199,6 +199,7 @@ def test_a_paglet_searches_again(mesh: Mesh) -> None:
     second, summary = drained(operations, first[-1]["cursor"])
     assert [(event["host_name"], event["match_text"]) for event in second] == [("beta", "in a")]
     assert set(summary.results) == {"beta"}
+    assert summary.event_count == len(second) == 1
 
 
 def test_a_hostile_pattern_is_stopped_and_the_rest_is_searched(mesh: Mesh) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from paglets.cli.launcher import INTERRUPTED_EXIT
 from paglets.cli.options import ENTRY_VARIABLE
 from paglets.config.env import DEFAULT_API_KEY_ENV
 from paglets.core.agent import ACTIVE, INACTIVE
-from paglets.core.errors import RemoteHostError
+from paglets.core.errors import InvalidAgentError, RemoteHostError
 from paglets.examples.search import cli, watching
 from paglets.examples.search.cli import main, parse_size
 from paglets.examples.search.models import SearchRequest
@@ -158,6 +160,9 @@ def test_types_and_help(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert "cpp: *.cc *.cpp *.cxx *.hh *.hpp *.hxx" in capsys.readouterr().out.splitlines()
     assert paglets(["search", "--type-list"]) == 0
     assert "py: *.py" in capsys.readouterr().out
+    for command in ("grep", "find"):
+        assert paglets(["search", command, "--type-list"]) == main([command, "--type-list"]) == 0
+        assert capsys.readouterr().out.splitlines().count("py: *.py") == 2
     assert paglets(["search"]) == 0
     assert "grep" in capsys.readouterr().out
 
@@ -188,6 +193,29 @@ def test_a_host_that_is_not_there(run: Run, tree: Path) -> None:
     assert err[0].startswith("paglets-search: zeta: target host is not online")
     code, out, _ = run("grep", "needle", tree, "--host", "zeta", "--jsonl")
     assert (code, [json.loads(line)["event"] for line in out]) == (1, ["error"])
+
+
+def test_a_host_that_fails_and_cannot_be_cleaned_up_is_told_with_both(
+    run: Run, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = RunningSearch.stop
+
+    def failing(search: RunningSearch) -> None:
+        real(search)
+        search.summary = replace(
+            search.summary, errors={"beta": "the host is down"}, cleanup_errors={"beta": "it cannot be reached"}
+        )
+
+    monkeypatch.setattr(RunningSearch, "stop", failing)
+    code, _, err = run("grep", "needle", tree)
+    assert code == 1
+    assert err == ["paglets-search: beta: the host is down", "paglets-search: beta: not ended: it cannot be reached"]
+    _, out, _ = run("--jsonl", "grep", "needle", tree)
+    errors = [event for event in map(json.loads, out) if event["event"] == "error"]
+    assert [(each["host_name"], each["message"]) for each in errors] == [
+        ("beta", "the host is down"),
+        ("beta", "not ended: it cannot be reached"),
+    ]
 
 
 def test_results_that_are_left_out_are_told(run: Run, tree: Path) -> None:
@@ -291,6 +319,24 @@ def test_an_entry_host_that_dies_is_an_error_that_says_what_may_be_left(
     assert "may be left at lone" in err[0]
     assert "end by itself within 120 s" in err[0]
     assert err[1].startswith("paglets-search: ")
+
+
+def test_nothing_is_left_of_a_search_that_has_ended_by_itself(quiet: tuple[Host, Host], tree: Path) -> None:
+    entry = ServerRef("alpha", quiet[0].address)
+    request = SearchRequest(pattern="needle", paths=[str(tree)])
+
+    def end() -> None:
+        for proxy in quiet[0].get_proxies(ACTIVE):
+            with suppress(InvalidAgentError):  # it is a clone that was ended by the search
+                proxy.dispose()
+
+    with HostClient() as client:
+        with searching(entry, request, client=client):
+            end()
+        with pytest.raises(InvalidAgentError) as raised, searching(entry, request, client=client) as search:
+            end()
+            list(search.events())
+    assert getattr(raised.value, "__notes__", []) == []
 
 
 def test_a_block_that_fails_ends_the_search(quiet: tuple[Host, Host], tree: Path) -> None:

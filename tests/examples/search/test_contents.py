@@ -166,6 +166,14 @@ def test_binary_files_are_left_out_unless_wanted(tmp_path: Path) -> None:
     assert (summary.files_seen, summary.files_searched) == (2, 1)
 
 
+def test_a_named_file_may_be_binary_or_too_large_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / ".binary").write_bytes(b"\0 needle\n")
+    (tmp_path / ".large").write_bytes(b" needle\n" * 100)
+    named = [str(tmp_path / ".binary"), str(tmp_path / ".large")]
+    assert found(tmp_path, "needle", paths=named, type_names=["py"]) == [".large"]
+    assert found(tmp_path, "needle", paths=named, text=True, max_file_size=100) == [".binary"]
+
+
 def test_bytes_that_are_no_text_are_shown(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"caf\xe9 needle\r\n")
     (event,), summary = search(tmp_path, "needle")
@@ -227,6 +235,13 @@ def test_large_files_can_be_left_out(tmp_path: Path) -> None:
         ("a|bc", {"word_regexp": True}, "bc a x-bc"),
         (r"\$", {"word_regexp": True}, "$"),
         ("(?i)abc", {}, "ABC"),
+        ("(?i)bc", {"word_regexp": True}, "BC x-bc"),
+        ("(?i)(?s)(?#(one)a|bc", {"word_regexp": True}, "BC a x-bc"),
+        ("(?xi) # a ) or (\n (?a) a | b c # the end", {"word_regexp": True}, "BC A x-bc"),
+        ("(?a)bc", {"word_regexp": True}, "äbc bc"),
+        ("(?i:B)c", {"word_regexp": True}, "bc Bc"),
+        (r"(?#note)(b)c\1", {"word_regexp": True}, "bcb"),
+        ("(?i)bc", {"word_regexp": True, "fixed_strings": True}, "(?i)bc"),
         ("kelvin", {"ignore_case": True}, "\u212aelvin"),
         ("straße", {}, "straße"),
         ("Ä", {"ignore_case": True}, "ä"),
@@ -240,6 +255,13 @@ def test_patterns(tmp_path: Path, pattern: str, fields: dict[str, Any], matches:
         (tmp_path / str(number)).write_text(f"{word}\n", encoding="utf-8")
     (tmp_path / "x").write_text("qqq\n")
     assert found(tmp_path, pattern, **fields) == [str(number) for number in range(len(matches.split()))]
+
+
+@pytest.mark.parametrize("word", ["(?i)bc", "(?xi) # a\n b c # d", "(?#x)(?i)(?x)b c"])
+def test_whole_words_stay_whole_behind_flags(tmp_path: Path, word: str) -> None:
+    plant(tmp_path, {"a": "abc\nBCd\nBC_\nbc\n", "b": "B c\n"})
+    events, summary = search(tmp_path, word, word_regexp=True)
+    assert (shown(events), summary.errors) == ([("match", 4, "bc")], [])
 
 
 @pytest.mark.parametrize("pattern", ["(", "a**", "[z-a]", "(?P<a", "a{99999999999}"])

@@ -103,6 +103,8 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
         self._gatherers: list[threading.Thread] = []
         self._asked_at = time.monotonic()
         self._search: SlicedSearch | None = None
+        # Cursors go on from one search to the next: a question about the former that comes late acknowledges nothing.
+        self._first_cursor = 1
 
     def operation_handlers(self) -> Mapping[ServiceOperation[Any, Any], Callable[[Any], Any]]:
         """Return what answers each operation."""
@@ -129,11 +131,11 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
         A host that is not online is among the errors, and the others are searched.
 
         :raises ValueError: the request makes no sense.
-        :raises SerializationError: it has fields that a `SearchRequest` does not have, or not so.
+        :raises SerializationError: a field of it does not fit a `SearchRequest`. Fields that this has not are ignored.
         :raises ConflictError: a search is under way here.
         """
         self._touch()
-        checked(dataclass_from_wire(SearchRequest, request.request))
+        checked(dataclass_from_wire(SearchRequest, request.request, path="request"))
         if not 0 < request.timeout <= MAX_TIMEOUT_SECONDS:
             raise ValueError(f"timeout must be within 0 and {MAX_TIMEOUT_SECONDS:g} s, not {request.timeout:g}")
         with self.locked_state() as state:
@@ -144,6 +146,7 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
             state.request, state.timeout = dict(request.request), request.timeout
             state.requested_targets = list(request.targets)
             state.events, state.summaries, state.started = [], {}, True
+            self._first_cursor = state.next_cursor
         hosts = self._hosts(request.targets)
         if not hosts and not self.state.errors:
             self.fanout_record_error("mesh", NO_HOSTS)
@@ -188,7 +191,7 @@ class MeshSearchAgent(CursorDrainMixin, MeshFanoutMixin, OperationPaglet[MeshSea
                 dict(state.cleanup_errors),
                 list(state.pending_hosts),
                 list(state.done_hosts),
-                state.next_cursor - 1,
+                state.next_cursor - self._first_cursor,
             )
 
     def cleanup_children(self, request: EmptyPayload | None = None) -> SearchSummaryReply:

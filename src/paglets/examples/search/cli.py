@@ -162,7 +162,9 @@ def _tell_error(command: str, event: dict[str, Any]) -> None:
 
 def _tell_the_end(command: str, summary: SearchSummaryReply, order: Order) -> bool:
     """Print what has not been printed of the summary, and tell whether anything went wrong."""
-    failures = {**summary.errors, **{name: f"not ended: {why}" for name, why in summary.cleanup_errors.items()}}
+    # Pairs: a host that failed and could not be cleaned up either is told twice.
+    failures = [*summary.errors.items()]
+    failures += [(name, f"not ended: {why}") for name, why in summary.cleanup_errors.items()]
     told = order.json or order.jsonl
     if order.jsonl:
         write_lines(json_lines(_last_events(summary, failures)))
@@ -174,16 +176,15 @@ def _tell_the_end(command: str, summary: SearchSummaryReply, order: Order) -> bo
             most = order.request.max_results_per_host or MAX_RESULTS_PER_HOST
             note(f"{command}: {name}: truncated after {most} results; there may be more")
     if not told:
-        for name, error in failures.items():
+        for name, error in failures:
             print_error(command, f"{name}: {error}")
     return bool(failures) or any(result["errors"] for result in summary.results.values())
 
 
-def _last_events(summary: SearchSummaryReply, failures: dict[str, str]) -> list[dict[str, Any]]:
+def _last_events(summary: SearchSummaryReply, failures: list[tuple[str, str]]) -> list[dict[str, Any]]:
     """Return what a reader of events has not heard: hosts that failed, and hosts that did not tell everything."""
     last: list[dict[str, Any]] = [
-        {"event": "error", "host_name": name, "host_url": "", "path": "", "message": error}
-        for name, error in failures.items()
+        {"event": "error", "host_name": name, "host_url": "", "path": "", "message": error} for name, error in failures
     ]
     last += [
         {"event": "truncated", "host_name": name, "host_url": result["host_url"], "path": "", "truncated": True}

@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from paglets.core.packages import needing
+
 IGNORE_FILES: Final = (".gitignore", ".ignore", ".fdignore")
 #: What of one ignore file is read, bytes.
 MAX_FILE_BYTES: Final = 1024 * 1024
@@ -139,12 +141,14 @@ def _lines_of(path: str | Path) -> list[str]:
 @lru_cache(maxsize=1024)
 def _verdicts_of(lines: tuple[str, ...]) -> tuple[_Verdict, ...]:
     """Return patterns as they are asked: the last line of a file first, neighbours that decide alike as one."""
-    from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern  # only trees with ignore files need it
+    rules = [line for line in reversed(lines) if line.strip() and not line.startswith("#")]
+    if not rules:
+        return ()
+    with needing("pathspec", "leaving out what ignore files name"):  # only trees with such files need it
+        from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
     runs: list[tuple[bool, list[str]]] = []
-    for line in reversed(lines):
-        if not line.strip() or line.startswith("#"):
-            continue
+    for line in rules:
         try:
             pattern = GitIgnoreSpecPattern(_EVERY_DIRECTORY_BELOW.sub("/**/*/", line))
         except (ValueError, re.error):  # git ignores a line that it does not understand, too

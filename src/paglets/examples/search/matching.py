@@ -20,6 +20,10 @@ _FOLDED_BEYOND_ASCII: Final = frozenset("kKsSiI")
 _REPLACEMENT: Final = 0xFFFD
 _SHORTEST_NEEDLE: Final = 2
 _MOST_NEEDLES: Final = 16
+#: What may stand in front of a regular expression without being part of what it matches: groups like `(?i)`, which are
+#: allowed nowhere else, and comments; where `x` is among the flags also blanks and comments to the end of a line.
+_PREAMBLE: Final = re.compile(r"(?:\(\?[aiLmsux]+\)|\(\?#[^)]*\))*")
+_VERBOSE_PREAMBLE: Final = re.compile(r"(?:\(\?[aiLmsux]+\)|\(\?#[^)]*\)|[ \t\n\r\v\f]|#[^\n]*)*")
 
 
 class InvalidPatternError(ValueError):
@@ -61,12 +65,13 @@ def pattern_of(request: SearchRequest) -> LinePattern:
     ignore_case = request.ignore_case or (request.smart_case and not _has_upper(request))
     flags = re.IGNORECASE if ignore_case else 0
     try:
-        re.compile(source, flags)  # before anything is put around it: the text of an error is about what was written
-        regex = re.compile(rf"(?<!\w)(?:{source})(?!\w)" if request.word_regexp else source, flags)
+        regex = re.compile(source, flags)  # as it was written, so that the text of an error is about that
+        if request.word_regexp:
+            regex = _of_words(regex)
         needles = _needles(source, flags, request.encoding)
     except (re.error, OverflowError, RecursionError) as exc:
         raise InvalidPatternError(f"invalid regular expression: {exc}") from exc
-    folded = bool(re.compile(source, flags).flags & re.IGNORECASE)
+    folded = bool(regex.flags & re.IGNORECASE)
     line_needle = needles[0].decode() if len(needles) == 1 and not folded and needles[0].isascii() else ""
     return LinePattern(regex, needles, folded, line_needle)
 
@@ -92,6 +97,16 @@ def is_ascii_compatible(encoding: str) -> bool:
 def _has_upper(request: SearchRequest) -> bool:
     written = request.pattern if request.fixed_strings else re.sub(r"\\.", "", request.pattern)
     return any(char.isupper() for char in written)
+
+
+def _of_words(regex: re.Pattern[str]) -> re.Pattern[str]:
+    """Return a pattern that matches whole words alone."""
+    verbose = regex.flags & re.VERBOSE
+    # What the preamble says is among the flags of the pattern.
+    body = (_VERBOSE_PREAMBLE if verbose else _PREAMBLE).sub("", regex.pattern, count=1)
+    if verbose:
+        body += "\n"  # a comment at the end would go on behind it
+    return re.compile(rf"(?<!\w)(?:{body})(?!\w)", regex.flags)
 
 
 # --- what a match must contain ----------------------------------------------------------------------------------------

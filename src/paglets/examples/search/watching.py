@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
-from paglets.core.errors import PagletError
+from paglets.core.errors import InvalidAgentError, PagletError
 from paglets.examples.search.agent import CHILD_LINGERS_SECONDS, PARENT_LINGERS_SECONDS, MeshSearchAgent
 from paglets.examples.search.models import DEFAULT_DRAIN_WAIT_SECONDS, DEFAULT_SEARCH_TIMEOUT_SECONDS, SearchRequest
 from paglets.examples.search.operations import (
@@ -118,10 +118,11 @@ def searching(
 
 
 def _end(search: RunningSearch, proxy: PagletProxy) -> None:
-    try:
-        search.stop()
-    finally:
-        proxy.dispose()
+    with suppress(InvalidAgentError):  # it has ended by itself, so nothing is left
+        try:
+            search.stop()
+        finally:
+            proxy.dispose()
 
 
 def _what_is_left(entry: ServerRef, proxy: PagletProxy, error: PagletError) -> str:

@@ -19,9 +19,8 @@ import threading
 from typing import Any, NoReturn
 
 import msgspec
-import setproctitle
 
-from paglets.runtime import platform
+from paglets.runtime import platform, process_title
 from paglets.runtime.worker import main as worker_main
 from paglets.runtime.worker.warmup import warm_up, warm_up_module
 
@@ -33,7 +32,7 @@ def main(control_fd: int, lifeline_fd: int) -> NoReturn:
     platform.die_with(lifeline_fd)
     platform.leave_terminal_group()
     platform.ignore_interrupts()
-    setproctitle.setproctitle("paglets-zygote")
+    process_title.set_title("paglets-zygote")
     os.environ.pop("MALLOC_ARENA_MAX", None)  # it was for this process alone
     control = socket.socket(fileno=control_fd)
     wakeup_read, wakeup_write = os.pipe()

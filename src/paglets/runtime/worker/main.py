@@ -16,7 +16,6 @@ from contextvars import ContextVar
 from typing import Any, NoReturn
 
 import msgspec
-import setproctitle
 
 from paglets.core.agent import NOT_HANDLED, Paglet, PagletContext
 from paglets.core.error_wire import error_to_wire
@@ -33,7 +32,7 @@ from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.core.resources import ResourceRegistry
 from paglets.core.stage import Stage, current_stage
-from paglets.runtime import platform
+from paglets.runtime import platform, process_title
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.frames import IF_TOUCHED, Frame, Op
 from paglets.runtime.worker.coroutines import CoroutineRunner
@@ -71,9 +70,11 @@ class Worker:
     """Execute what the host asks for; made by the thread that serves."""
 
     def __init__(self) -> None:
-        self._endpoint = Endpoint(self.execute)
+        self._endpoint = Endpoint(self.execute, self._notice)
         self._coroutines = CoroutineRunner()
         self._paglet: Paglet[Any] | None = None
+        self._host: WorkerHost | None = None
+        self._address = ""
         self._told_resources: dict[str, bool] = {}
         self._main_thread = threading.current_thread()
         self._run_thread: threading.Thread | None = None
@@ -133,11 +134,17 @@ class Worker:
             raise HostError("the paglet of this process has not started")
         return self._paglet
 
+    def _notice(self, frame: Frame) -> None:
+        if frame.op == Op.ADDRESS:
+            self._address = frame.payload.decode()
+            if self._host is not None:
+                self._host.address = self._address
+
     # --- operations ---------------------------------------------------------------------------------------------------
 
     def _start(self, frame: Frame) -> tuple[bytes, Attachment | None]:
         order = unpack(frame.payload)
-        setproctitle.setproctitle(order["title"])
+        process_title.set_title(order["title"])
         agent_cls = load_paglet_class(order["agent_class_name"])
         state_cls = load_state_class(order["state_class_name"], agent_cls, declared=order["declared_state"])
         state = decode_blob(state_cls, frame.attachment.view())
@@ -155,6 +162,10 @@ class Worker:
             snapshot=self._snapshot,
             handlers_rest=self._handlers_rest,
         )
+        self._host = host
+        if self._address:
+            # What the host says of it later comes another way, and was here first.
+            host.address = self._address
         paglet._attach(PagletContext(host, agent_id))
         self._paglet = paglet
         hook = order["hook"]

@@ -7,8 +7,6 @@ import platform
 from dataclasses import astuple, dataclass, field, replace
 from typing import Any, ClassVar, Final
 
-import psutil
-
 from paglets.core.agent import NOT_HANDLED, Paglet, PagletState
 from paglets.core.errors import HostError
 from paglets.core.events import CreationEvent, PersistencyEvent
@@ -224,6 +222,8 @@ class ServerInfoAgent(Paglet[ServerInfoState]):
 
     def get_load(self, request: LoadRequest) -> LoadReply:
         """Return how busy processors, memory, swap and GPUs are."""
+        from paglets.system.server_info.machine import psutil
+
         cpu_percent = self._processors.percent(request.interval)
         usable, swap = memory(self._limits), psutil.swap_memory()
         gpus, gpu_error = collect_gpu_info() if request.include_gpu else ([], None)
@@ -281,6 +281,8 @@ class ServerInfoAgent(Paglet[ServerInfoState]):
 
     def get_summary(self, request: EmptyPayload) -> SummaryReply:
         """Return what kind of machine this is."""
+        from paglets.system.server_info.machine import psutil
+
         cpus = processors(self._limits)
         return SummaryReply(
             host_name=self.context.name,
@@ -340,13 +342,13 @@ class SystemInfoCollectorAgent(Collecting, Paglet[SystemInfoCollectorState]):
         handle = self.require_contract(SERVER_INFO)
         request = operation.decode_request(self.state.request)
         if not isinstance(request, LoadRequest) or request.interval <= 0:
-            wire: dict[str, Any] = to_wire(handle.call(operation, request, timeout=timeout))
-            return wire
+            found: dict[str, Any] = to_wire(handle.call(operation, request, timeout=timeout))
+            return found
         # Measured here, on the same machine: the service answers nobody else while it measures.
         cpu_percent = ProcessorMeter(ContainerLimits()).percent(request.interval)
         reply = handle.call(GET_LOAD, replace(request, interval=0.0), timeout=max(0.1, timeout - request.interval))
-        wire = to_wire(replace(reply, cpu_percent=cpu_percent))
-        return wire
+        measured: dict[str, Any] = to_wire(replace(reply, cpu_percent=cpu_percent))
+        return measured
 
     def knows(self, operation: str) -> bool:
         """Return whether the service has such an operation."""

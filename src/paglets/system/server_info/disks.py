@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import psutil
-
 from paglets.system.server_info.patience import Patience
 
 DISK_SECONDS: Final = 2.0
@@ -32,6 +30,8 @@ class Disks:
 
     def volumes(self) -> list[str]:
         """Return where volumes are mounted, and the root, sorted."""
+        from paglets.system.server_info.machine import psutil
+
         return sorted({"/", *(partition.mountpoint for partition in psutil.disk_partitions(all=False))})
 
     def read(self, paths: list[str], *, files: bool = True) -> tuple[dict[str, Usage], dict[str, str]]:
@@ -57,6 +57,8 @@ class Disks:
 def _usage(path: str, *, files: bool) -> Usage | None:
     if not files and stat.S_ISREG(Path(path).stat().st_mode):
         return None
+    from paglets.system.server_info.machine import psutil
+
     usage = psutil.disk_usage(path)
     usable = usage.used + usage.free
     return Usage(usage.total, usage.used, usage.free, round(100 * usage.used / usable, 2) if usable else 0.0)

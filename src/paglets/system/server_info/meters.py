@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-import psutil
-
 from paglets.system.server_info.cgroups import ContainerLimits
 
 #: A percentage of less time than this says nothing: the clocks of the kernel tick a hundred times a second.
@@ -43,6 +41,8 @@ class Memory(NamedTuple):
 
 def processors(limits: ContainerLimits) -> Processors:
     """Return how many logical CPUs there are for this process, and in all."""
+    from paglets.system.server_info.machine import psutil
+
     machine = psutil.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else machine
     limit = limits.cpus()
@@ -53,6 +53,8 @@ def processors(limits: ContainerLimits) -> Processors:
 
 def memory(limits: ContainerLimits) -> Memory:
     """Return the memory that there is for this process."""
+    from paglets.system.server_info.machine import psutil
+
     machine = psutil.virtual_memory()
     container = limits.memory()
     if container is None or container.limit_bytes >= machine.total:
@@ -110,6 +112,8 @@ class ProcessorMeter:
         return round(min(100.0, max(0.0, 100 * (now.busy - before.busy) / total)), 1) if total > 0 else 0.0
 
     def _read(self) -> _Reading:
+        from paglets.system.server_info.machine import psutil
+
         at = self._clock()
         limit = processors(self._limits).limit
         used = None if limit is None else self._limits.cpu_seconds()

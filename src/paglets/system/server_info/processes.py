@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 #: Over which time a process is looked at that was not looked at shortly before.
 WINDOW_SECONDS: Final = 0.25
 SHORTEST_SECONDS: Final = 0.1
 FORGET_SECONDS: Final = 30.0
 MAX_ARGUMENT_CHARACTERS: Final = 8192
-
-_GONE: Final = (psutil.NoSuchProcess, psutil.AccessDenied, OSError)
 
 
 class ProcessRow(NamedTuple):
@@ -72,7 +71,7 @@ class ProcessSampler:
             key = _key(each.process)
             try:
                 status, username = each.process.status(), sendable(each.process.username())
-            except _GONE:
+            except _gone():
                 continue
             if key in rates:
                 rows.append(
@@ -100,13 +99,22 @@ class ProcessSampler:
         for process in processes:
             try:
                 times = process.cpu_times()
-            except _GONE:
+            except _gone():
                 continue
             found[_key(process)] = _Reading(self._clock(), times.user + times.system)
         return found
 
 
+def _gone() -> tuple[type[Exception], ...]:
+    """Return what says that a process has ended meanwhile, or may not be looked at."""
+    from paglets.system.server_info.machine import psutil
+
+    return psutil.NoSuchProcess, psutil.AccessDenied, OSError
+
+
 def _matching(query: str) -> list[_Candidate]:
+    from paglets.system.server_info.machine import psutil
+
     found = []
     for process in psutil.process_iter():
         try:
@@ -115,7 +123,7 @@ def _matching(query: str) -> list[_Candidate]:
                 if query in name.casefold() or query in " ".join(cmdline).casefold():
                     process.create_time()  # kept by the object, and part of its key
                     found.append(_Candidate(process, name, process.memory_info().rss, _bounded(cmdline)))
-        except _GONE:
+        except _gone():
             continue
     return found
 
