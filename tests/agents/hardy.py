@@ -126,6 +126,10 @@ class Hardy(Paglet[HardyState]):
         path.write_text(text)
         self.register_file(path)
 
+    def act_scratch(self, text: str) -> None:
+        """Write a file in the work directory that stays there."""
+        (self.work_dir() / "scratch.txt").write_text(text)
+
     def act_read(self, _: str) -> None:
         self.act_note(self.file_path("saved.txt").read_text())
 

@@ -89,6 +89,42 @@ class Parrot(Paglet[TalkerState]):
         return {"kind": message.kind, "args": message.args, "arg": message.arg, "sender": message.sender}
 
 
+@dataclass
+class BearerState(PagletState):
+    """A state that takes anything."""
+
+    load: Any = None
+    name: str = ""
+    number: float = 0.0
+
+
+class Bearer(Paglet[BearerState]):
+    """Keep what it is given, and tell what it has."""
+
+    State = BearerState
+
+    def on_creation(self, event: Any) -> None:
+        if event.init is not None:
+            self.state.load = event.init
+
+    @handler
+    def bear(self, load: Any) -> Any:
+        self.state.load = load
+        return load
+
+    @handler
+    def swell(self, digits: int) -> None:
+        self.state.load = 10**digits
+
+    @handler
+    def sleep(self, reason: str) -> None:
+        self.deactivate(reason=reason, metadata={"reason": reason})
+
+    @handler
+    def complain(self, text: str) -> None:
+        raise HostError(text)
+
+
 class NotAPaglet:
     """A class that no host runs."""
 

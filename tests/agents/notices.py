@@ -24,6 +24,10 @@ class Crier(NotificationMixin, Paglet[CrierState]):
             NotificationSeverity(severity), title, text, job_id=job_id, metadata={"k": "v"}, timeout=5.0
         )
 
+    @handler
+    def cry_plainly(self, severity: Any) -> bool:
+        return self.notify_user_info(severity, "title", "text", timeout=5.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Notice:

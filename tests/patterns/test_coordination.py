@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paglets.core.errors import HostError, RemoteHostError
+from paglets.core.errors import HostError, InvalidAgentError, RemoteHostError
 from paglets.patterns.coordination import CursorDrainMixin, MeshFanoutMixin, MeshFanoutState
 from paglets.protocol.membership import HostRef
 from paglets.remote.references import PagletProxyRef
@@ -161,9 +161,10 @@ def test_nobody_waits_beyond_the_deadline() -> None:
 def test_a_child_that_cannot_be_ended_is_an_error_and_the_others_end() -> None:
     helper = Helper()
     good, bad = Child(), Child(RemoteHostError("unreachable"))
-    helper.children = {"good": good, "bad": bad, "gone": None}
+    ended = Child(InvalidAgentError("no paglet ended on ended"))
+    helper.children = {"good": good, "bad": bad, "gone": None, "ended": ended}
     helper.state.child_proxies = {
-        name: {"host_url": f"http://{name}", "agent_id": name} for name in ("bad", "good", "gone")
+        name: {"host_url": f"http://{name}", "agent_id": name} for name in ("bad", "good", "gone", "ended")
     } | {"odd": {}}
     helper.fanout_cleanup_children()
     assert good.ended
@@ -227,6 +228,17 @@ def test_children_begin_with_their_own_state_and_the_parent_keeps_its_own(pair: 
     parent.call(Fan.clean_up)
     assert where(child, alpha, beta) == []
     assert alpha.get_state(parent.agent_id, FanState).child_proxies == {}
+
+
+def test_a_child_that_has_ended_by_itself_elsewhere_is_no_error(pair: Pair) -> None:
+    alpha, beta = pair
+    parent = alpha.create(Fan)
+    parent.call(Fan.begin, 60.0)
+    parent.call(Fan.spread, ["beta"])
+    beta.dispose(alpha.get_state(parent.agent_id, FanState).child_proxies["beta"]["agent_id"])
+    parent.call(Fan.clean_up)
+    state = alpha.get_state(parent.agent_id, FanState)
+    assert (state.cleanup_errors, state.child_proxies) == ({}, {})
 
 
 def test_a_child_that_cannot_be_made_is_an_error_of_its_host(pair: Pair) -> None:

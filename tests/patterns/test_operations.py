@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 
 from paglets.core.agent import NOT_HANDLED
-from paglets.core.errors import NotHandledError, ServiceContractError
+from paglets.core.errors import NotHandledError, PagletInactiveError, ServiceContractError
 from paglets.core.messages import Message
+from paglets.core.policies import DeactivationPolicy
 from paglets.patterns.operations import OperationClient
 from paglets.runtime.host import Host
 from paglets.services.contracts import EmptyPayload, ServiceOperation
 from tests.agents.adder import ADD, CLEAR, COUNTING, FLOWING, SILENT, UNSAID, UNUSED, AddResult, Summer, SumState, Term
+from tests.agents.awaiting import AwaitingSummer
 from tests.support import eventually
 
 
@@ -49,6 +51,23 @@ def test_a_reply_of_another_class_is_refused() -> None:
         Confused().handle_message(ADD.to_message(Term(1)))
 
 
+def test_handlers_and_the_hook_may_be_coroutines(pair: tuple[Host, Host]) -> None:
+    paglet = AwaitingSummer()
+    assert asyncio.run(paglet.handle_message(ADD.to_message(Term(2)))) == {"value": 2}
+    assert asyncio.run(paglet.handle_message(Message("unknown"))) is NOT_HANDLED
+    with pytest.raises(ServiceContractError, match="value"):  # before anything is awaited
+        paglet.handle_message(Message("add", {"value": "two"}))
+    proxy = pair[0].create(AwaitingSummer)
+    client = OperationClient(proxy)
+    assert (client.call(ADD, Term(2)), client.call(ADD, Term(3))) == (Term(2), Term(5))
+    with pytest.raises(ServiceContractError, match="reply of operation 'clear' must be a EmptyPayload"):
+        client.call(CLEAR)
+    assert proxy.send(Message("echo", {"a": 1})) == {"echo": {"a": 1}}
+    assert proxy.call(AwaitingSummer.marked, 2) == 3
+    with pytest.raises(NotHandledError):
+        proxy.send(Message("unknown"))
+
+
 def test_the_operations_of_the_class_come_before_those_of_the_handlers() -> None:
     other = ServiceOperation("add", EmptyPayload, Term)
 
@@ -77,6 +96,22 @@ def test_a_client_calls_and_sends(pair: tuple[Host, Host]) -> None:
         client.call(ADD, EmptyPayload())  # type: ignore[misc]
     with pytest.raises(ServiceContractError):
         client.send_oneway(ADD, EmptyPayload())  # type: ignore[misc]
+    assert client.call(ADD, Term(0)) == Term(40)
+
+
+def test_a_call_of_one_that_sleeps_and_is_not_woken_is_an_error_and_not_made_later(pair: tuple[Host, Host]) -> None:
+    proxy = pair[0].create(Summer)
+    client = OperationClient(proxy)
+    proxy.deactivate(policy=DeactivationPolicy(activate_on_message=False))
+    for ask in (
+        lambda: client.call(ADD, Term(2)),
+        lambda: client.call(ADD, Term(2), activate_if_inactive=False),
+        lambda: next(client.stream(COUNTING, Term(3))),
+    ):
+        with pytest.raises(PagletInactiveError):
+            ask()
+    client.send_oneway(ADD, Term(40))
+    proxy.activate()
     assert client.call(ADD, Term(0)) == Term(40)
 
 

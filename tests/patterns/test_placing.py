@@ -69,6 +69,10 @@ def test_a_destination_is_resolved_where_it_is(tmp_path: Path, monkeypatch: pyte
     assert resolved_path("dir", "a.txt", check_existing_dir=False) == tmp_path / "dir"
     assert resolved_path("new/b", "a.txt") == tmp_path / "new" / "b"
     assert resolved_path("new/", "a.txt") == tmp_path / "new" / "a.txt"
+    # As it was asked for, and as a host that does not know this one has planned it.
+    for destination in ("new\\", planned_path("new\\", "a.txt"), "~\\new\\" if os.name == "nt" else "~/new\\"):
+        assert resolved_path(destination, "a.txt") == tmp_path / "new" / "a.txt"
+    assert resolved_path("\\", "a.txt") == Path("/a.txt").absolute()
 
 
 @given(st.integers(-(2**70), 2**70))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import FrozenInstanceError, dataclass
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from paglets.core.errors import (
     ConflictError,
     HostError,
     NotHandledError,
+    PagletInactiveError,
     RemoteTimeoutError,
     SerializationError,
     ServiceContractError,
 )
 from paglets.core.messages import Message
+from paglets.core.policies import DeactivationPolicy
 from paglets.patterns.tasks import (
     TASK_START,
     TASK_STATUS,
@@ -35,6 +38,7 @@ from paglets.remote.references import PagletProxyRef
 from paglets.runtime.host import Host
 from paglets.services.contracts import EmptyPayload
 from tests.agents.adder import Adder, AddRequest, AddResult
+from tests.agents.awaiting import AwaitingAdder
 from tests.support import Gate
 
 Pair = tuple[Host, Host]
@@ -108,7 +112,7 @@ def test_a_new_start_clears_the_old_outcome() -> None:
 
 def test_a_request_that_does_not_fit_changes_nothing() -> None:
     paglet = Adder()
-    with pytest.raises(SerializationError, match="numbers"):
+    with pytest.raises(SerializationError, match=r"^request\.numbers: "):
         started(paglet, numbers="many")
     with pytest.raises(ServiceContractError, match="start"):
         paglet.handle_message(Message("start", {"request": 3}))
@@ -126,6 +130,35 @@ def test_a_task_on_its_way_is_not_started_again() -> None:
     paglet.fail_task(TimeoutError())
     assert (paglet.state.error, paglet.state.done) == ("TimeoutError", True)
     assert started(paglet, numbers=[2])["result"]["total"] == 2
+
+
+def test_a_task_may_be_a_coroutine() -> None:
+    paglet = AwaitingAdder()
+    for request, status, error in [
+        ({"numbers": [1, 2]}, "COMPLETED", ""),
+        ({"how": "fail no luck"}, "FAILED", "no luck"),
+        ({"how": "odd"}, "FAILED", "the result of AwaitingAdder must be a dataclass, not int"),
+        ({"how": "cancel"}, "FAILED", "CancelledError"),
+        ({"how": "quiet"}, "RUNNING", ""),
+    ]:
+        reply = asyncio.run(paglet.handle_message(Message("start", {"request": request})))
+        assert (reply["status"], reply["error"], reply["done"]) == (status, error, status != "RUNNING")
+        assert paglet.handle_message(TASK_STATUS.to_message()) == reply
+
+
+def test_the_hook_for_other_messages_may_be_a_coroutine() -> None:
+    paglet = AwaitingAdder()
+    replies = [
+        asyncio.run(paglet.handle_message(message))
+        for message in (
+            Message("where"),
+            Message("marked", {"number": 2}),
+            Message("awaited", {"number": 2}),
+            Message("unknown"),
+        )
+    ]
+    assert replies[:3] == [{"asked": "where"}, 3, 4]
+    assert replies[3] is NOT_HANDLED
 
 
 def test_other_messages_go_to_the_hook_then_to_marked_methods() -> None:
@@ -206,6 +239,22 @@ def test_a_client_starts_a_task_and_hears_of_it(pair: Pair) -> None:
         proxy.send(Message("unknown"))
 
 
+def test_tasks_that_are_coroutines_are_awaited_by_the_host(pair: Pair) -> None:
+    alpha, beta = pair
+    proxy = alpha.create(AwaitingAdder)
+    client = TaskClient.for_paglet(proxy, AwaitingAdder)
+    assert client.start(AddRequest([1, 2])).result == AddResult(3, "alpha")
+    failed = client.start(AddRequest(how="fail no luck"))
+    assert (failed.status, failed.error) == (TaskStatus.FAILED, "no luck")
+    assert proxy.send(Message("where")) == {"asked": "where"}
+    assert (proxy.call(Adder.marked, 2), proxy.call(AwaitingAdder.awaited, 2)) == (3, 4)
+    with pytest.raises(NotHandledError):
+        proxy.send(Message("unknown"))
+    moved = client.start(AddRequest([5], f"leave {beta.address}"))
+    assert (moved.status, moved.result) == (TaskStatus.COMPLETED, AddResult(5, "beta"))
+    assert client.proxy.host_url == beta.address
+
+
 def test_a_client_waits_for_a_task_that_goes_on_beside_its_handlers(pair: Pair, gate: Gate) -> None:
     client = client_of(pair[0].create(Adder))
     running = client.start_and_wait(AddRequest([2], f"later {gate}"), wait_timeout=0.01)
@@ -248,6 +297,24 @@ def test_a_move_that_fails_is_the_failure_of_the_task(pair: Pair) -> None:
     assert client.start(AddRequest([5])).result == AddResult(5, "alpha")
 
 
+def test_a_task_that_sleeps_and_is_not_woken_is_an_error_and_not_started_later(pair: tuple[Host, Host]) -> None:
+    proxy = pair[0].create(Adder)
+    client = client_of(proxy)
+    proxy.deactivate(policy=DeactivationPolicy(activate_on_message=False))
+    for ask in (client.status, client.wait, lambda: client.start(AddRequest([5]))):
+        with pytest.raises(PagletInactiveError):
+            ask()
+    proxy.activate()
+    assert client.status().status is TaskStatus.NEW
+
+
+def test_a_snapshot_is_made_with_its_type_named() -> None:
+    made = TaskSnapshot[AddResult](TaskStatus.COMPLETED, True, AddResult(3, "alpha"))
+    assert made == TaskSnapshot(TaskStatus.COMPLETED, True, AddResult(3, "alpha"))
+    with pytest.raises(FrozenInstanceError):
+        made.other = 1  # type: ignore[attr-defined]
+
+
 # --- answers that make no sense ---------------------------------------------------------------------------------------
 
 
@@ -258,7 +325,7 @@ class Scripted:
     answer: Any
     client: Any = None
 
-    def send(self, message: Message, *, timeout: float | None = None) -> Any:
+    def send(self, message: Message, *, no_delay: bool = False, timeout: float | None = None) -> Any:
         return self.answer
 
 
@@ -277,6 +344,12 @@ def test_an_answer_that_does_not_fit_is_refused(answer: Any) -> None:
     for ask in (client.status, client.wait, lambda: client.start(AddRequest())):
         with pytest.raises(ServiceContractError):
             ask()
+
+
+def test_a_result_that_does_not_fit_is_named_so() -> None:
+    client = client_of(Scripted({"status": "COMPLETED", "done": True, "result": {"total": "many", "host": ""}}))
+    with pytest.raises(ServiceContractError, match=r"does not fit AddResult: result\.total: "):
+        client.status()
 
 
 def test_a_request_of_another_class_is_not_sent() -> None:

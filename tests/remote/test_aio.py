@@ -374,6 +374,7 @@ def test_typed_calls() -> None:
 
     run(main())
     assert [options["timeout"] for _, options in client.deliveries[3:5]] == [5.0, None]
+    assert [options["no_delay"] for _, options in client.deliveries[:5]] == [True, True, True, True, False]
     assert client.deliveries[-1][1]["no_delay"] is True
 
 

@@ -239,6 +239,10 @@ def test_a_call_is_sent_as_its_handler_wants_it(proxy: PagletProxy, client: Loca
     message, options = client.deliveries[-1]
     assert (message.kind, message.args) == ("shift", {"point": {"x": 1, "y": 2}, "dx": 3})
     assert options["timeout"] is None
+    proxy.with_options(CallOptions(activate_if_inactive=False)).call(Counter.increment)
+    proxy.call_oneway(Counter.increment)
+    # Who waits for a reply has no use for a message that is stored for later.
+    assert [options["no_delay"] for _, options in client.deliveries[-3:]] == [True, True, False]
 
 
 def test_calls_take_options(proxy: PagletProxy, client: LocalClient) -> None:

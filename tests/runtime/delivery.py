@@ -64,9 +64,10 @@ def deliver_at(
     attempt: int = 1,
     timeout: float = 20.0,
     chain: tuple[str, ...] = (),
+    no_delay: bool = False,
 ) -> dict[str, Any]:
     """Send one request and return the whole answer: nobody is followed, and nothing is repeated."""
-    parcel = requests.Parcel(message, oneway)
+    parcel = requests.Parcel(message, oneway, no_delay=no_delay)
     terms = DeliveryTerms(attempt, None if oneway else timeout, chain)
     url = requests.agent_url(host_url, agent_id, "messages")
     answer = client.post_json(url, requests.delivery(parcel, terms), timeout=timeout)

@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from paglets.core.errors import HostError, InvalidAgentError, PagletCrashedError, PagletError, RemoteTimeoutError
+from paglets.core.errors import (
+    HostError,
+    InvalidAgentError,
+    PagletCrashedError,
+    PagletError,
+    PagletInactiveError,
+    RemoteTimeoutError,
+)
 from paglets.core.messages import Message
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
@@ -108,7 +115,11 @@ def test_a_sleeper_that_is_not_woken_knows_what_it_has_handled(hosts: HostFactor
         deliver_at(client, host.address, made.agent_id, message)
         made.send(Message("deafen"))
         host.deactivate(made.agent_id)
-        assert deliver_at(client, host.address, made.agent_id, message, attempt=2)["result"] == 1
+        for no_delay in (False, True):
+            again = deliver_at(client, host.address, made.agent_id, message, attempt=2, no_delay=no_delay)
+            assert again["result"] == 1
+        with pytest.raises(PagletInactiveError):
+            deliver_at(client, host.address, made.agent_id, note("now", message_id="now"), attempt=2, no_delay=True)
         deliver_at(client, host.address, made.agent_id, message, attempt=2, oneway=True)
         for _ in range(2):
             deliver_at(client, host.address, made.agent_id, note("later", message_id="later"), oneway=True, attempt=2)

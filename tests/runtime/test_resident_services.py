@@ -20,6 +20,7 @@ from paglets.core.errors import (
     InvalidAgentError,
     PagletCrashedError,
     PagletError,
+    PagletInactiveError,
     ServiceContractError,
     TransferError,
 )
@@ -161,6 +162,8 @@ def test_a_message_that_may_wake_nobody_starts_nobody(hosts: HostFactory) -> Non
     host.deactivate(ID, asleep)
     assert handle.call(REPORT).calls == 2
     host.deactivate(ID)
+    with pytest.raises(PagletInactiveError):
+        handle.call(REPORT, activate_if_inactive=False)
     queued = host.deliver_message(ID, REPORT.to_message(), activate_if_inactive=False)
     assert queued["queued"] is True
     assert state_of(host) == "asleep"

@@ -22,10 +22,12 @@ from paglets.core.errors import (
     InvalidAgentError,
     OutcomeUnknownError,
     PagletCrashedError,
+    PagletInactiveError,
     RemoteTimeoutError,
     ServiceContractError,
     ServiceNotFoundError,
 )
+from paglets.core.policies import DeactivationPolicy
 from paglets.core.runtime_values import ServiceScope
 from paglets.protocol.membership import HostRef
 from paglets.remote.aio import AsyncHostClient
@@ -128,7 +130,41 @@ def test_one_that_sleeps_and_may_not_be_woken_is_passed_over(two: tuple[Host, Ho
     feed, other = alpha.create(Feed), beta.create(Feed)
     handle = handle_on(alpha)
     feed.deactivate()
-    assert handle.call(WHO, activate_if_inactive=False, no_delay=True).agent_id == other.agent_id
+    assert handle.call(WHO, activate_if_inactive=False).agent_id == other.agent_id
+
+
+def test_a_call_of_one_that_sleeps_is_an_error_and_not_made_later(two: tuple[Host, Host]) -> None:
+    alpha, _ = two
+    feed = alpha.create(Feed)
+    looked_up = handle_on(alpha, ServiceScope.LOCAL)
+    by_hand = ServiceHandle(FEED, looked_up.record, alpha.client)
+
+    async def ask_elsewhere() -> None:
+        async with AsyncHostClient() as client:
+            handle = replace(by_hand, context_or_client=client)
+            with pytest.raises(PagletInactiveError):
+                await handle.acall(WHO)
+            with pytest.raises(PagletInactiveError):
+                await anext(handle.astream(FLOW, Count(3)))
+
+    feed.deactivate()
+    for handle in (looked_up, by_hand):
+        with pytest.raises(PagletInactiveError, match="neither wake it nor wait"):
+            handle.call(WHO, activate_if_inactive=False)
+        with pytest.raises(PagletInactiveError):
+            asyncio.run(handle.acall(WHO, activate_if_inactive=False))
+    feed.activate()
+    feed.deactivate(policy=DeactivationPolicy(activate_on_message=False))
+    for handle in (looked_up, by_hand):
+        with pytest.raises(PagletInactiveError):
+            handle.call(WHO)
+        with pytest.raises(PagletInactiveError):
+            next(handle.stream(FLOW, Count(3)))
+    asyncio.run(ask_elsewhere())
+    by_hand.send_oneway(WHO)
+    feed.activate()
+    assert by_hand.call(WHO).calls == 2
+    assert feed.call(Feed.counts) == [0, 0]
 
 
 def test_a_handle_made_by_hand_calls_its_provider_and_no_other(two: tuple[Host, Host]) -> None:

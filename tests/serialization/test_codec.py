@@ -338,6 +338,8 @@ class TestStrictness:
     def test_a_missing_required_field_is_named(self) -> None:
         with pytest.raises(SerializationError, match=r"^state\.jobs\[0\]: Job misses its required field 'size'"):
             dataclass_from_wire(NestedNative, {"jobs": [{}]})
+        with pytest.raises(SerializationError, match=r"^request\.jobs\[0\]: Job misses"):
+            dataclass_from_wire(NestedNative, {"jobs": [{}]}, path="request")
 
 
 class TestClasses:

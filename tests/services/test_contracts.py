@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field
 from enum import Enum
 from typing import Any, cast
 
@@ -45,6 +45,14 @@ class Request:
 class Reply:
     total: int = 0
     parts: list[Nested] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A reply that looks like what a host says of a message that it has stored."""
+
+    queued: bool = False
+    message_id: str = ""
 
 
 PING = ServiceOperation("ping")
@@ -129,6 +137,16 @@ def test_payload_types_must_be_importable() -> None:
         ServiceOperation("x", impostor)
 
 
+def test_operations_are_made_with_their_types_named() -> None:
+    assert ServiceOperation[Request, Reply]("work", Request, Reply) == WORK
+    assert StreamOperation[Request, Reply]("numbers", Request, Reply) == NUMBERS
+    for operation in (WORK, NUMBERS):
+        with pytest.raises(FrozenInstanceError):
+            setattr(operation, "name", "other")  # noqa: B010 - a type checker would refuse it
+        with pytest.raises(FrozenInstanceError):
+            operation.other = 1  # type: ignore[attr-defined]
+
+
 def test_to_message_has_plain_arguments() -> None:
     message = WORK.to_message(Request("hi", nested=Nested(3)))
     assert message.kind == "work"
@@ -203,7 +221,13 @@ def test_operations_may_come_as_a_list() -> None:
         (("", (PING,)), "contract name"),
         (("c", (PING,), " "), "version of contract 'c'"),
         (("c", ()), "no operations"),
-        (("c", ("ping",)), "ServiceOperation"),
+        (("c", ("ping",)), "operations must be ServiceOperation objects, not str"),
+        (("c", PING), r"Contract 'c': operations must be a tuple .*, not a single one; .* \(OPERATION,\)"),
+        (("c", None), "Contract 'c': operations must be a tuple of ServiceOperation objects, not NoneType"),
+        (("c", 3), "not int"),
+        (("c", "ping"), "not str"),
+        (("c", (PING,), "1", None), "Contract 'c': streams must be a tuple of StreamOperation objects, not NoneType"),
+        (("c", (), "1", StreamOperation("s")), r"streams must be a tuple .*, not a single one; .* \(OPERATION,\)"),
         (("c", (PING, ServiceOperation("ping", Request))), "two operations named 'ping'"),
     ],
 )
@@ -359,6 +383,24 @@ def test_call() -> None:
     ((how, message, options),) = proxy.sent
     assert (how, message.kind, message.args["text"]) == ("send", "work", "x")
     assert options == {"activate_if_inactive": True, "no_delay": True, "timeout": 2.0}
+
+
+def test_a_reply_may_look_like_the_receipt_for_a_stored_message() -> None:
+    queue = ServiceOperation("work", Request, Place)
+    contract = ServiceContract(CONTRACT.name, (queue,))
+    proxy = FakeProxy({"queued": True, "message_id": "m1"})
+    handle = ServiceHandle(contract, record_of(contract, proxy=FakeRef(proxy)), "client")
+    assert handle.call(queue, Request("x")) == Place(True, "m1")
+
+
+@pytest.mark.parametrize("no_delay", [False, True])
+def test_a_call_is_never_stored_for_later(no_delay: bool) -> None:
+    proxy = FakeProxy({"total": 5})
+    handle = handle_with(proxy)
+    assert handle.call(WORK, Request("x"), activate_if_inactive=False, no_delay=no_delay) == Reply(5)
+    assert asyncio.run(handle.acall(WORK, Request("x"), activate_if_inactive=False, no_delay=no_delay)) == Reply(5)
+    assert [options["no_delay"] for _, _, options in proxy.sent] == [True, True]
+    assert [options["activate_if_inactive"] for _, _, options in proxy.sent] == [False, False]
 
 
 def test_send_oneway() -> None:

@@ -67,6 +67,15 @@ class Oracle(TaskPaglet[Question, Answer, OracleState]):
         return Answer(len(request.text))
 
 
+class PatientOracle(TaskPaglet[Question, Answer, OracleState]):
+    Request = Question
+    Result = Answer
+    State = OracleState
+
+    async def run_task(self, request: Question) -> Answer | None:
+        return Answer(len(request.text))
+
+
 class Desk(OperationPaglet[OracleState]):
     State = OracleState
     Operations = (ASK, PING)

@@ -40,6 +40,7 @@ ASK = ServiceOperation("ask", Question, Answer, idempotent=True)
 PING = ServiceOperation("ping")
 LINES = StreamOperation("lines", Question, Line, window=8)
 TICKS = StreamOperation("ticks", item_type=Answer)
+NAMED = ServiceOperation[Question, Answer]("named", Question, Answer)
 CONTRACT = ServiceContract("oracle", (ASK, PING), streams=(LINES, TICKS))
 
 
@@ -47,6 +48,7 @@ def calls(handle: ServiceHandle, pool: ServicePool) -> None:
     assert_type(handle.call(ASK, Question("x")), Answer)
     assert_type(handle.call(ASK), Answer)
     assert_type(handle.call(PING), EmptyPayload)
+    assert_type(handle.call(NAMED, Question("x")), Answer)
     assert_type(pool.call(ASK, Question("x"), timeout=1.0), Answer)
     handle.send_oneway(ASK, Question("x"), no_delay=True)
     pool.send_oneway(PING)

@@ -45,3 +45,5 @@ def contracts(paglet: Paglet[None]) -> None:
     ServiceContract("c", (ASK,), streams=(ASK,))  # error: arg-type
     StreamOperation("s", Question, 3)  # error: arg-type
     ServiceOperation("o", Question, Answer, idempotent="yes")  # error: arg-type
+    ServiceOperation[Question, Line]("o", Question, Answer)  # error: arg-type
+    ASK.name = "other"  # error: misc

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from paglets.core.agent import PagletState
-from paglets.core.errors import HostError
+from paglets.core.errors import HostError, InvalidAgentError
 from paglets.patterns.mixing import PagletMixin
 from paglets.protocol.membership import HostRef, normalize_host_url
 
@@ -208,7 +208,10 @@ class MeshFanoutMixin(PagletMixin):
         self._paglet.wait_state(ready, max(0.0, min(wait_timeout, left)))
 
     def fanout_cleanup_children(self) -> None:
-        """End all children; why one could not be ended is in `cleanup_errors`. The others are forgotten."""
+        """End all children; why one could not be ended is in `cleanup_errors`. The others are forgotten.
+
+        One that has ended by itself is no error.
+        """
         with self._paglet.locked_state() as state:
             children = dict(state.child_proxies)
         failed: dict[str, str] = {}
@@ -217,6 +220,8 @@ class MeshFanoutMixin(PagletMixin):
                 proxy = self._paglet.context.get_proxy(wire["agent_id"], wire["host_url"])
                 if proxy is not None:  # one on this host may have ended by itself
                     proxy.dispose()
+            except InvalidAgentError:  # and so may one elsewhere
+                continue
             except Exception as exc:  # the other children are to end whatever became of this one
                 failed[host_name] = str(exc) or type(exc).__name__
         with self._paglet.locked_state() as state:

@@ -173,7 +173,7 @@ class FileMobilityMixin(FileSteps):
             _forget(self._placement(Path(), ""))
 
     def _send_again(self) -> None:
-        request = dataclass_from_wire(FileTransferRequest, self._transfer.request)
+        request = dataclass_from_wire(FileTransferRequest, self._transfer.request, path="request")
         outcome = self.send_file(replace(request, transfer_id=self._transfer.transfer_id))
         if isinstance(outcome, FileTransferResult):
             self._task.complete_task(outcome)
@@ -200,7 +200,7 @@ class FileMobilityMixin(FileSteps):
         if ref is not None:
             self._remove_original(ref)
             self._drop_scratch(ref)
-        self._task.complete_task(dataclass_from_wire(FileTransferResult, state.result))
+        self._task.complete_task(dataclass_from_wire(FileTransferResult, state.result, path="result"))
         self.notify_transfer_info("saved file", f"{state.final_path} ({format_bytes(state.size_bytes)})")
 
     def _placement(self, scratch: Path, sha256: str) -> Placement:

@@ -47,21 +47,22 @@ class NotificationMixin(PagletMixin):
     ) -> bool:
         """Send a notification to the first provider of the user-info service that takes it; never raise.
 
+        :param severity: programs without types may give its value, like `info`.
         :param job_id: what the notification is about.
         :param timeout: seconds that one provider may take.
         :param scope: where providers are looked for.
         :return: whether one has taken it. False where there is no provider, and on any problem.
         """
-        request = {
-            "severity": severity.value,
-            "title": title,
-            "message": message,
-            "source_agent_id": getattr(self, "agent_id", ""),
-            "job_id": job_id,
-            "timestamp": time.time(),
-            "metadata": dict(metadata or {}),
-        }
         try:
+            request = {
+                "severity": NotificationSeverity(severity).value,
+                "title": title,
+                "message": message,
+                "source_agent_id": getattr(self, "agent_id", ""),
+                "job_id": job_id,
+                "timestamp": time.time(),
+                "metadata": dict(metadata or {}),
+            }
             records = self._paglet.context.lookup_services(_SERVICE, capability=_OPERATION, scope=scope)
         except Exception as exc:  # a notification must never be what stops a paglet
             _log.debug("nobody can be notified: %s", exc)

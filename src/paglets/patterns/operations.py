@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
-from paglets.core.agent import NOT_HANDLED, Paglet, StateT
+from paglets.core.agent import Paglet, StateT
 from paglets.core.errors import ServiceContractError
-from paglets.core.handlers import dispatch_message, handlers_of
 from paglets.core.messages import Message
+from paglets.patterns.declining import other_answer
 from paglets.remote.proxy import PagletProxy
 from paglets.services.calling import DirectCaller
 from paglets.services.contracts import ItemT, RepT, ReqT, ServiceOperation, StreamOperation
@@ -44,15 +44,10 @@ class OperationPaglet(Paglet[StateT], Generic[StateT]):
         stream = self.stream_for_message(message)
         if stream is not None:
             return self.dispatch_stream(stream, message)
-        reply = self.handle_operation_message(message)
-        if reply is not None:
-            return reply
-        if message.kind in handlers_of(type(self)):
-            return dispatch_message(self, message)
-        return NOT_HANDLED
+        return other_answer(self, message, self.handle_operation_message(message))
 
     def operation_handlers(self) -> Mapping[ServiceOperation[Any, Any], Callable[[Any], Any]]:
-        """Return what answers each operation: it takes the request and returns the reply."""
+        """Return what answers each operation, plain or `async def`: it takes the request and returns the reply."""
         return {}
 
     def stream_handlers(self) -> Mapping[StreamOperation[Any, Any], Callable[[Any], Any]]:
@@ -70,15 +65,15 @@ class OperationPaglet(Paglet[StateT], Generic[StateT]):
                 return operation
         return None
 
-    def dispatch_operation(self, operation: ServiceOperation[Any, Any], message: Message) -> dict[str, Any]:
-        """Call the handler of an operation and return the encoded reply.
+    def dispatch_operation(self, operation: ServiceOperation[Any, Any], message: Message) -> Any:
+        """Call the handler of an operation and return the encoded reply, or a coroutine for it: see `answer` there.
 
         :raises ServiceContractError: there is none, or request or reply do not fit.
         """
         handler = self.operation_handlers().get(operation)
         if handler is None:
             raise ServiceContractError(f"No handler registered for operation {operation.name!r}")
-        return operation.encode_reply(handler(operation.decode_request(message)))
+        return operation.answer(message, handler)
 
     def stream_for_message(self, message: Message) -> StreamOperation[Any, Any] | None:
         """Return the stream that a message is about, by its kind: of `Streams`, or else one with a handler."""
@@ -120,13 +115,16 @@ class OperationClient:
     ) -> RepT:
         """Send a request and return the decoded reply; the options are those of `PagletProxy.send`.
 
+        :param no_delay: makes no difference: nobody would get the reply to a request that is stored, so none is.
         :raises ServiceContractError: the request, or what the paglet answered, does not fit the operation.
+        :raises PagletInactiveError: the paglet sleeps and the request may not wake it.
         :raises PagletError: as `PagletProxy.send`.
         """
+        del no_delay
         reply = self.proxy.send(
             operation.to_message(request),
             activate_if_inactive=activate_if_inactive,
-            no_delay=no_delay,
+            no_delay=True,
             timeout=timeout,
         )
         return operation.decode_reply(reply)

@@ -38,9 +38,16 @@ def planned_path(destination: str, source_name: str) -> str:
 def resolved_path(destination: str, source_name: str, *, check_existing_dir: bool = True) -> Path:
     """Return the absolute path on this host that a destination stands for.
 
+    A backslash before the name of the source separates on every system: a host that plans does not know which system
+    the destination has.
+
     :param check_existing_dir: an existing directory means a file of the source's name in it.
     """
-    path = Path(planned_path(destination, source_name)).expanduser().absolute()
+    planned = planned_path(destination, source_name)
+    directory = planned.removesuffix(f"\\{source_name}")
+    if directory != planned:
+        planned = f"{directory}/{source_name}"
+    path = Path(planned).expanduser().absolute()
     return path / source_name if check_existing_dir and path.is_dir() else path
 
 

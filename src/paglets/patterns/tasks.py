@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
 
-from paglets.core.agent import NOT_HANDLED, Paglet, PagletState
+from paglets.core.agent import Paglet, PagletState
 from paglets.core.errors import ConflictError, HostError, SerializationError, ServiceContractError
-from paglets.core.handlers import dispatch_message, handlers_of
+from paglets.core.frozen import stays_frozen
 from paglets.core.messages import Message
+from paglets.patterns.declining import other_answer
 from paglets.remote.proxy import PagletProxy
 from paglets.remote.references import PagletProxyRef
 from paglets.serialization.codec import dataclass_from_wire, dataclass_to_wire
@@ -104,6 +107,7 @@ ResultT = TypeVar("ResultT")
 StateT = TypeVar("StateT", bound=TaskState)
 
 
+@stays_frozen
 @dataclass(frozen=True, slots=True)
 class TaskSnapshot(Generic[ResultT]):
     """How far a task was when it was asked, with its result decoded."""
@@ -165,8 +169,10 @@ class TaskPaglet(Paglet[StateT], Generic[RequestT, ResultT, StateT]):
 
     # --- to be overridden ---------------------------------------------------------------------------------------------
 
-    def run_task(self, request: RequestT) -> ResultT | PagletProxy | PagletProxyRef | None:
-        """Do the task, inside the handler of `start`.
+    def run_task(
+        self, request: RequestT
+    ) -> ResultT | PagletProxy | PagletProxyRef | Awaitable[ResultT | PagletProxy | PagletProxyRef | None] | None:
+        """Do the task, inside the handler of `start`; plain or `async def`.
 
         :return: the result, which completes the task; what `dispatch` returned, where the task goes on elsewhere; or
             None, where the status says already how it stands, or something else completes it later.
@@ -193,15 +199,10 @@ class TaskPaglet(Paglet[StateT], Generic[RequestT, ResultT, StateT]):
                 return TASK_STATUS.encode_reply(self.task_status_reply())
             case TASK_WAIT.name:
                 return TASK_WAIT.encode_reply(self._wait(TASK_WAIT.decode_request(message)))
-        reply = self.handle_task_message(message)
-        if reply is not None:
-            return reply
-        if message.kind in handlers_of(type(self)):
-            return dispatch_message(self, message)
-        return NOT_HANDLED
+        return other_answer(self, message, self.handle_task_message(message))
 
-    def _start(self, order: TaskStartRequest) -> dict[str, Any]:
-        request = dataclass_from_wire(self.request_class(), order.request)
+    def _start(self, order: TaskStartRequest) -> Any:
+        request = dataclass_from_wire(self.request_class(), order.request, path="request")
         with self.locked_state() as state:
             if self.task_is_under_way():
                 if order.request == state.request:  # a sender that has lost the first answer
@@ -212,15 +213,33 @@ class TaskPaglet(Paglet[StateT], Generic[RequestT, ResultT, StateT]):
             state.result, state.error = {}, ""
             state.started_at, state.completed_at = time.time(), 0.0
             self.notify_all_state_changed()
+        place: dict[str, str] | None = None
         try:
             outcome = self.run_task(request)
-            if isinstance(outcome, PagletProxy | PagletProxyRef):
-                return outcome.to_wire()
-            if outcome is not None:
-                self.complete_task(outcome)
+            if inspect.isawaitable(outcome):
+                return self._awaited(outcome)
+            place = self._take_outcome(outcome)
         except Exception as exc:  # whatever the task raised is its outcome
             self.fail_task(exc)
-        return TASK_START.encode_reply(self.task_status_reply())
+        return place or TASK_START.encode_reply(self.task_status_reply())
+
+    async def _awaited(self, outcome: Awaitable[Any]) -> dict[str, Any]:
+        from asyncio import CancelledError  # loaded already where anything is awaited
+
+        place: dict[str, str] | None = None
+        try:
+            place = self._take_outcome(await outcome)
+        except (Exception, CancelledError) as exc:  # likewise; what it awaits may have been cancelled
+            self.fail_task(exc)
+        return place or TASK_START.encode_reply(self.task_status_reply())
+
+    def _take_outcome(self, outcome: Any) -> dict[str, str] | None:
+        """Note the result that a task has come to, or return the place that it has moved to."""
+        if isinstance(outcome, PagletProxy | PagletProxyRef):
+            return outcome.to_wire()
+        if outcome is not None:
+            self.complete_task(outcome)
+        return None
 
     def _wait(self, order: TaskWaitRequest) -> TaskStatusReply:
         self.wait_state(lambda state: bool(state.done), min(order.wait_timeout, MAX_WAIT_SECONDS))
@@ -306,6 +325,7 @@ class TaskClient(Generic[RequestT, ResultT]):
         :param timeout: seconds that one answer may take. The first one comes when `run_task` has ended.
         :raises ServiceContractError: the request is of another class, or the answer cannot be understood.
         :raises ConflictError: the task is under way with another request.
+        :raises PagletInactiveError: the paglet sleeps and messages do not wake it; nothing was started.
         :raises PagletError: as `PagletProxy.send`.
         """
         if not isinstance(request, self.request_type):
@@ -313,7 +333,7 @@ class TaskClient(Generic[RequestT, ResultT]):
                 f"The request must be a {self.request_type.__name__}, not {type(request).__name__}"
             )
         order = TaskStartRequest(dataclass_to_wire(request))
-        reply = self.proxy.send(TASK_START.to_message(order), timeout=timeout)
+        reply = self._ask(TASK_START.to_message(order), timeout)
         if not _is_location(reply):
             return self._snapshot(TASK_START.decode_reply(reply))
         self.proxy = PagletProxy.from_wire(reply, self.proxy.client)
@@ -328,7 +348,7 @@ class TaskClient(Generic[RequestT, ResultT]):
 
         :raises PagletError: as `PagletProxy.send`.
         """
-        reply = self.proxy.send(TASK_STATUS.to_message(), timeout=timeout)
+        reply = self._ask(TASK_STATUS.to_message(), timeout)
         return self._snapshot(TASK_STATUS.decode_reply(reply))
 
     def wait(self, *, wait_timeout: float = 0.5, timeout: float | None = None) -> TaskSnapshot[ResultT]:
@@ -338,7 +358,7 @@ class TaskClient(Generic[RequestT, ResultT]):
         :raises PagletError: as `PagletProxy.send`.
         """
         patience = wait_timeout + _ANSWER_SECONDS if timeout is None else timeout
-        reply = self.proxy.send(TASK_WAIT.to_message(TaskWaitRequest(wait_timeout)), timeout=patience)
+        reply = self._ask(TASK_WAIT.to_message(TaskWaitRequest(wait_timeout)), patience)
         return self._snapshot(TASK_WAIT.decode_reply(reply))
 
     def start_and_wait(
@@ -348,11 +368,15 @@ class TaskClient(Generic[RequestT, ResultT]):
         snapshot = self.start(request, timeout=timeout)
         return snapshot if snapshot.done else self.wait(wait_timeout=wait_timeout, timeout=timeout)
 
+    def _ask(self, message: Message, timeout: float | None) -> Any:
+        # What is stored for a paglet that stays asleep is answered with a receipt, which says nothing of the task.
+        return self.proxy.send(message, no_delay=True, timeout=timeout)
+
     def _snapshot(self, reply: TaskStatusReply) -> TaskSnapshot[ResultT]:
         result: ResultT | None = None
         if reply.result:
             try:
-                result = dataclass_from_wire(self.result_type, reply.result)
+                result = dataclass_from_wire(self.result_type, reply.result, path="result")
             except SerializationError as exc:
                 raise ServiceContractError(f"The result does not fit {self.result_type.__name__}: {exc}") from exc
         return TaskSnapshot(

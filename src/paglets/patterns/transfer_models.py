@@ -26,7 +26,7 @@ class FileTransferRequest:
 
     source_path: str
     destination_path: str = ""
-    """Empty or `.` for the name of the source; below a directory if it ends with a slash or is one there."""
+    """Empty or `.` for the name of the source; below a directory if it ends with `/` or `\\`, or is one there."""
     target_host: str = ""
     """URL, or name in the mesh."""
     mode: FileTransferMode = FileTransferMode.COPY

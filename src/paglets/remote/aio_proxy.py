@@ -223,7 +223,8 @@ class AsyncPagletProxy:
         reply = await self.send(
             pending.message,
             activate_if_inactive=options.activate_if_inactive,
-            no_delay=options.no_delay,
+            # A stored message is answered with a receipt, which is nothing that the handler returned.
+            no_delay=True,
             timeout=options.timeout,
         )
         return pending.result(reply, self.agent_id)

@@ -23,7 +23,8 @@ class CallOptions:
     activate_if_inactive: bool = True
     """Wake an inactive paglet, if its policy lets messages wake it."""
     no_delay: bool = False
-    """Fail with `PagletInactiveError` instead of storing the message for a paglet that stays inactive."""
+    """Fail with `PagletInactiveError` instead of storing the message for a paglet that stays inactive. A call whose
+    reply is waited for does so in any case, since nobody would get that."""
     timeout: float | None = None
     """Seconds to wait for the reply; None takes the client's."""
 

@@ -127,7 +127,8 @@ class PagletProxy:
     ) -> Any:
         """Send a message and return the reply of the handler.
 
-        The reply to a message on which the paglet moved itself is its new location, as plain values.
+        The reply to a message on which the paglet moved itself is its new location, as plain values. To one that is
+        stored for a paglet that stays inactive it is ``{"queued": True, "message_id": ...}``.
 
         :param activate_if_inactive: wake an inactive paglet, if its policy lets messages wake it.
         :param no_delay: fail instead of storing the message for a paglet that stays inactive.
@@ -232,6 +233,7 @@ class PagletProxy:
 
         :raises TypeError: the method is no handler, or does not take these arguments.
         :raises SerializationError: an argument or the result does not have its declared type.
+        :raises PagletInactiveError: it sleeps and the call may not wake it; nothing is stored.
         :raises PagletError: what the handler or the delivery ended in.
         """
         return self._call(CallOptions(), method, args, kwargs)
@@ -251,7 +253,8 @@ class PagletProxy:
         reply = self.send(
             pending.message,
             activate_if_inactive=options.activate_if_inactive,
-            no_delay=options.no_delay,
+            # A stored message is answered with a receipt, which is nothing that the handler returned.
+            no_delay=True,
             timeout=options.timeout,
         )
         return pending.result(reply, self.agent_id)

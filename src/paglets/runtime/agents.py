@@ -69,6 +69,8 @@ class Delivery:
     """How often the message has woken its receiver, which went back to sleep before it was handled."""
     accepted: list[DeliveryDone] | None = None
     """Senders who repeated a one-way message while it was being stored, and are told when it is."""
+    no_delay: bool = False
+    """Whether it fails where its paglet goes to sleep first, and stays asleep, instead of being stored."""
 
     def answer(self, reply: Attachment | None, error: Exception | None) -> None:
         """Tell everyone who waits what became of the message; who sent it one-way has been told already."""

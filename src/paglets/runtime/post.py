@@ -227,7 +227,9 @@ class PostOffice:
     def _delivery(self, posting: Posting, done: DeliveryDone) -> Delivery:
         terms = posting.terms
         attachment = Attachment.of([posting.packed])
-        if terms is FIRST_ATTEMPT and not posting.wakes:
+        # A one-way message that has been accepted is stored where its paglet goes to sleep first.
+        no_delay = posting.no_delay and not posting.oneway
+        if terms is FIRST_ATTEMPT and not posting.wakes and not no_delay:
             return Delivery(attachment, posting.kind, posting.priority, posting.message_id, posting.oneway, done)
         deadline = None if terms.timeout is None else self._kernel.loop.time() + terms.timeout
         return Delivery(
@@ -240,6 +242,7 @@ class PostOffice:
             terms,
             deadline,
             wakes=posting.wakes,
+            no_delay=no_delay,
         )
 
     async def _post_slowly(self, agent_id: str, posting: Posting, done: DeliveryDone) -> None:
@@ -311,13 +314,14 @@ class PostOffice:
                 raise kernel.closing_error()
             self._wake_for(agent_id, self._aged(posting, began), done)
             return None
-        if posting.no_delay or not summary.policy.queue_messages_when_inactive:
-            raise not_awake(agent_id)
+        # Before it is refused: whoever repeats a message takes a refusal to mean that nobody has handled it.
         handled, outcome = await self._dormitory.recall(
             agent_id, posting.message_id, repeated=posting.terms.attempt > 1
         )
         if handled:
             return (None if posting.oneway else self._reply_of(agent_id, outcome),)
+        if posting.no_delay or not summary.policy.queue_messages_when_inactive:
+            raise not_awake(agent_id)
         await self._dormitory.enqueue(agent_id, posting.message(), oneway=posting.oneway)
         await self.collect(agent_id)
         return (packed({"queued": True, "message_id": posting.message_id}),)
@@ -408,6 +412,7 @@ class PostOffice:
             delivery.priority,
             delivery.message_id,
             oneway=delivery.oneway,
+            no_delay=delivery.no_delay,
             terms=terms,
             wakes=delivery.wakes,
         )

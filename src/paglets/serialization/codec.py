@@ -43,10 +43,11 @@ def dataclass_to_wire(instance: Any) -> WirePayload:
     return wire
 
 
-def dataclass_from_wire(cls: type, payload: WirePayload, version: int | None = None) -> Any:
+def dataclass_from_wire(cls: type, payload: WirePayload, version: int | None = None, *, path: str = "state") -> Any:
     """Return an instance of a dataclass from the wire values of its fields.
 
     :param version: the `STATE_VERSION` the payload was written with; None takes it to be the present one.
+    :param path: what error texts call the instance.
     :raises SerializationError: no dataclass, no dict, a missing or wrong field; the text has the path of the field.
     """
     if not dataclasses.is_dataclass(cls):
@@ -55,7 +56,7 @@ def dataclass_from_wire(cls: type, payload: WirePayload, version: int | None = N
         raise SerializationError(f"expected a dict with the fields of {cls.__qualname__}, got {type_name(payload)}")
     if version is not None:
         payload = upgraded(cls, payload, version)
-    return from_wire(cls, payload)
+    return from_wire(cls, payload, path)
 
 
 def to_wire(value: Any, hint: Any = Any, path: str = "") -> Any:

@@ -36,13 +36,16 @@ class ServiceCalls:
     ) -> RepT:
         """Send a request and return the decoded reply; the options are those of `PagletProxy.send`.
 
+        :param no_delay: makes no difference: nobody would get the reply to a request that is stored, so none is.
         :raises ServiceContractError: operation or request do not fit the contract, and nothing was sent; or the
             service answered something that does not fit.
+        :raises PagletInactiveError: every provider that was asked sleeps, and the request may not wake it.
         :raises OutcomeUnknownError: the provider was lost meanwhile, and the operation is not declared idempotent.
         :raises PagletError: as `PagletProxy.send`.
         """
+        del no_delay
         self.contract.require_operation(operation)
-        options = CallOptions(activate_if_inactive, no_delay, timeout)
+        options = CallOptions(activate_if_inactive, no_delay=True, timeout=timeout)
         _, reply = self._caller().ask(operation.to_message(request), options, idempotent=operation.idempotent)
         return operation.decode_reply(reply)
 
@@ -56,8 +59,9 @@ class ServiceCalls:
         timeout: float | None = None,
     ) -> RepT:
         """Do what `call` does, in a coroutine; cancelling it withdraws the request only with an asynchronous client."""
+        del no_delay
         self.contract.require_operation(operation)
-        options = CallOptions(activate_if_inactive, no_delay, timeout)
+        options = CallOptions(activate_if_inactive, no_delay=True, timeout=timeout)
         _, reply = await self._caller().aask(operation.to_message(request), options, idempotent=operation.idempotent)
         return operation.decode_reply(reply)
 

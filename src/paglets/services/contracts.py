@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from paglets.core.errors import ServiceContractError
 from paglets.core.messages import Message
@@ -64,20 +63,10 @@ class ServiceContract:
         name = stripped(self.name, "contract name")
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "version", stripped(self.version, f"version of contract {name!r}"))
-        object.__setattr__(self, "operations", tuple(self.operations))
-        object.__setattr__(self, "streams", tuple(self.streams))
+        object.__setattr__(self, "operations", _parts_of(name, "operations", self.operations, ServiceOperation))
+        object.__setattr__(self, "streams", _parts_of(name, "streams", self.streams, StreamOperation))
         if not self.operations and not self.streams:
             raise ServiceContractError(f"Contract {name!r} has no operations")
-        for operation in cast("tuple[object, ...]", self.operations):
-            if not isinstance(operation, ServiceOperation):
-                raise ServiceContractError(
-                    f"Contract {name!r}: operations must be ServiceOperation objects, not {type(operation).__name__}"
-                )
-        for stream in cast("tuple[object, ...]", self.streams):
-            if not isinstance(stream, StreamOperation):
-                raise ServiceContractError(
-                    f"Contract {name!r}: streams must be StreamOperation objects, not {type(stream).__name__}"
-                )
         for entry, count in Counter(self.capabilities).items():
             if count > 1:
                 raise ServiceContractError(f"Contract {name!r} has two operations named {entry!r}")
@@ -198,8 +187,7 @@ class ServiceContract:
         handler = handlers.get(operation)
         if handler is None:
             raise ServiceContractError(f"Contract {self.name!r}: no handler for operation {operation.name!r}")
-        reply = handler(operation.decode_request(message))
-        return _encoded_later(operation, reply) if inspect.isawaitable(reply) else operation.encode_reply(reply)
+        return operation.answer(message, handler)
 
     def _route_stream(
         self,
@@ -216,5 +204,24 @@ class ServiceContract:
         return serve(stream, message, handler)
 
 
-async def _encoded_later(operation: ServiceOperation[Any, Any], reply: Awaitable[Any]) -> dict[str, Any]:
-    return operation.encode_reply(await reply)
+def _parts_of(contract: str, field: str, given: object, kind: type[Any]) -> tuple[Any, ...]:
+    """Return the operations or streams of a contract.
+
+    :raises ServiceContractError: it is no collection of them.
+    """
+    if isinstance(given, kind):
+        raise ServiceContractError(
+            f"Contract {contract!r}: {field} must be a tuple of {kind.__name__} objects, not a single one; "
+            "a tuple of one is written with a comma: (OPERATION,)"
+        )
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+        raise ServiceContractError(
+            f"Contract {contract!r}: {field} must be a tuple of {kind.__name__} objects, not {type(given).__name__}"
+        )
+    parts = tuple(given)
+    for part in parts:
+        if not isinstance(part, kind):
+            raise ServiceContractError(
+                f"Contract {contract!r}: {field} must be {kind.__name__} objects, not {type(part).__name__}"
+            )
+    return parts

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, is_dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, cast
 
 from paglets.core.errors import SerializationError, ServiceContractError
+from paglets.core.frozen import stays_frozen
 from paglets.core.messages import Message
 from paglets.serialization.codec import from_wire, to_wire
 from paglets.serialization.names import qualified_name, resolve_qualified_name
@@ -45,6 +48,7 @@ _EMPTY: Final[Any] = EmptyPayload
 _PayloadT = TypeVar("_PayloadT")
 
 
+@stays_frozen
 @dataclass(frozen=True, slots=True)
 class ServiceOperation(Generic[ReqT, RepT]):
     """One thing a service can be asked to do.
@@ -118,7 +122,20 @@ class ServiceOperation(Generic[ReqT, RepT]):
             payload = {}
         return _decode(self.reply_type, payload, "reply", self.name)
 
+    def answer(self, message: Message, handler: Callable[[ReqT], Any]) -> Any:
+        """Return the encoded reply that a handler gives to a message.
 
+        :param handler: plain, or ``async def``: then this is a coroutine, which the host awaits as that of any handler.
+        :raises ServiceContractError: request or reply do not fit.
+        """
+        reply = handler(self.decode_request(message))
+        return self._encoded_later(reply) if inspect.isawaitable(reply) else self.encode_reply(reply)
+
+    async def _encoded_later(self, reply: Awaitable[RepT]) -> dict[str, Any]:
+        return self.encode_reply(await reply)
+
+
+@stays_frozen
 @dataclass(frozen=True, slots=True)
 class StreamOperation(Generic[ReqT, ItemT]):
     """One thing a service can be asked to send a series of items about.

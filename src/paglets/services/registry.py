@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from paglets.core.errors import ServiceContractError
@@ -80,6 +81,11 @@ class ServiceRegistry:
             lambda record: record.proxy.agent_id == agent_id and not (keep is not None and keep(record))
         )
 
+    def move(self, former_url: str, host_url: str) -> None:
+        """Have the records of the providers on a host name its new address, with their places and times."""
+        with self._lock:
+            self._records = {key: moved(record, former_url, host_url) for key, record in self._records.items()}
+
     def record(self, name: str, agent_id: str) -> ServiceRecord | None:
         """Return the record of one provider unless it has expired, or None."""
         with self._lock:
@@ -122,3 +128,10 @@ class ServiceRegistry:
     def _drop_expired(self) -> None:
         for key in [key for key, record in self._records.items() if record.expired]:
             del self._records[key]
+
+
+def moved(record: ServiceRecord, former_url: str, host_url: str) -> ServiceRecord:
+    """Return a record with the new address of its host; one of another host as it is."""
+    if record.proxy.host_url.rstrip("/") != former_url.rstrip("/"):
+        return record
+    return replace(record, host_url=host_url, proxy=PagletProxyRef(host_url, record.proxy.agent_id))

@@ -42,6 +42,11 @@ def reading_of(
     return Reading(operation, operation.encode_request(request), window=chosen, timeout=timeout)
 
 
+def _opening_terms(reading: Reading[Any]) -> CallOptions:
+    # One that is opened when its provider wakes some time is read by nobody.
+    return CallOptions(no_delay=True, timeout=reading.timeout)
+
+
 def _terms(timeout: float | None) -> CallOptions:
     # One that sleeps has forgotten its streams, so nothing of them wakes it.
     return CallOptions(activate_if_inactive=False, no_delay=True, timeout=timeout)
@@ -102,9 +107,7 @@ def _items(
 ) -> Generator[ItemT, None, None]:
     ref: PagletProxyRef | None = None
     try:
-        ref, reply = caller.ask(
-            reading.opening(), CallOptions(timeout=reading.timeout), idempotent=operation.idempotent
-        )
+        ref, reply = caller.ask(reading.opening(), _opening_terms(reading), idempotent=operation.idempotent)
         while True:
             items = reading.take(reply)
             yield from items
@@ -142,9 +145,7 @@ async def _aitems(
 ) -> AsyncGenerator[ItemT, None]:
     ref: PagletProxyRef | None = None
     try:
-        ref, reply = await caller.aask(
-            reading.opening(), CallOptions(timeout=reading.timeout), idempotent=operation.idempotent
-        )
+        ref, reply = await caller.aask(reading.opening(), _opening_terms(reading), idempotent=operation.idempotent)
         while True:
             items = reading.take(reply)
             for item in items:
