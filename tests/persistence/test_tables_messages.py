@@ -167,6 +167,13 @@ def test_dead_letters_can_be_read_and_removed(c: sqlite3.Connection) -> None:
     assert dead_letters.count(c) == 0
 
 
+def test_a_reason_that_is_no_text_is_kept_as_its_escape(c: sqlite3.Connection) -> None:
+    letter_id = dead_letters.add(c, replace(letter("m1"), reason="no caf\udce9, and no \u00e9"))
+    kept = dead_letters.get(c, letter_id)
+    assert kept is not None
+    assert kept.reason == r"no caf\udce9, and no " + "\u00e9"
+
+
 def test_the_oldest_dead_letters_go(c: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letters, "MOST_LETTERS", 3)
     ids = [dead_letters.add(c, letter(f"m{number}")) for number in range(3)]

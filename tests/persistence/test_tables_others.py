@@ -7,9 +7,9 @@ import pytest
 
 from paglets.core.errors import OverloadedError
 from paglets.persistence.rows import DepartedRow, HomeRow, NoticeRow, TransferRow
-from paglets.persistence.tables import ledger, places, reminders, transfers
+from paglets.persistence.tables import dead_letters, ledger, outbox, paglets, places, reminders, transfers
 
-from .journal_rows import entry, in_file, inline, reminder
+from .journal_rows import entry, in_file, inline, letter, put, reminder
 
 # reminders
 
@@ -121,6 +121,34 @@ def test_only_ends_make_room_for_ends(c: sqlite3.Connection, monkeypatch: pytest
     assert kept == [15, 16, 17, 18, 19]
 
 
+def test_a_new_address_takes_the_place_of_the_former(c: sqlite3.Connection) -> None:
+    old, new, other = "http://old", "http://new", "http://other"
+    assert places.settle_in(c, old) is None
+    put(c, "born-here", home=old)
+    put(c, "guest", home=other, epoch=4)
+    places.departed_put(c, replace(departed("left"), home=old))
+    places.home_put(c, HomeRow("back", 2, old, 5.0))
+    places.home_put(c, HomeRow("away", 2, other, 5.0))
+    for url in (old, other):
+        outbox.add(c, "sender", url, "receiver", b"body")
+        dead_letters.add(c, replace(letter(), host_url=url))
+    assert places.settle_in(c, old) is None
+    assert places.settle_in(c, new) == old
+    homes = {row.agent_id: found[0].home for row in paglets.summaries(c) if (found := paglets.get(c, row.agent_id))}
+    assert homes == {"born-here": new, "guest": other}
+    assert places.departed_get(c, "left") == replace(departed("left"), home=new)
+    assert [places.home_get(c, agent_id) for agent_id in ("back", "away")] == [
+        HomeRow("back", 2, new, 5.0),
+        HomeRow("away", 2, other, 5.0),
+    ]
+    for table in ("outbox", "dead_letters"):
+        urls = [row[0] for row in c.execute(f"SELECT host_url FROM {table} ORDER BY 1")]
+        assert urls == [new, other]
+    # The home of the guest is to be told.
+    assert places.notices(c) == [NoticeRow("guest", other, 4, new)]
+    assert places.settle_in(c, new) is None
+
+
 def test_notices_stay_until_the_same_or_later_news_was_heard(c: sqlite3.Connection) -> None:
     places.notice_put(c, NoticeRow("a1", "http://home", 2, "http://x"))
     places.notice_put(c, NoticeRow("a1", "http://home", 1, "http://late"))
@@ -148,6 +176,11 @@ def test_the_ledger_says_what_happened_in_order(c: sqlite3.Connection) -> None:
     assert ledger.recent(c, 2) == entries[3:]
     assert ledger.of(c, "a0") == entries[::2]
     assert ledger.of(c, "a0", limit=2) == [entries[2], entries[4]]
+
+
+def test_a_cause_that_is_no_text_is_kept_as_its_escape(c: sqlite3.Connection) -> None:
+    ledger.add(c, replace(entry(), cause="caf\udce9"))
+    assert [row.cause for row in ledger.recent(c, 1)] == [r"caf\udce9"]
 
 
 def test_the_ledger_is_bounded(c: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,6 +103,15 @@ def test_a_status_changes_with_what_is_given(c: sqlite3.Connection) -> None:
     assert paglets.get(c, "a1") == (expected, inline(b"state"))
 
 
+def test_an_error_that_is_no_text_is_kept_as_its_escape(c: sqlite3.Connection) -> None:
+    put(c, error="half \ud800")
+    assert paglets.get(c, "a1") == (record(error=r"half \ud800"), inline(b"state"))
+    request = DeactivationRequest("caf\udce9", metadata={"\ud800": float("inf")})
+    assert paglets.set_status(c, "a1", 1, Status.INACTIVE, at=1.0, request=request, error="caf\udce9")
+    expected = record(status=Status.INACTIVE, request=request, error=r"caf\udce9")
+    assert paglets.get(c, "a1") == (expected, inline(b"state"))
+
+
 def test_metadata_belong_to_an_epoch(c: sqlite3.Connection) -> None:
     put(c, metadata={"old": 1})
     assert not paglets.update_metadata(c, "a1", 2, {"late": 1})

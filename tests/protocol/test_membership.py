@@ -133,6 +133,7 @@ def test_ref_from_health() -> None:
         ({"url": "file:///etc/passwd"}, "HTTP"),
         ({"url": "gopher://h"}, "HTTP"),
         ({"last_seen": "soon"}, "last_seen"),
+        ({"last_seen": float("inf")}, "last_seen"),
         ({"online": "yes"}, "online"),
         ({"tags": "a"}, "tags"),
         ({"properties": []}, "properties"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
+import os
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -17,6 +20,7 @@ from paglets.core import errors
 from paglets.core.messages import Message
 from paglets.remote import client as client_module
 from paglets.remote import content_calls
+from paglets.remote.aio import AsyncHostClient
 from paglets.remote.client import HostClient
 from paglets.remote.movement import BufferPart, FilePart, MovementReader
 from paglets.remote.transport import MOVEMENT_CONTENT_TYPE, load_http_pickle_payload
@@ -72,12 +76,19 @@ def test_what_json_lacks_is_made_into_what_it_has(client: HostClient) -> None:
     assert got == {"t": [1, 2], "s": [1, 3], "4": "key", "None": True}
 
 
-@pytest.mark.parametrize("value", [float("nan"), [float("inf")], (float("nan"),), object(), "\ud800"])
+@pytest.mark.parametrize("value", [object(), [object()], 10**5000], ids=type)
 def test_what_json_cannot_express_is_refused_before_sending(client: HostClient, value: Any) -> None:
     with ScriptedHost(response()) as host:
         with pytest.raises(errors.SerializationError):
             client.post_json(host.url, {"value": value})
         assert not host.requests
+
+
+def test_values_beyond_json_come_back_as_they_went(client: HostClient) -> None:
+    value = [float("nan"), float("inf"), -float("inf"), "caf\udce9", {"\ud800": b"\xff"}]
+    with ScriptedHost(lambda request, _connection: response(request.body)) as host:
+        assert repr(client.post_json(host.url, {"value": value})) == repr({"value": value})
+        assert b"NaN" in host.requests[0].body
 
 
 def test_nesting_without_end_is_refused(client: HostClient) -> None:
@@ -441,14 +452,78 @@ def test_a_failed_download_leaves_nothing_behind(
     assert damage == "unknown" or ref.artifact_id in host.refs
 
 
-def test_a_download_that_cannot_be_written_is_not_a_matter_of_the_host(
-    client: HostClient, host: MemoryHost, source: Path, tmp_path: Path
+TARGETS = {
+    "directory": ("directory", "directory is a directory; name a file in it"),
+    "nothing": ("", r"\. is a directory; name a file in it"),
+    "below a file": ("file/target", r"its directory cannot be made: .*\(.*file\)"),
+    "deep below a file": ("file/sub/target", r"its directory cannot be made: .*\(.*file.sub\)"),
+    "a pipe": ("pipe", "pipe is no regular file, and is not replaced"),
+    "a link to a pipe": ("link", "link is no regular file, and is not replaced"),
+    "a name that is too long": ("x" * 300, r"cannot be written: .*\(.*x{300}\)"),
+}
+
+
+@pytest.mark.parametrize("what", TARGETS)
+@pytest.mark.parametrize("kind", ["client", "coroutine"])
+def test_a_download_that_cannot_be_written(
+    client: HostClient,
+    host: MemoryHost,
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    kind: str,
 ) -> None:
     ref = client.upload_artifact(host.url, source)
     (tmp_path / "file").touch()
-    with pytest.raises(OSError) as caught:
-        client.download_artifact(ref, tmp_path / "file" / "target")
-    assert not isinstance(caught.value, errors.PagletError)
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    monkeypatch.chdir(tmp_path)
+    before = sorted((path, path.lstat().st_mode) for path in tmp_path.rglob("*"))
+    target, said = TARGETS[what]
+
+    async def download() -> None:
+        async with AsyncHostClient() as other:
+            await other.download_artifact(ref, target, move=True)
+
+    with pytest.raises(errors.TransferError, match=f"^Artifact {ref.artifact_id} cannot be written: .*") as caught:
+        if kind == "client":
+            client.download_artifact(ref, target, move=True)
+        else:
+            asyncio.run(download())
+    assert re.search(said, str(caught.value))
+    assert ".paglets" not in str(caught.value)
+    assert sorted((path, path.lstat().st_mode) for path in tmp_path.rglob("*")) == before
+    assert list(host.refs) == [ref.artifact_id]
+
+
+def test_what_goes_wrong_for_whoever_is_told_of_the_progress_is_theirs(
+    client: HostClient, host: MemoryHost, source: Path, tmp_path: Path
+) -> None:
+    ref = client.upload_artifact(host.url, source)
+
+    def told(done: int, total: int) -> None:
+        raise BrokenPipeError("nobody reads this")
+
+    with pytest.raises(BrokenPipeError, match="nobody reads this"):
+        client.download_artifact(ref, tmp_path / "target", progress=told)
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("artifact_id", ["metadata", "../x", "..", ".", " ", "0g", "0" * 129, "a/../b", "\ud800"])
+def test_an_id_that_would_make_another_route_is_refused_before_it_is_sent(
+    client: HostClient, host: MemoryHost, tmp_path: Path, artifact_id: str
+) -> None:
+    for call in (
+        lambda: client.artifact_metadata(host.url, artifact_id),
+        lambda: client.download_artifact(host.url, tmp_path / "x", artifact_id),
+        lambda: client.read_artifact(host.url, artifact_id),
+        lambda: client.delete_artifact(host.url, artifact_id),
+    ):
+        with pytest.raises(errors.TransferError, match="invalid artifact id"):
+            call()
+    assert host.requests == []
 
 
 def test_references_of_a_host_without_url_get_the_called_one(client: HostClient, host: MemoryHost) -> None:

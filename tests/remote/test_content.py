@@ -25,6 +25,7 @@ from paglets.remote.content import (
 )
 from paglets.remote.sockets import Connection, Deadline, Stop
 
+TARGET = Path("target")
 SIZES = [0, 1, PIECE_BYTES, PIECE_BYTES + 1, 5 * 1024 * 1024]
 SECONDS = 10.0
 
@@ -167,7 +168,7 @@ def test_a_sink_tells_whether_the_content_is_right(size: int, announced: str | N
     content = os.urandom(size)
     sha256 = hashlib.sha256(content).hexdigest()
     stream = io.BytesIO()
-    with ContentSink(ArtifactRef("", "1", size_bytes=size, sha256=sha256.upper()), stream) as sink:
+    with ContentSink(ArtifactRef("", "1", size_bytes=size, sha256=sha256.upper()), stream, TARGET) as sink:
         for start in range(0, size, PIECE_BYTES):
             sink.write(content[start : start + PIECE_BYTES])
     if announced == "wrong":
@@ -183,7 +184,9 @@ def test_a_sink_tells_whether_the_content_is_right(size: int, announced: str | N
 def test_a_sink_can_begin_again(size: int) -> None:
     content = os.urandom(size)
     stream = io.BytesIO()
-    with ContentSink(ArtifactRef("", "1", size_bytes=size, sha256=hashlib.sha256(content).hexdigest()), stream) as sink:
+    with ContentSink(
+        ArtifactRef("", "1", size_bytes=size, sha256=hashlib.sha256(content).hexdigest()), stream, TARGET
+    ) as sink:
         sink.write(b"x")
         sink.restart()
         assert sink.size == 0
@@ -195,7 +198,7 @@ def test_a_sink_can_begin_again(size: int) -> None:
 
 def test_a_sink_stops_at_the_first_byte_too_many() -> None:
     stream = io.BytesIO()
-    with ContentSink(ArtifactRef("", "1", size_bytes=3, sha256="x"), stream) as sink:
+    with ContentSink(ArtifactRef("", "1", size_bytes=3, sha256="x"), stream, TARGET) as sink:
         with pytest.raises(TransferError, match="more than its 3 bytes"):
             sink.write(b"abcd")
         with pytest.raises(TransferError, match="0 of 3"):

@@ -16,6 +16,11 @@ from paglets.core.runtime_values import Durability
 TransferRole = Literal["commit", "prepared", "activated"]
 
 
+def kept_text(text: str) -> str:
+    """Return a text for people as SQLite keeps it: half of a surrogate pair, as in a file name, becomes its escape."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
 class Status(IntEnum):
     """What a stored paglet is doing, and so what a host does with it after a crash."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
 from paglets.core.errors import SerializationError
@@ -65,12 +66,15 @@ class HostRef:
         :raises SerializationError: `name`, `code_version` or the URL is missing, or a field has the wrong type.
         """
         fields = WireFields(payload, "host")
+        last_seen = fields.number_or("last_seen", 0.0)
+        if not isfinite(last_seen):  # nothing that is said later could be newer
+            raise SerializationError("host field 'last_seen' must be a finite number")
         return cls(
             name=fields.text("name"),
             url=_host_url(fields.text("address" if fields.get("url") is None else "url")),
             code_version=fields.text("code_version"),
             online=fields.flag_or("online", True),
-            last_seen=fields.number_or("last_seen", 0.0),
+            last_seen=last_seen,
             active_count=fields.integer_or("active_count", 0),
             inactive_count=fields.integer_or("inactive_count", 0),
             tags=normalize_tags(fields.texts_or_empty("tags")),

@@ -178,17 +178,17 @@ class AsyncFollowing(AsyncInquiries):
                     raise  # it is what the handler raised
                 self._understood.discard(place)  # another host is there now
         try:
-            body = requests.encode_json(requests.delivery(parcel, terms))
-        except SerializationError as exc:
+            body = requests.encode_json(requests.delivery(parcel, terms), strict=bool(parcel.packed))
+        except SerializationError:
             if not parcel.packed:
                 raise
-            # There is nothing to lose: what JSON cannot express may still be understood.
+            # There is nothing to lose: what JSON proper cannot express may well be understood so.
             try:
                 return await self._deliver_packed(url, parcel, terms, seconds, connecting)
-            except UnsupportedMediaError as refusal:
-                if not refusal.refused:
+            except UnsupportedMediaError as exc:
+                if not exc.refused:
                     raise
-                raise exc from None
+            body = requests.encode_json(requests.delivery(parcel, terms))
         headers, decode = (_JSON_OR_PACKED, self._decoder(place)) if parcel.packed else (_JSON, None)
         answer = await self._call("POST", url, body, headers, seconds, connecting=connecting, decode=decode)
         requests.field_of(answer, "result", url)

@@ -11,7 +11,7 @@ from paglets.remote.aio_connections import AsyncConnectionPool, AsyncRequest
 from paglets.remote.exchanges import FAILURES, failure, split_url
 from paglets.remote.fabric import Ask
 from paglets.remote.idle import Origin
-from paglets.remote.shortcut import Shortcut
+from paglets.remote.shortcut import Detour
 from paglets.security.tls import default_client_context
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class AsyncHttp:
     def __init__(self, *, ssl_context: ssl.SSLContext | None = None, max_connections: int = 100) -> None:
         self.ssl_context = ssl_context
         self.max_connections = max_connections
-        self.shortcut: Shortcut | None = None
+        self.shortcut: Detour | None = None
         """Another way for some of the requests."""
         self._pool: AsyncConnectionPool | None = None
         self.loop: asyncio.AbstractEventLoop | None = None

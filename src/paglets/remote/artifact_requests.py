@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 from paglets.artifacts import ArtifactRef
+from paglets.artifacts.catalogue import checked_artifact_id
 from paglets.core.errors import RemoteHostError, SerializationError, TransferError
 from paglets.remote.requests import field_of
 
@@ -45,7 +46,11 @@ def upload_url(
 
     :param upload: key under which the host keeps what arrives, should the connection break.
     :param offset: how much of it the host has already.
+    :raises TransferError: a text holds half of a surrogate pair, as the name of a file may, which no URL can carry.
     """
+    for what, text in (("name", name), ("owner", owner_agent_id), ("compression", compression)):
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            raise TransferError(f"the {what} {text!r} of an artifact is no text in UTF-8; give another {what}")
     query = {
         "owner_agent_id": owner_agent_id,
         "name": name,
@@ -87,8 +92,11 @@ def list_url(host_url: str, owner_agent_id: str | None) -> str:
 
 
 def artifact_url(host_url: str, artifact_id: str, part: str = "") -> str:
-    """Return the URL of an artifact's content, or of a part such as `metadata`."""
-    base = f"{host_url.rstrip('/')}/artifacts/{quote(artifact_id, safe='')}"
+    """Return the URL of an artifact's content, or of a part such as `metadata`.
+
+    :raises TransferError: the id is malformed; it would make another route of the URL.
+    """
+    base = f"{host_url.rstrip('/')}/artifacts/{checked_artifact_id(artifact_id)}"
     return f"{base}/{part}" if part else base
 
 

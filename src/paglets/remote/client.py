@@ -181,7 +181,8 @@ class HostClient(Following):
         :param timeout: seconds that the host may stall, the client's by default.
         :param progress: called with the bytes that were received and those there are.
         :raises ValueError: a URL was given without `artifact_id`.
-        :raises TransferError: size or checksum are not those of the artifact.
+        :raises TransferError: size or checksum are not those of the artifact, or the target cannot be written, or is
+            anything but a regular file: a directory, a device or a pipe is not replaced.
         """
         ref = artifact_requests.locate_artifact(artifact, artifact_id, "download_artifact")
         if not ref.sha256:

@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, Self
 
 from paglets.artifacts import ArtifactRef
 from paglets.artifacts.compression import Compressor
-from paglets.artifacts.errors import FileChangedError
+from paglets.artifacts.errors import FileChangedError, io_error
 from paglets.artifacts.hashing import THREAD_BYTES, Digest
 from paglets.core.errors import TransferError
 from paglets.remote.sockets import Connection, Deadline
@@ -222,11 +222,14 @@ class ContentSink:
     """Write received pieces to a stream and tell whether they are the content of an artifact.
 
     Use it as a context around the writing; `check` comes after it.
+
+    :param target: where the stream ends up, for errors.
     """
 
-    def __init__(self, ref: ArtifactRef, stream: BinaryIO) -> None:
+    def __init__(self, ref: ArtifactRef, stream: BinaryIO, target: Path) -> None:
         self._ref = ref
         self._stream = stream
+        self._target = target
         self._digest = Digest(ref.size_bytes)
         self.size = 0
         """Bytes that are written."""
@@ -250,14 +253,18 @@ class ContentSink:
     def write(self, piece: bytes | memoryview) -> None:
         """Write the next piece, which must stay as `Digest.update` says.
 
-        :raises TransferError: there are more bytes than announced.
+        :raises TransferError: there are more bytes than announced, or the disk does not take them.
         """
         if self.size + len(piece) > self._ref.size_bytes:
             raise TransferError(
                 f"artifact {self._ref.artifact_id}: received more than its {self._ref.size_bytes} bytes"
             )
         self._digest.update(piece)
-        self._stream.write(piece)
+        try:
+            self._stream.write(piece)
+        except OSError as exc:
+            what = f"Artifact {self._ref.artifact_id} cannot be written"
+            raise io_error(what, self._target, exc) from exc
         self.size += len(piece)
 
     def check(self, announced: str | None) -> None:

@@ -13,8 +13,8 @@ from typing import Final
 
 from paglets.artifacts import ArtifactRef
 from paglets.artifacts.hashing import PIECES_HELD
+from paglets.artifacts.streams import replacing_target
 from paglets.core.errors import RemoteHostError, TransferError
-from paglets.persistence.atomic import make_directories, replacing
 from paglets.remote import artifact_requests
 from paglets.remote.connections import BodyTooLargeError
 from paglets.remote.content import PIECE_BYTES, ContentSink
@@ -34,12 +34,12 @@ class Downloads(ContentCalls):
         """Write an artifact of known size and checksum to a file, which appears complete and verified or not at all.
 
         :param durable: have it on disk before returning.
-        :raises TransferError: size or checksum are not those of the artifact.
+        :raises TransferError: size or checksum are not those of the artifact, the target is anything but a regular
+            file, or it cannot be written.
         """
-        make_directories(target.parent)
         url = artifact_requests.artifact_url(ref.host_url, ref.artifact_id)
-        with replacing(target, durable=durable) as stream:
-            with ContentSink(ref, stream) as sink:
+        with replacing_target(target, f"Artifact {ref.artifact_id} cannot be written", durable=durable) as stream:
+            with ContentSink(ref, stream, target) as sink:
                 announced = self._fetch_all(url, ref, sink, terms)
             sink.check(announced)
 

@@ -5,14 +5,10 @@ The synchronous and the asynchronous client share all of this and differ only in
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
-
-import msgspec
 
 from paglets.artifacts import ArtifactRef
 from paglets.core.context import ACTIVE, INACTIVE
@@ -26,17 +22,19 @@ from paglets.core.errors import (
 )
 from paglets.core.messages import ONEWAY, SYNCHRONOUS, Message
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
+from paglets.remote.json_text import decode_json, encode_json
 from paglets.remote.movement import Piece, movement_pieces
 from paglets.remote.pursuit import NotConnectedError
 from paglets.remote.references import PagletProxyRef
 from paglets.remote.transfer import TransferTicket
-from paglets.remote.transport import MOVEMENT_CONTENT_TYPE, json_safe, restore_json_safe
+from paglets.remote.transport import MOVEMENT_CONTENT_TYPE
 from paglets.serialization.codec import to_wire
 from paglets.serialization.values import unpack
 
 __all__ = [
     "DEFAULT_MAX_RESPONSE_BYTES",
     "DEFAULT_TIMEOUT_SECONDS",
+    "REFUSED_HEADER",
     "RELAY_TIMEOUT_HEADER",
     "Parcel",
     "agent_url",
@@ -62,13 +60,13 @@ __all__ = [
 DEFAULT_TIMEOUT_SECONDS: Final = 10.0
 RELAY_TIMEOUT_HEADER: Final = "Paglets-Timeout"
 """Seconds that an answer through a relay may take to begin, so that the relay can say what became of the request."""
+REFUSED_HEADER: Final = "Paglets-Refused"
+"""Why a paglet that was to arrive was refused, percent-encoded, for relays, which do not look into answers."""
 DEFAULT_MAX_RESPONSE_BYTES: Final = 256 * 1024 * 1024
 
 _MOVEMENTS: Final = frozenset({"dispatch", "clone", "retract"})
 # Hooks, hashing and disks on two hosts come on top of what the ticket allows for the network.
 _MOVEMENT_SLACK_SECONDS: Final = 10.0
-_PLAIN: Final = frozenset({str, int, bool, type(None)})
-_BINARY_MARK: Final = b'"__paglets_binary__"'
 _MAX_QUOTED_ERROR: Final = 300
 _RELAY_MARK: Final = "/relay/hosts/"
 _RELAY_GRACE_SECONDS: Final = 0.5
@@ -79,50 +77,7 @@ _MAX_TIMEOUT_SECONDS: Final = 86_400.0
 _GATEWAY_FAILURES: Final = frozenset({502, 503, 504})
 
 
-# --- JSON ------------------------------------------------------------------------------------------------------------
-
-
-def encode_json(value: Any) -> bytes:
-    """Encode a value as JSON, with binary values in their tagged form.
-
-    :raises SerializationError: JSON cannot express the value, for example because a number in it is not finite.
-    """
-    try:
-        if _is_plain(value):
-            return msgspec.json.encode(value)
-        return _encode_special(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-        raise SerializationError(f"cannot be sent as JSON: {exc}") from exc
-
-
-def _is_plain(value: Any) -> bool:
-    """Tell whether msgspec's JSON is what `json_safe` would lead to; it writes bytes, for one, without their tag."""
-    kind = type(value)
-    if kind in _PLAIN:
-        return True
-    if kind is dict:
-        return all(type(key) is str and (type(item) in _PLAIN or _is_plain(item)) for key, item in value.items())
-    if kind is list:
-        return all(type(item) in _PLAIN or _is_plain(item) for item in value)
-    return kind is float and math.isfinite(value)
-
-
-def _encode_special(value: Any) -> bytes:
-    # The standard encoder, since it refuses what is not finite where msgspec would write null.
-    return json.dumps(json_safe(value), allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def decode_json(data: bytes) -> Any:
-    """Decode JSON and restore tagged binary values; no bytes give None.
-
-    :raises ValueError: it is not JSON.
-    """
-    if not data:
-        return None
-    value = msgspec.json.decode(data)
-    if _BINARY_MARK in data:
-        return restore_json_safe(value)
-    return value
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
 def movement_body(payload: dict[str, Any]) -> tuple[str, Iterator[Piece]]:

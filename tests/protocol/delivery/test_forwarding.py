@@ -51,12 +51,23 @@ def test_where_a_place_fails_the_home_is_asked(event: str) -> None:
     assert state.answered()[1] == Finish("c")
 
 
-@pytest.mark.parametrize("epoch", [2, 3])
-def test_a_forwarder_that_is_no_news_is_not_followed(epoch: int) -> None:
-    for knowledge in (Elsewhere(epoch, "c"), Departed(epoch, "c")):
+@pytest.mark.parametrize(("epoch", "url"), [(2, "c"), (2, "b"), (3, "b"), (3, "b/")])
+def test_a_forwarder_that_is_no_news_is_not_followed(epoch: int, url: str) -> None:
+    for knowledge in (Elsewhere(epoch, url), Departed(epoch, url)):
         state, _ = begin().unknown()
 
         assert state.home_says(knowledge)[1] == Fail(FailReason.UNREACHABLE, uncertain=False)
+
+
+@pytest.mark.parametrize("event", ["unreachable", "unknown"])
+def test_a_host_that_has_another_address_is_followed_there_once(event: str) -> None:
+    state, _ = getattr(begin(), event)()
+
+    state, action = state.home_says(Elsewhere(3, "b, moved"))
+    assert action == Send("b, moved", 1)
+
+    state, _ = getattr(state, event)()
+    assert state.home_says(Elsewhere(3, "b, moved"))[1] == Fail(FailReason.UNREACHABLE, uncertain=False)
 
 
 @pytest.mark.parametrize("knowledge", [Live(), Asleep(), Arriving(), Departing()])

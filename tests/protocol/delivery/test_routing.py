@@ -158,6 +158,9 @@ def test_the_newer_of_two_tales_is_believed() -> None:
 
     assert newest(departed, older) is departed
     assert newest(departed, newer) is newer
+    # Of one stay the home was told last, by the host that has it: of another address by then, if it is not the same.
+    moved = Elsewhere(4, "http://b-moved")
+    assert newest(departed, moved) is moved
     assert newest(departed, None) is departed
     assert newest(None, older) is older
     assert newest(None, None) is UNKNOWN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -134,8 +135,13 @@ MALFORMED: dict[str, bytes] = {
     "single quotes": b"{'message': {'kind': 'count'}}",
     "a comma too many": b'{"message": {"kind": "count"},}',
     "comment": b'{"message": {"kind": "count"}} // yes',
-    "NaN": b'{"message": {"kind": "count", "arg": NaN}}',
-    "infinity": b'{"message": {"kind": "count", "arg": -Infinity}}',
+    "NaN in other words": b'{"message": {"kind": "count", "arg": nan}}',
+    "more than infinity": b'{"message": {"kind": "count", "arg": +Infinity}}',
+    "NaN and a huge float": b'{"message": {"kind": "count", "arg": [NaN, 1e999]}}',
+    "NaN and a huge integer": b'{"message": {"kind": "count", "arg": [NaN, ' + b"9" * 5000 + b"]}}",
+    "NaN and a key twice": b'{"message": {"kind": "count", "args": {"x": [{"a": NaN, "a": NaN}]}}}',
+    "NaN and cut off": b'{"message": {"kind": "count", "arg": NaN}',
+    "NaN deep": b'{"message": {"kind": "count", "arg": [NaN, ' + b"[" * DEEP + b"]" * DEEP + b"]}}",
     "huge float": b'{"message": {"kind": "count", "arg": 1e999}}',
     "huge integer": b'{"message": {"kind": "count", "arg": ' + b"9" * 5000 + b"}}",
     "leading zero": b'{"message": {"kind": "count", "arg": 007}}',
@@ -147,8 +153,11 @@ MALFORMED: dict[str, bytes] = {
     "surrogate in UTF-8": b'{"message": {"kind": "\xed\xa0\x80"}}',
     "BOM": b'\xef\xbb\xbf{"message": {"kind": "count"}}',
     "UTF-16": '{"message": {"kind": "count"}}'.encode("utf-16"),
-    "lone surrogate": b'{"message": {"kind": "\\ud800"}}',
-    "lone surrogate as key": b'{"message": {"kind": "count", "args": {"\\udfff": 1}}}',
+    "lone surrogate as field": b'{"message": {"kind": "count"}, "\\udfff": 1}',
+    "lone surrogate and invalid UTF-8": b'{"message": {"kind": "count", "args": {"\\udfff": "\xff"}}}',
+    "lone surrogate, cut off": b'{"message": {"kind": "count", "arg": "\\ud8"}}',
+    "lone surrogate as base64": b'{"message": {"kind": "k", "arg": '
+    b'{"__paglets_binary__": "bytes", "base64": "\\ud800"}}}',
     "control character": b'{"message": {"kind": "a\x01b"}}',
     "key twice": b'{"message": {"kind": "count", "kind": "leave"}}',
     "key twice, compact": b'{"message":{"kind":"count","kind":"leave"}}',
@@ -195,6 +204,12 @@ WRONG: dict[str, tuple[Any, str]] = {
     "oneway is text": ({"message": {"kind": "count"}, "oneway": "yes"}, "$.oneway"),
     "oneway is a number": ({"message": {"kind": "count"}, "oneway": 1}, "$.oneway"),
     "no_delay is null": ({"message": {"kind": "count"}, "no_delay": None}, "$.no_delay"),
+    "kind is NaN": ({"message": {"kind": math.nan}}, "$.message.kind"),
+    "kind is half a character": ({"message": {"kind": "\ud800"}}, "$.message.kind"),
+    "id is half a character": ({"message": {"kind": "count", "message_id": "a\udce9"}}, "$.message.message_id"),
+    "time is NaN": ({"message": {"kind": "count", "timestamp": math.nan}}, "$.message.timestamp"),
+    "time limit is infinite": ({"message": {"kind": "count"}, "timeout": math.inf}, "$.timeout"),
+    "half a character in the chain": ({"message": {"kind": "count"}, "chain": ["x", "\udce9"]}, "$.chain[1]"),
 }
 
 
@@ -234,6 +249,26 @@ def test_wrong_types_elsewhere(host: Host, talker: PagletProxy) -> None:
     assert (envelope.status, envelope.error) == (400, "SerializationError")
     refused(ask(host.address, "POST", "/agents", {}), 400, "HostError", "agent_class_name")
     refused(ask(host.address, "POST", f"{own}/deactivate", {"request": {"reason": 5}}), 400, "SerializationError")
+
+
+def test_a_choice_that_is_none_is_named_as_it_was_written(host: Host) -> None:
+    for path, said in (
+        ("/agents?state=bogus", "state: 'bogus' is none of active, inactive, all"),
+        ("/services?scope=bogus", "scope: 'bogus' is none of local, mesh"),
+    ):
+        refused(ask(host.address, "GET", path), 400, "SerializationError", said)
+
+
+def test_a_blank_choice_is_the_usual_one(host: Host, talker: PagletProxy) -> None:
+    sleeper = host.create(Talker)
+    sleeper.deactivate()
+    usual, every = (ask(host.address, "GET", f"/agents?state={state}").json() for state in ("active", "all"))
+    assert [each["agent_id"] for each in usual["agents"]] == [talker.agent_id]
+    assert {each["agent_id"] for each in every["agents"]} == {talker.agent_id, sleeper.agent_id}
+    for path in ("/agents", "/agents?state="):
+        assert [each["agent_id"] for each in ask(host.address, "GET", path).json()["agents"]] == [talker.agent_id]
+    assert ask(host.address, "GET", "/services?scope=").json() == ask(host.address, "GET", "/services").json()
+    sleeper.dispose()
 
 
 def test_unknown_fields_are_ignored(host: Host, talker: PagletProxy) -> None:
@@ -280,12 +315,21 @@ def test_what_a_handler_raises(host: Host, talker: PagletProxy, error: str, stat
         refused(reply, status, wire, "said so")
 
 
-@pytest.mark.parametrize("what", ["nan", "infinity", "surrogate", "object"])
-def test_a_reply_that_json_cannot_carry(host: Host, talker: PagletProxy, what: str) -> None:
-    body = {"message": {"kind": "give", "args": {"what": what}}}
+def test_a_reply_that_nothing_can_carry(host: Host, talker: PagletProxy) -> None:
+    body = {"message": {"kind": "give", "args": {"what": "object"}}}
     for end in ("", "/"):
         reply = ask(host.address, "POST", f"/agents/{talker.agent_id}/messages{end}", body)
         refused(reply, 400, "SerializationError")
+
+
+@pytest.mark.parametrize(
+    ("what", "text"), [("nan", b"NaN"), ("infinity", b'{"deep":[Infinity]}'), ("surrogate", b'"half \\ud800"')]
+)
+def test_a_reply_that_only_python_writes_so(host: Host, talker: PagletProxy, what: str, text: bytes) -> None:
+    body = {"message": {"kind": "give", "args": {"what": what}}}
+    for end in ("", "/"):
+        reply = ask(host.address, "POST", f"/agents/{talker.agent_id}/messages{end}", body)
+        assert (reply.status, reply.body) == (200, b'{"result":' + text + b"}")
 
 
 def test_wrong_arguments_for_a_handler(host: Host, talker: PagletProxy) -> None:

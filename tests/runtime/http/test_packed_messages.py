@@ -181,12 +181,22 @@ def test_what_json_cannot_express_is_packed_at_once(parrot: PagletProxy, types: 
     assert types.seen == [MESSAGE_CONTENT_TYPE]
 
 
-def test_what_json_cannot_express_is_refused_where_nothing_else_is_understood(
+def test_what_json_proper_cannot_express_is_sent_as_python_writes_it_where_nothing_else_is_understood(
+    parrot: PagletProxy, types: Types, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_json(monkeypatch)
+    args = {"number": math.inf, "text": "\ud800"}
+    (answer,) = unpacked(delivered(parrot, parcel("anything", **args)))
+    assert answer["args"] == args
+    assert types.seen == [MESSAGE_CONTENT_TYPE, "application/json"]
+
+
+def test_what_json_cannot_express_at_all_is_refused_where_nothing_else_is_understood(
     parrot: PagletProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_json(monkeypatch)
     with pytest.raises(SerializationError, match="JSON"):
-        delivered(parrot, parcel("anything", number=math.inf))
+        delivered(parrot, parcel("anything", number=10**5000))
 
 
 @pytest.mark.parametrize("answer", [b"\x81", b"\x80", b"\x81\xa6result", b"\x91\x01"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from paglets.persistence.rows import DeadLetter
+from paglets.persistence.rows import DeadLetter, kept_text
 
 #: How many are kept; the oldest make room.
 MOST_LETTERS: Final = 10_000
@@ -46,7 +46,7 @@ def add(c: sqlite3.Connection, letter: DeadLetter) -> int:
             letter.host_url,
             letter.message_id,
             letter.kind,
-            letter.reason,
+            kept_text(letter.reason),
             letter.body,
         ),
     ).lastrowid

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, Final
 
-from paglets.persistence.rows import LedgerRow
+from paglets.persistence.rows import LedgerRow, kept_text
 
 #: How many entries are kept, give or take those between two removals of the oldest.
 MOST_ENTRIES: Final = 100_000
@@ -38,7 +38,7 @@ def add(c: sqlite3.Connection, row: LedgerRow) -> int:
             row.epoch,
             row.peer,
             row.peer_name,
-            row.cause,
+            kept_text(row.cause),
             row.size_bytes,
             row.seconds,
             row.transfer_id,

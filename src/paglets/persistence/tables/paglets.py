@@ -12,7 +12,7 @@ from paglets.core.policies import DeactivationPolicy, DeactivationRequest
 from paglets.core.runtime_values import Durability
 from paglets.persistence.directory import validate_agent_id
 from paglets.persistence.migrations import policy_flags, policy_of
-from paglets.persistence.rows import RecordSummary, StateRef, Status, StoredRecord
+from paglets.persistence.rows import RecordSummary, StateRef, Status, StoredRecord, kept_text
 from paglets.serialization.values import pack, unpack
 
 _PUT = """
@@ -77,7 +77,7 @@ def put(c: sqlite3.Connection, record: StoredRecord, ref: StateRef) -> None:
             policy_flags(record.policy),
             record.policy.activate_at,
             record.deactivated_at,
-            record.error,
+            kept_text(record.error),
             pack(record.request.to_wire()),
             pack(record.metadata),
             packed_balance(record.balance),
@@ -215,7 +215,7 @@ def set_status(
         "epoch": epoch,
         "status": int(status),
         "at": at,
-        "error": error,
+        "error": None if error is None else kept_text(error),
         "request": None if request is None else pack(request.to_wire()),
         "flags": None if policy is None else policy_flags(policy),
         "activate_at": None if policy is None else policy.activate_at,

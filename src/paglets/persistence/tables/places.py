@@ -118,6 +118,16 @@ def _trim_ended(c: sqlite3.Connection, agent_id: str) -> None:
         )
 
 
+_OWN_URLS: Final = (
+    ("paglets", "home"),
+    ("departed", "home"),
+    ("homes", "host_url"),
+    ("outbox", "host_url"),
+    ("dead_letters", "host_url"),
+)
+"""Where rows name the host that has them."""
+
+
 def settle_in(c: sqlite3.Connection, here: str) -> str | None:
     """Note the address of this host; where it was another before, return that one.
 
@@ -131,9 +141,8 @@ def settle_in(c: sqlite3.Connection, here: str) -> str | None:
     c.execute("INSERT OR REPLACE INTO facts (name, value) VALUES ('address', ?)", (here,))
     if former is None:
         return None
-    for table in ("paglets", "departed"):
-        c.execute(f"UPDATE {table} SET home = ? WHERE home = ?", (here, former))  # noqa: S608 - two names from above
-    c.execute("UPDATE homes SET host_url = ? WHERE host_url = ?", (here, former))
+    for table, column in _OWN_URLS:
+        c.execute(f"UPDATE {table} SET {column} = ? WHERE {column} = ?", (here, former))  # noqa: S608 - names from above
     c.execute("DELETE FROM notices WHERE home = ?", (here,))
     c.execute(
         "INSERT OR REPLACE INTO notices (agent_id, home, epoch, host_url) "

@@ -18,7 +18,7 @@ One forwarding, at the host that has only a forwarder, or at a client with a sta
                  |  `----------------------------------------------------------------------------------------->-+
                  |  unreachable, unknown there
                  v
-           ASKING the home --elsewhere, with a newer epoch--> SENDING there
+           ASKING the home --elsewhere, with a newer epoch or another address--> SENDING there
                  |  `--- it is here (at the home) ----------> SENDING there
                  v
               FAILED: gone (final: dead letter, InvalidAgentError)
@@ -42,7 +42,8 @@ paglet): messages wait unacknowledged and are routed again when it is decided.
 
 *No loop.* Every forwarder carries the epoch with which the paglet arrives at the place it points to. Epochs grow with
 each move, so along a chain of forwarders they grow, and a host follows the home's word only where it is newer than
-what it knows. `hops` bounds what a lying host can do.
+what it knows, or names another address for the same stay: of a host that has moved. `hops` bounds what a lying host
+can do.
 
 *Ambiguity is named.* `CHECKPOINT` and `NONE` lose the window with the process. For a minute after that a repeated
 message is refused, because it may have been handled by the process that died. After that minute its senders have given

@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, TypeAlias
 
+from paglets.core.context import same_url
+
 from .routing import Departed, Elsewhere, Ended, Forward, Knowledge, Unknown
 
 MOST_REPEATS: Final = 3
 """How often one place is asked again after a connection to it broke with the answer outstanding."""
 MOST_PLACES: Final = 16
-"""How many places are tried before the message is given up for now; each was named with a higher epoch."""
+"""How many places are tried before the message is given up for now; each was named with a higher epoch, or is another
+address of the host before."""
 
 
 class FailReason(StrEnum):
@@ -133,8 +136,9 @@ class Forwarding:
             case Ended():
                 return self._fail(FailReason.GONE)
             case Departed(epoch, url) | Elsewhere(epoch, url):
-                if epoch <= self.epoch:
-                    # No news. Older: the home has not heard yet. Equal: it is where it could not be found just now.
+                if epoch < self.epoch or (epoch == self.epoch and same_url(url, self.url)):
+                    # No news. Older: the home has not heard yet. Equal: it is where it could not be found just now,
+                    # unless that host has another address by now.
                     return self._fail(FailReason.UNREACHABLE)
                 return self._go(url, epoch)
             case Unknown():

@@ -100,10 +100,13 @@ Knowledge: TypeAlias = Live | Departing | Arriving | Asleep | Crashed | Departed
 
 
 def newest(departed: Departed | None, elsewhere: Elsewhere | None) -> Departed | Elsewhere | Unknown:
-    """Choose between a host's own forwarder and what it was told as the home: the higher epoch is nearer the truth."""
+    """Choose between a host's own forwarder and what it was told as the home: the higher epoch is nearer the truth.
+
+    Where they are equal, it was told later than the paglet left, by the host to which it went: of its present address.
+    """
     if departed is None:
         return UNKNOWN if elsewhere is None else elsewhere
-    if elsewhere is None or elsewhere.epoch <= departed.epoch:
+    if elsewhere is None or elsewhere.epoch < departed.epoch:
         return departed
     return elsewhere
 

@@ -28,6 +28,25 @@ def answer(payload: Any) -> Answer:
     return encoded(encode_json(payload))
 
 
+def listing(summaries: list[dict[str, Any]]) -> bytes:
+    """Return the encoded list of paglets; one whose state JSON cannot express has `state_error` in place of it.
+
+    :raises SerializationError: something else cannot be expressed.
+    """
+    try:
+        return encode_json({"agents": summaries})
+    except SerializationError:
+        return b'{"agents":[' + b",".join(map(_summary, summaries)) + b"]}"
+
+
+def _summary(summary: dict[str, Any]) -> bytes:
+    try:
+        return encode_json(summary)
+    except SerializationError as exc:
+        rest = {name: value for name, value in summary.items() if name != "state"}
+        return encode_json(rest | {"state_error": str(exc)})
+
+
 def encoded(body: bytes) -> Answer:
     """Return an answer of encoded JSON."""
     return Response(body, media_type=MediaType.JSON, status_code=200)

@@ -51,5 +51,5 @@ def described(exc: BaseException) -> tuple[int, dict[str, str]]:
         logger.error("a request ended in an unexpected error", exc_info=exc)
     wire = error_to_wire(exc, table=HTTP_ERRORS)
     forget_frames(exc)
-    # A text may hold half of a surrogate pair, which no encoding of JSON can carry.
+    # Half of a surrogate pair is replaced: this is a text for people and logs, and JSON proper has no such thing.
     return status, {**wire, "error": wire["error"].encode(errors="replace").decode()}

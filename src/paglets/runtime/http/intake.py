@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TypeVar
+import math
+from functools import lru_cache
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 
 from paglets.core.errors import OverloadedError, PayloadTooLargeError, SerializationError
+from paglets.remote.json_text import finite, is_extended
 from paglets.remote.transport import restore_json_safe
 from paglets.runtime.http.errors import ClientGoneError
 from paglets.runtime.http.guards import Receive
@@ -87,18 +90,21 @@ def replay(body: bytes, receive: Receive) -> Receive:
 def decode_body(body: bytes, type_: type[T]) -> T:
     """Return what a JSON body says, as the declared type and with tagged binary values restored.
 
+    What is for a paglet may hold NaN, infinities and halves of surrogate pairs, as Python writes them; what is for the
+    host, such as names and ids, may not.
+
     :raises SerializationError: it is no JSON, names a key twice, or has a value of the wrong type; the text says where.
     """
     if not body:
         raise SerializationError("a JSON body is missing")
     try:
-        value = msgspec.json.decode(body)
-        # Equal bytes cannot hide a second value for a key. Most clients write what msgspec writes: no second look.
-        if msgspec.json.encode(value) != body:
-            _UNIQUE.decode(body.decode())
+        value, extended = _value_of(body)
         if _BINARY_MARK in body:
             value = restore_json_safe(value)
-        return msgspec.convert(value, type_)
+        found = msgspec.convert(value, type_)
+        if extended and not _holds_anything(type_):
+            check_fields(found, "$")
+        return found
     except msgspec.ValidationError as exc:
         raise SerializationError(f"wrong value in the body: {exc}") from None
     except UnicodeError as exc:
@@ -109,6 +115,54 @@ def decode_body(body: bytes, type_: type[T]) -> T:
         raise SerializationError(f"malformed JSON: {exc}") from None
 
 
+def _value_of(body: bytes) -> tuple[Any, bool]:
+    """Return the value of a body, and whether there is something in it that JSON proper does not have."""
+    try:
+        value = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        if not is_extended(body):
+            raise
+        return _EXTENDED.decode(body.decode()), True
+    # Equal bytes cannot hide a second value for a key. Most clients write what msgspec writes: no second look.
+    if msgspec.json.encode(value) != body:
+        _UNIQUE.decode(body.decode())
+    return value, False
+
+
+def check_fields(value: Any, path: str) -> None:
+    """Check that nothing which is for the host holds what JSON proper does not have.
+
+    :param path: what error texts call the value.
+    :raises SerializationError: there is a number that is not finite, or half of a surrogate pair; the text says where.
+    """
+    if isinstance(value, msgspec.Struct):
+        for name in _own_fields(type(value)):
+            check_fields(getattr(value, name), f"{path}.{name}")
+    elif isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            raise SerializationError(f"wrong value in the body: Expected text without lone surrogates - at `{path}`")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise SerializationError(f"wrong value in the body: Expected a finite number - at `{path}`")
+    elif isinstance(value, list):
+        for position, item in enumerate(value):
+            check_fields(item, f"{path}[{position}]")
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            check_fields(key, f"{path}[...]")
+            check_fields(item, f"{path}[...]")
+
+
+@lru_cache(maxsize=128)
+def _own_fields(type_: type[msgspec.Struct]) -> tuple[str, ...]:
+    """Return the fields that are for the host: those whose type says what may be in them."""
+    return tuple(field.name for field in msgspec.structs.fields(type_) if not _holds_anything(field.type))
+
+
+def _holds_anything(hint: Any) -> bool:
+    return hint is Any or any(map(_holds_anything, get_args(hint)))
+
+
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for key, _ in pairs:
@@ -117,4 +171,12 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> None:
         seen.add(key)
 
 
-_UNIQUE = json.JSONDecoder(object_pairs_hook=_no_duplicates)
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        _no_duplicates(pairs)
+    return found
+
+
+_UNIQUE: Final = json.JSONDecoder(object_pairs_hook=_no_duplicates)
+_EXTENDED: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_float=finite)

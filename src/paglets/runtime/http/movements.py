@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from paglets.core.allowance import NO_LIMITS, Allowance
-from paglets.core.context import same_url
 from paglets.core.errors import ForbiddenError, HostError, OverloadedError, SerializationError, UnsupportedMediaError
 from paglets.persistence.envelope import PagletEnvelope
 from paglets.protocol.transfer.model import TransferKind
 from paglets.remote.movement import MovementReader, Sink
-from paglets.remote.requests import encode_json
+from paglets.remote.requests import REFUSED_HEADER, encode_json
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.http.errors import ClientGoneError
 from paglets.runtime.http.extensions import DIRECT_BODY
 from paglets.runtime.http.gate import CALLER
 from paglets.runtime.http.guards import GuardPolicy, Receive, Scope, Send, refuse, send_json
-from paglets.runtime.http.intake import Intake
+from paglets.runtime.http.intake import Intake, check_fields
 from paglets.runtime.node import Node
 from paglets.runtime.receiving import Incoming
 from paglets.security.caller import Caller
 
 #: Pieces of at most this size are written where they come in; a change of threads would take longer.
 WRITE_ON_LOOP_BYTES = 32 * 1024
+MOST_REFUSAL_TEXT = 500
 
 
 class MovementEndpoint:
@@ -46,7 +47,8 @@ class MovementEndpoint:
                 raise UnsupportedMediaError(f"{scope['method']} {scope['path'][:200]} takes no movement; send JSON")
             if self.under_way > policy.max_movements:
                 raise OverloadedError(f"{policy.max_movements} movements are coming in already; send this one later")
-            payload = encode_json(await reading.run(receive))
+            answer = await reading.run(receive)
+            payload = encode_json(answer)
         except ClientGoneError:
             return
         except Exception as exc:
@@ -54,7 +56,7 @@ class MovementEndpoint:
             # With the connection, because the rest of the body would be taken for the next request.
             await refuse(send, error)
         else:
-            await send_json(send, 200, payload)
+            await send_json(send, 200, payload, extra=_refusal(answer))
         finally:
             self.under_way -= 1
             await reading.discard()
@@ -140,7 +142,7 @@ class _Reading:
         self._incoming, sinks = self._node.arrivals.open(header)
         self._incoming.by = self._by
         plan = self._incoming.plan
-        if plan.kind is TransferKind.LOCAL or same_url(plan.source, self._node.kernel.address()):
+        if plan.kind is TransferKind.LOCAL or self._node.kernel.address.is_own(plan.source):
             # Such a move is trusted with the paths of this host's own files.
             raise ForbiddenError("a move inside one host does not come over the network")
         return sinks
@@ -182,11 +184,22 @@ async def import_envelope(node: Node, wire: Any, by: Caller | None) -> dict[str,
     """
     if not isinstance(wire, dict):
         raise SerializationError("envelope: expected a dict")
+    for name, value in wire.items():
+        if isinstance(value, str):
+            check_fields(value, f"envelope.{name}")
     try:
         envelope = PagletEnvelope.from_wire(wire)
     except (KeyError, TypeError, ValueError) as exc:
         raise HostError(f"malformed envelope: {exc}") from None
     return await node.import_envelope(envelope, by)
+
+
+def _refusal(answer: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    """Return what tells a relay, which does not look into answers, that a paglet was refused."""
+    refused = answer.get("refused")
+    if refused is None:
+        return []
+    return [(REFUSED_HEADER.lower().encode(), quote(str(refused["text"])[:MOST_REFUSAL_TEXT], safe=" ").encode())]
 
 
 def _text(header: dict[str, Any], name: str) -> str:

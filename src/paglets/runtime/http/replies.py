@@ -28,6 +28,19 @@ class LeftOutRecord(msgspec.Struct, kw_only=True):
     code_version: str
 
 
+class RelayNodeRecord(msgspec.Struct, kw_only=True):
+    """A host that is, or was, connected to this hub."""
+
+    name: str
+    online: bool
+    last_seen: Annotated[float, msgspec.Meta(description="Unix seconds.")]
+    last_seen_age: Annotated[float, msgspec.Meta(ge=0, description="Seconds.")]
+    active_polls: Annotated[Count, msgspec.Meta(description="Links that are up.")]
+    queue_depth: Annotated[Count, msgspec.Meta(description="Requests without an answer.")]
+    in_flight: Annotated[Count, msgspec.Meta(description="Requests that are under way.")]
+    last_error: str | None
+
+
 class HealthReply(msgspec.Struct, kw_only=True):
     """Who a host is and how it does."""
 
@@ -45,6 +58,10 @@ class HealthReply(msgspec.Struct, kw_only=True):
     left_out: Annotated[
         list[LeftOutRecord] | msgspec.UnsetType,
         msgspec.Meta(description="There if hosts are kept out of the mesh because their code version is another one."),
+    ] = msgspec.UNSET
+    relay_nodes: Annotated[
+        list[RelayNodeRecord] | msgspec.UnsetType,
+        msgspec.Meta(description="There if hosts are, or were, connected to this one: the first by name."),
     ] = msgspec.UNSET
 
 

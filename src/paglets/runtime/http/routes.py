@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from litestar import get, post
@@ -11,12 +11,12 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import JSONBody, PathParameter, QueryParameter
 
 from paglets.core.allowance import NO_LIMITS
-from paglets.core.errors import HostError
+from paglets.core.errors import HostError, SerializationError
 from paglets.core.policies import DeactivationRequest
 from paglets.core.runtime_values import ArrivalMode, ServiceScope, enum_from_wire
 from paglets.remote.transfer import TransferTicket
 from paglets.runtime.http import allowances, artifacts, blobs, bodies, draining, hot, leases, letters, replies, tracks
-from paglets.runtime.http.answers import Answer, answer, encoded
+from paglets.runtime.http.answers import Answer, answer, encoded, listing
 from paglets.runtime.http.documented import (
     AgentId,
     JsonRequest,
@@ -30,6 +30,22 @@ from paglets.runtime.http.followers import MAX_WAIT_SECONDS
 from paglets.runtime.http.movements import import_envelope
 
 MAX_EVENTS = 1000
+
+# The first one is the default.
+_STATES: Final = ("active", "inactive", "all")
+_SCOPES: Final = (ServiceScope.LOCAL.value, ServiceScope.MESH.value)
+
+
+def chosen(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """Return which of some values a query parameter has; a blank one counts as the first.
+
+    It is checked here because Litestar calls some parameters by another name than whoever asks.
+
+    :raises SerializationError: it has another value.
+    """
+    if value and value not in choices:
+        raise SerializationError(f"{name}: {value[:100]!r} is none of {', '.join(choices)}")
+    return value or choices[0]
 
 
 # --- the host --------------------------------------------------------------------------------------------------------
@@ -92,19 +108,20 @@ async def hung_up(request: JsonRequest) -> None:
 async def agents(
     request: JsonRequest,
     state_filter: Annotated[
-        str, QueryParameter(name="state", pattern="^(active|inactive|all)$", description="Which ones.")
-    ] = "active",
+        str, QueryParameter(name="state", enum=("", *_STATES), description="Which ones; those that are active.")
+    ] = "",
     include_state: Annotated[
         str, QueryParameter(description="1, true or yes adds each one's state.", max_length=10)
     ] = "",
 ) -> Answer:
     """Return summaries."""
+    state = chosen("state", state_filter, _STATES)
     found = await node_of(request).views.list_agents(
-        active=state_filter in ("active", "all"),
-        inactive=state_filter in ("inactive", "all"),
+        active=state in ("active", "all"),
+        inactive=state in ("inactive", "all"),
         include_state=include_state.lower() in ("1", "true", "yes"),
     )
-    return answer({"agents": found})
+    return encoded(listing(found))
 
 
 @post(
@@ -281,11 +298,11 @@ async def services(
         str | None, QueryParameter(max_length=hot.MAX_NAME_LENGTH, description="Only with this capability.")
     ] = None,
     scope_filter: Annotated[
-        str, QueryParameter(name="scope", pattern="^(local|mesh)$", description="mesh: only what is offered to it.")
-    ] = "local",
+        str, QueryParameter(name="scope", enum=("", *_SCOPES), description="mesh: only what is offered to it.")
+    ] = "",
 ) -> Answer:
     """Return the records of this host."""
-    return encoded(hot.services(node_of(request), name, capability, scope_filter))
+    return encoded(hot.services(node_of(request), name, capability, chosen("scope", scope_filter, _SCOPES)))
 
 
 # --- transfers -------------------------------------------------------------------------------------------------------

@@ -110,8 +110,8 @@ class HttpServer:
         )
         self._config.load()
         self._state = ServerState()
-        self._sockets = sockets
-        self._servers: list[asyncio.Server] = []
+        self._sockets = list(sockets)
+        self._servers: dict[socket.socket, asyncio.Server] = {}
         self._quiet = asyncio.Event()
 
     def statistics(self) -> ServerStatistics:
@@ -120,17 +120,36 @@ class HttpServer:
 
     async def start(self) -> None:
         """Begin to accept connections; they are queued by the kernel since the sockets were bound."""
-        loop = asyncio.get_running_loop()
         for sock in self._sockets:
-            self._servers.append(
-                await loop.create_server(
-                    self._connection,
-                    sock=sock,
-                    backlog=BACKLOG,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=None if self._tls is None else self.limits.head_seconds,
-                )
-            )
+            await self._accept(sock)
+
+    async def _accept(self, sock: socket.socket) -> None:
+        self._servers[sock] = await asyncio.get_running_loop().create_server(
+            self._connection,
+            sock=sock,
+            backlog=BACKLOG,
+            ssl=self._tls,
+            ssl_handshake_timeout=None if self._tls is None else self.limits.head_seconds,
+        )
+
+    async def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept connections on further sockets too, which belong to the server from now on."""
+        self._sockets += sockets
+        try:
+            for sock in sockets:
+                await self._accept(sock)
+        except BaseException:
+            self.leave(sockets)
+            raise
+
+    def leave(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept no more connections on some sockets, and close them; connections that were accepted go on."""
+        for sock in sockets:
+            server = self._servers.pop(sock, None)
+            if server is not None:
+                server.close()
+            self._sockets.remove(sock)
+            sock.close()
 
     def _connection(self) -> BoundedHttpProtocol:
         return BoundedHttpProtocol(self._config, self._state, self.limits, on_lost=self._lost, crowd=self._crowd)
@@ -141,7 +160,7 @@ class HttpServer:
 
     async def stop(self) -> None:
         """Stop accepting, give requests in progress a moment, and close every connection and socket."""
-        for server in self._servers:
+        for server in self._servers.values():
             server.close()
         self._servers.clear()
         for connection in list(self._state.connections):
