@@ -201,6 +201,36 @@ def test_a_host_dies_when_files_come_back_to_it(cluster: Cluster, name: str) -> 
     eventually(lambda: debris(beta) == [], "nothing to be left at the host that it left")
 
 
+@pytest.mark.parametrize("fault", ["target.prepared:2", "source.committed", "target.activated:2"])
+def test_a_host_dies_in_a_move_within_it_while_an_earlier_departure_is_not_settled(
+    cluster: Cluster, fault: str
+) -> None:
+    """What the earlier departure still has to remove is not what the paglet has now; that goes when it leaves."""
+    hosts = [cluster.add(name) for name in (SOURCE, TARGET, "gamma")]
+    alpha, beta, gamma = cluster.start_all(hosts, {TARGET: "source.releasing"})
+    agent_id = cluster.create(beta, PORTER)
+    baggage = pack(cluster, beta, agent_id)
+    mover = attempt(cluster, agent_id, TARGET, alpha)
+    eventually(lambda: beta.deaths == [-9], "the host to die before it removes anything")
+    mover.join()
+    cluster.proxy(alpha, agent_id).dispatch(gamma.url)
+    alpha.kill()  # so that nobody acknowledges what its host asks about when it is back
+    beta.start(fault)
+    cluster.proxy(gamma, agent_id).dispatch(beta.url)
+    mover = attempt(cluster, agent_id, TARGET, beta)
+    eventually(lambda: beta.deaths == [-9, -9], "the host to die again")
+    mover.join()
+    beta.start()
+    alpha.start()
+
+    assert place_of(cluster, agent_id) == TARGET
+    assert cluster.proxy(beta, agent_id).send(Message("carried")) == baggage.digests
+    cluster.proxy(beta, agent_id).dispatch(alpha.url)
+    assert place_of(cluster, agent_id) == SOURCE
+    assert cluster.proxy(alpha, agent_id).send(Message("carried")) == baggage.digests
+    eventually(lambda: debris(beta) == [], "nothing to be left at the host that it left")
+
+
 # --- the network and the disk ----------------------------------------------------------------------------------------
 
 

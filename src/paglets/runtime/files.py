@@ -81,7 +81,10 @@ class FileDesk:
             self._throw_away(path)
 
     def note_stay(self, agent_id: str, epoch: int) -> None:
-        """Know that a paglet is here in this epoch, so that the end of an earlier stay leaves its files alone."""
+        """Know that a paglet is here since this epoch, so that the end of an earlier stay leaves its files alone.
+
+        Moves inside the host raise the epoch within one stay, and nobody has to tell of them.
+        """
         with self._lock:
             self._epochs[agent_id] = epoch
 
@@ -118,7 +121,8 @@ class FileDesk:
         work = self.work_dir(entry.agent_id)
         kept = self._remove_moved((ref for ref in entry.files.values() if not _is_below(ref, work)), marks)
         with self._lock:
-            if self._epochs.get(entry.agent_id, entry.epoch) == entry.epoch:
+            # A stay may have begun in an earlier epoch than it ends in. Only one that began later is another one.
+            if self._epochs.get(entry.agent_id, entry.epoch) <= entry.epoch:
                 self._epochs.pop(entry.agent_id, None)
                 self.clear_work_dir(entry.agent_id)
         return kept

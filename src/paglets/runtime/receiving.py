@@ -84,6 +84,10 @@ class Load:
     large: dict[str, int] = field(default_factory=dict)
     """Those brought before, with their sizes."""
 
+    def __bool__(self) -> bool:
+        """Tell whether any content came; a clone within one host has its files copied from where they lie instead."""
+        return bool(self.small or self.large)
+
     @property
     def small_bytes(self) -> int:
         """Bytes inside PREPARE."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from paglets.persistence.rows import RecordSummary, Status
+from paglets.protocol.transfer.model import TransferKind
 
 if TYPE_CHECKING:
     from paglets.runtime.node import Node
@@ -39,7 +40,10 @@ class Resumption:
         await self._load_timers(summaries)
         found = await kernel.on_disk(self._log.load)
         stay = {summary.agent_id: summary.epoch for summary in summaries if summary.status is not Status.DEPARTING}
-        stay.update({record.plan.agent_id: record.plan.epoch for record, _ in found.prepared})
+        for record, _ in found.prepared:
+            plan = record.plan
+            # A move inside the host begins no stay, and may come to nothing yet.
+            stay[plan.agent_id] = plan.departed_epoch if plan.kind is TransferKind.LOCAL else plan.epoch
         known = stay.keys() | {summary.agent_id for summary in summaries}
         await kernel.on_disk(node.files.clear, known)
         for commit in found.commits:

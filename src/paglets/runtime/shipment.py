@@ -35,7 +35,7 @@ MOST_CHANGES: Final = 3
 
 # What a slow disk at the target may need beside what a ticket allows, so that a large directory is not taken for a
 # stall. One that dies is noticed at once all the same, since its connections break.
-_SLOW_BYTES_PER_SECOND: Final = 100 * 1024 * 1024
+SLOW_BYTES_PER_SECOND: Final = 100 * 1024 * 1024
 _SLOW_FILES_PER_SECOND: Final = 200
 _LONGEST_ALLOWANCE_SECONDS: Final = 1800.0
 
@@ -170,7 +170,7 @@ class Shipment:
     @property
     def allowance(self) -> float:
         """Seconds that the target may take for its disk beyond the ticket's time."""
-        seconds = self.nbytes / _SLOW_BYTES_PER_SECOND + self.entries / _SLOW_FILES_PER_SECOND
+        seconds = self.nbytes / SLOW_BYTES_PER_SECOND + self.entries / _SLOW_FILES_PER_SECOND
         return min(seconds, _LONGEST_ALLOWANCE_SECONDS)
 
     def to_wire(self) -> dict[str, Any]:

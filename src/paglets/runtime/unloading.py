@@ -290,7 +290,7 @@ class UnloadingDesk:
         """
         kernel, plan = self._kernel, incoming.plan
         to = Destination(plan.agent_id, kernel.config.name, kernel.address())
-        if plan.kind is TransferKind.CLONE and plan.source == kernel.address():
+        if plan.kind is TransferKind.CLONE and kernel.address.is_own(plan.source) and not incoming.load:
             return await self._carriage.threads.carry(self._unloader.copy, to, incoming.refs)
         return await self._carriage.threads.carry(
             self._unloader.unload, to, incoming.refs, incoming.load, incoming.holder

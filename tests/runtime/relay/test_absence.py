@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from queue import Queue
 
 import pytest
@@ -120,6 +120,48 @@ def test_requests_that_wait_are_counted_and_bounded(relays: RelayFactory, gate: 
 
 def _send_into(gate: Gate, client: HostClient, host_url: str, agent_id: str) -> Future[object]:
     return submit(lambda: client.deliver(host_url, agent_id, Message("do", {"steps": f"gate {gate}"})))
+
+
+def test_a_link_that_is_full_is_told_once_and_not_as_offline(relays: RelayFactory) -> None:
+    hub = relays.hub(relay_queue_limit=4)
+    with ScriptedHost(hub.address, "B"), ExitStack() as asking:
+
+        def begin(number: int) -> list[socket.socket]:
+            request = "POST /relay/hosts/B/agents/x/messages"
+            begun = [asking.enter_context(closing(_raw(hub, request))) for _ in range(number)]
+            eventually(lambda: _nodes(hub)[0]["in_flight"] == 4, "four requests that wait")
+            return begun
+
+        def end(begun: list[socket.socket]) -> None:
+            for connection in begun:
+                connection.close()
+            eventually(lambda: _nodes(hub)[0]["in_flight"] == 4 - len(begun), "the end of some of them")
+
+        def refused(**fields: str) -> None:
+            with closing(_raw(hub, "POST /relay/hosts/B/agents", **fields)) as connection:
+                answer = connection.recv(65536)
+                assert answer.startswith(b"HTTP/1.1 503 ")
+                assert b"too many requests under way" in answer
+
+        held = begin(4)
+        for _ in range(3):
+            refused()
+        (event,) = events_of(hub, "relay-queue-full")
+        assert event.data == {"target": "B", "kind": "creation", "stage": "relay-queue", "queue_depth": 4}
+        assert "too many requests under way" in event.error
+        # One place that is free for a moment changes nothing.
+        end(held[:1])
+        held[:1] = begin(1)
+        refused()
+        assert len(events_of(hub, "relay-queue-full")) == 1
+        end(held[:2])
+        begin(2)
+        assert events_of(hub, "transfer-failed") == []
+        refused(**{"Content-Type": "application/x-paglets-movement"})
+        assert len(events_of(hub, "relay-queue-full")) == 2
+        (failed,) = events_of(hub, "transfer-failed")
+        assert failed.data == {"destination": "B", "stage": "relay-queue"}
+        assert events_of(hub, "relay-target-offline") == []
 
 
 def test_an_answer_without_a_limit_is_waited_for_as_long_as_the_hub_says(relays: RelayFactory) -> None:
@@ -285,7 +327,9 @@ def _cut(host: Host) -> None:
     assembly.run(cut())
 
 
-def _raw(hub: Host, request: str) -> socket.socket:
+def _raw(hub: Host, request: str, **fields: str) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", hub.port), timeout=10)
-    connection.sendall(f"{request} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
+    known = {"Host": "127.0.0.1", "Authorization": f"Bearer {KEY}"}
+    lines = [f"{name}: {value}" for name, value in (known | fields).items()]
+    connection.sendall("\r\n".join([f"{request} HTTP/1.1", *lines, "", ""]).encode())
     return connection

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from paglets.core.errors import ForbiddenError
+from paglets.core.errors import ForbiddenError, InvalidAgentError, TransferError
 from paglets.core.messages import Message
 from paglets.core.runtime_values import ServiceScope
-from tests.agents.actor import Actor
+from tests.agents.actor import Actor, ActorState
 from tests.agents.courier import CONTENT, NAME, Courier, CourierState
 from tests.runtime.relay.conftest import KEY, Trio
 from tests.support import await_event, events_of, eventually, where
@@ -120,6 +120,21 @@ def test_deliveries_leave_events(trio: Trio) -> None:
     (over,) = events_of(trio.hub, "relay-delivery-ack")[earlier:]
     assert (begun.data["target"], begun.data["kind"], begun.data["timeout"]) == ("B", "message", 10.0)
     assert (over.data["delivery_id"], over.data["ok"]) == (begun.data["delivery_id"], True)
+
+
+def test_a_paglet_that_is_refused_is_no_delivery(trio: Trio) -> None:
+    proxy = trio.laptop.create(Actor, ActorState(plan={"arrival": ["fail no, 50\u00a0%"]}))
+    earlier = len(events_of(trio.hub, "relay-delivery-ack"))
+    with pytest.raises(TransferError, match="no, 50"):
+        trio.laptop.dispatch(proxy.agent_id, "B")
+    refused = events_of(trio.hub, "relay-delivery-ack")[earlier]
+    assert (refused.data["kind"], refused.data["ok"]) == ("envelope", False)
+    assert "no, 50\u00a0%" in str(refused.error)
+    earlier = len(events_of(trio.hub, "relay-delivery-ack"))
+    with pytest.raises(InvalidAgentError):
+        trio.client.deliver(trio.far.address, "nobody", Message("add"))
+    (unknown,) = events_of(trio.hub, "relay-delivery-ack")[earlier:]
+    assert (unknown.data["ok"], unknown.error) == (False, "answered with status 404")
 
 
 def test_nobody_in_relay_mode_updates_from_git(trio: Trio) -> None:

@@ -7,12 +7,11 @@ import time
 from collections.abc import Coroutine
 from typing import Any
 
-import msgspec
-
 from paglets.core.errors import HostError, InvalidAgentError, PagletError
 from paglets.core.runtime_values import Durability, EnvelopeKind
 from paglets.persistence.rows import RecordSummary, Status
 from paglets.protocol.transfer.model import ActivatedRecord, LifecycleCall, TransferKind, TransferPlan
+from paglets.remote.json_text import decode_json
 from paglets.runtime import faults
 from paglets.runtime.activation import Activator
 from paglets.runtime.agents import AgentEntry, Phase, SelfCall
@@ -80,7 +79,7 @@ class SettlementDesk:
         :param deferred: what it asked for itself while its transfer was not decided.
         """
         entry, place, plan, kernel = arrival.entry, arrival.place, arrival.plan, self._kernel
-        calls = [SelfCall(call.operation, msgspec.json.decode(call.argument)) for call in deferred]
+        calls = [SelfCall(call.operation, decode_json(call.argument.encode())) for call in deferred]
         if cold or entry is None or place is None:
             self._activate_from_row(arrival, calls)
             return
@@ -90,7 +89,7 @@ class SettlementDesk:
         if plan.kind is TransferKind.CLONE:
             entry.home = kernel.address()
         elif cargo is not None and plan.kind is not TransferKind.LOCAL:
-            entry.home = cargo.luggage.home
+            entry.home = kernel.address.of(cargo.luggage.home)
             entry.window.restore(cargo.luggage.window)
             lost = cargo.luggage.window_lost
             entry.window_lost_at = None if lost is None else kernel.loop.time() - lost
@@ -170,7 +169,8 @@ class SettlementDesk:
             )
             entry.release_held()
         if delete_files:
-            if arrival.installed:
+            if arrival.installed or place is not None or arrival.cargo is not None:
+                # Room was made for it, and its process may have begun a work directory of its own.
                 await self._unloader.undo(plan.agent_id)
                 arrival.installed = {}
             if arrival.incoming is not None:

@@ -24,13 +24,15 @@ from paglets.core.errors import (
     RemoteTimeoutError,
 )
 from paglets.protocol.link import Headers, ResetCode
-from paglets.remote.requests import RELAY_TIMEOUT_HEADER
+from paglets.remote.requests import REFUSED_HEADER, RELAY_TIMEOUT_HEADER
 from paglets.runtime.http.errors import described
 from paglets.runtime.http.extensions import UPGRADE
 from paglets.runtime.http.gate import CALLER, SWITCHED
 from paglets.runtime.http.guards import MOVEMENT_TYPE, Application, Receive, Scope, Send, refuse, send_json
-from paglets.runtime.relay.hub import Hub, NotReachedError
+from paglets.runtime.http.intake import replay
+from paglets.runtime.relay.hub import Hub, NotReachedError, QueueFullError
 from paglets.runtime.relay.inside import end_to_end
+from paglets.runtime.relay.patience import may_be_in_body, timeout_in
 from paglets.runtime.relay.session import LinkStream, StreamLostError
 from paglets.security.caller import Caller
 
@@ -39,8 +41,11 @@ HOSTS: Final = b"/relay/hosts/"
 _NAMES: Final = "/relay/names/"
 _RELEASE: Final = "/release"
 _TIMEOUT: Final = RELAY_TIMEOUT_HEADER.lower().encode()
+_REFUSED: Final = REFUSED_HEADER.lower().encode()
 _MOST_SECONDS: Final = 86_400.0
 _GONE: Final = frozenset({"connect", "poll", "ack"})
+#: What may say in its body how long it is waited for.
+_TIMED: Final = frozenset({"message", "creation"})
 
 
 class RelayGateway:
@@ -153,11 +158,22 @@ class _Passage:
         :raises PagletError: there is no answer; what that means is in its class.
         """
         hub, name = self._hub, self._name
+        # Clients of this project say it in a header where the body is small, so none of theirs is looked into.
+        if _TIMEOUT not in self._fields and self._kind in _TIMED and may_be_in_body(self._fields):
+            body = await _whole(receive)
+            if body is None:
+                return
+            receive = replay(body, receive)
+            said = timeout_in(body)
+            self._seconds = self._seconds if said is None else said
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
             session = await hub.reach(name, seconds=self._seconds)
             stream = hub.ask(name, session, self._method, self._target, self._headers())
+        except QueueFullError as exc:
+            self._report_full(exc)
+            raise
         except NotReachedError as exc:
             self._report_absence(exc)
             raise
@@ -182,7 +198,8 @@ class _Passage:
                 raise failure from None
             finally:
                 hub.answered(name)
-            self._report("relay-delivery-ack", ok=status < 400, error=None)
+            why = _why_not(status, headers)
+            self._report("relay-delivery-ack", ok=why is None, error=why)
             with suppress(StreamLostError):
                 # Otherwise the answer breaks off, and so does the connection to whoever asked.
                 await self._give_back(stream, status, headers, send)
@@ -265,9 +282,41 @@ class _Passage:
         self._hub.emit("relay-target-offline", data=data, error=str(error))
         self._report_failed_transfer(stage, str(error))
 
+    def _report_full(self, error: QueueFullError) -> None:
+        """Tell that a host which is there has too much to do: once, not again for each attempt of all who ask."""
+        if self._hub.first_time_full(self._name):
+            data = {
+                "target": self._name,
+                "kind": self._kind,
+                "stage": "relay-queue",
+                "queue_depth": self._hub.queue_depth(self._name),
+            }
+            self._hub.emit("relay-queue-full", data=data, error=str(error))
+        self._report_failed_transfer("relay-queue", str(error))
+
     def _report_failed_transfer(self, stage: str, error: str) -> None:
         if self._kind == "envelope":
             self._hub.emit("transfer-failed", data={"destination": self._name, "stage": stage}, error=error)
+
+
+async def _whole(receive: Receive) -> bytes | None:
+    """Return a body whose length was announced, which the server holds it to; None if whoever sends it has gone."""
+    pieces: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        pieces.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(pieces)
+
+
+def _why_not(status: int, headers: Headers) -> str | None:
+    """Return why a connected host did not do what it was asked to, None where it did."""
+    if status >= 400:
+        return f"answered with status {status}"
+    refused = next((value for key, value in headers if key.lower() == _REFUSED), None)
+    return None if refused is None else unquote(refused.decode("ascii", "replace"))
 
 
 def _kind_of(method: str, path: str, fields: dict[bytes, bytes]) -> str:
@@ -298,6 +347,7 @@ async def _tell(send: Send, error: PagletError) -> None:
 
 _STATUS: Final[dict[type[PagletError], int]] = {
     NotReachedError: 503,
+    QueueFullError: 503,
     HostUnreachableError: 503,
     ConnectionLostError: 502,
     RemoteTimeoutError: 504,

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import Any, Final, Protocol
 from urllib.parse import quote
 
@@ -40,6 +41,10 @@ _LONGEST_REFRESH: Final = 5.0
 
 class NotReachedError(HostUnreachableError):
     """A request did not leave the hub: it has no link to the host that it is for."""
+
+
+class QueueFullError(NotReachedError):
+    """A request did not leave the hub: as many as may be are under way to the host that it is for, which is there."""
 
 
 class HubPort(Protocol):
@@ -108,6 +113,7 @@ class _Place:
         self.session: LinkSession | None = None
         self.lost_at = 0.0
         self.told_offline = False
+        self.told_full = False
         self.unanswered = 0
 
 
@@ -368,12 +374,12 @@ class Hub:
     def ask(self, name: str, session: LinkSession, method: str, target: str, headers: Headers) -> LinkStream:
         """Begin a request to a host.
 
-        :raises NotReachedError: too many are under way.
+        :raises QueueFullError: too many are under way.
         """
         try:
             stream = session.ask(method, target, headers)
         except LinkFullError as exc:
-            raise NotReachedError(f"Relay target {name!r} has too many requests under way: {exc}") from None
+            raise QueueFullError(f"Relay target {name!r} has too many requests under way: {exc}") from None
         place = self._places.get(name)
         if place is not None:
             place.node.in_flight += 1
@@ -391,6 +397,9 @@ class Hub:
         place = self._places.get(name)
         if place is not None:
             place.node.in_flight = max(0, place.node.in_flight - 1)
+            # Not at the first free place: under a load that is too much, that one is taken again at once.
+            if place.node.in_flight <= self.settings.queue_limit // 2:
+                place.told_full = False
 
     def failure(self, name: str, error: StreamLostError) -> PagletError:
         """Return what whoever asked is told of a stream that was lost."""
@@ -403,7 +412,7 @@ class Hub:
 
     def timed_out(self, name: str, seconds: float) -> PagletError:
         """Return what whoever asked is told when no answer began in time."""
-        error = RemoteTimeoutError(f"Relay delivery to {name!r} timed out after {seconds:g}s")
+        error = RemoteTimeoutError(f"Relay delivery to {name!r} timed out after {round(seconds, 3):g}s")
         place = self._places.get(name)
         if place is not None:
             place.node.last_error = str(error)
@@ -417,13 +426,26 @@ class Hub:
         told, place.told_offline = place.told_offline, True
         return not told
 
+    def first_time_full(self, name: str) -> bool:
+        """Tell whether nobody was told yet that too many requests are under way to a host.
+
+        Once no more than half of them are, that is news again.
+        """
+        place = self._places.get(name)
+        if place is None:
+            return True
+        told, place.told_full = place.told_full, True
+        return not told
+
     def age(self, name: str) -> float | None:
         """Return how many seconds ago a host was heard, None where it never was."""
         place = self._places.get(name)
-        if place is None:
-            return None
-        if place.session is not None:
-            return max(0.0, self._loop.time() - place.session.link.heard_at)
+        return None if place is None else self._silence(place)
+
+    def _silence(self, place: _Place) -> float:
+        session = place.session
+        if session is not None:
+            return max(0.0, self._loop.time() - session.link.heard_at)
         return max(0.0, time.time() - place.node.last_seen)
 
     def queue_depth(self, name: str) -> int:
@@ -441,12 +463,17 @@ class Hub:
 
     # --- looking ------------------------------------------------------------------------------------------------------
 
-    def diagnostics(self) -> list[dict[str, Any]]:
-        """Return how each connected host does, by name; nothing of what passes."""
-        return [self._describe(self._places[name]) for name in sorted(self._places)]
+    def diagnostics(self, most: int | None = None) -> list[dict[str, Any]]:
+        """Return how each connected host does, by name; nothing of what passes. Any thread may ask.
+
+        :param most: how many hosts to tell of, the first by name; None for all.
+        """
+        places = list(self._places.values())  # in one step, as seen by other threads
+        chosen = nsmallest(len(places) if most is None else most, places, key=_name_of)
+        return [self._describe(place) for place in chosen]
 
     def _describe(self, place: _Place) -> dict[str, Any]:
-        node, age = place.node, self.age(place.node.name) or 0.0
+        node, age = place.node, self._silence(place)
         return {
             "name": node.name,
             "online": node.online,
@@ -457,6 +484,10 @@ class Hub:
             "in_flight": node.in_flight,
             "last_error": node.last_error,
         }
+
+
+def _name_of(place: _Place) -> str:
+    return place.node.name
 
 
 def _refuse(stream: LinkStream) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import MutableMapping
-from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -74,9 +73,12 @@ class InsideServer:
             raise ValueError("only a request of the other end can be served")
         exchange = _Exchange(stream, stream.opened)
         try:
-            # Whoever asked has gone, or the link: there is nobody to be told.
-            with suppress(StreamLostError):
-                await self._application(exchange.scope, exchange.receive, exchange.send)
+            await self._application(exchange.scope, exchange.receive, exchange.send)
+        except Exception:
+            # Where whoever asked has gone, or the link, there is nobody to be told. What was raised for that need not
+            # be what comes out of the application, which wraps it once its answer has begun.
+            if not exchange.lost:
+                raise
         finally:
             # Without an effect on an answer that is complete.
             stream.reset(ResetCode.FAILED, "the request was not answered to its end")
@@ -88,6 +90,8 @@ class _Exchange:
 
     def __init__(self, stream: LinkStream, opened: Opened) -> None:
         self._stream = stream
+        self.lost = False
+        """Whether the answer could not be sent, because nobody is there any more."""
         self._whole = False
         self._start: MutableMapping[str, Any] | None = None
         self._head_only = opened.method == "HEAD"
@@ -130,7 +134,7 @@ class _Exchange:
         if self._start is not None:
             start, self._start = self._start, None
             self._stream.answer(start["status"], end_to_end(list(start.get("headers", ()))))
-        await self._stream.write(b"" if self._head_only else bytes(body), end=not more)
+        await self._write(bytes(body), end=not more)
         if more:
             self._stream.flush()
 
@@ -140,4 +144,11 @@ class _Exchange:
         if status not in (204, 304) and not any(name == b"content-length" for name, _ in fields):
             fields.append((b"content-length", b"%d" % len(body)))
         self._stream.answer(status, fields)
-        await self._stream.write(b"" if self._head_only else body, end=True)
+        await self._write(body, end=True)
+
+    async def _write(self, body: bytes, *, end: bool) -> None:
+        try:
+            await self._stream.write(b"" if self._head_only else body, end=end)
+        except StreamLostError:
+            self.lost = True
+            raise
