@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -53,6 +54,21 @@ def test_what_nobody_waits_for_is_not_begun(hosts: HostFactory, gate: Gate, agen
         assert held.get_reply(20) == 1
         eventually(lambda: len(events_of(host, "message-failed")) == 3, "all are let go")
         assert book(client, made) == ["gate"]
+
+
+def test_an_error_tells_how_long_was_waited_in_round_figures(hosts: HostFactory, gate: Gate) -> None:
+    host = hosts()
+    made, asker = host.create(LightClerk), host.create(LightClerk)
+    held = held_up(made, gate)
+    within = re.compile(r"did not answer within 0(\.\d{1,3})? s")
+    with pytest.raises(RemoteTimeoutError, match=within):
+        made.send(note("late"), timeout=0.1234567)
+    args = {"url": host.address, "agent_id": made.agent_id, "kind": "note", "args": {"entry": "late"}}
+    name, text = asker.send(Message("ask", {**args, "timeout": 0.1234567}))
+    assert name == "RemoteTimeoutError"
+    assert within.search(text), text
+    gate.open()
+    assert held.get_reply(20) == 1
 
 
 def test_the_deadline_goes_along_a_forwarder(hosts: HostFactory, gate: Gate) -> None:

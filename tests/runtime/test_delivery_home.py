@@ -13,7 +13,7 @@ from paglets.remote.proxy import PagletProxy
 from tests.agents.clerk import Clerk, LightClerk
 from tests.faults.cluster import Cluster
 from tests.runtime.delivery import await_known, deliver_at, note, where_is
-from tests.support import HostFactory, eventually
+from tests.support import HostFactory, eventually, free_port
 
 CLERK = "tests.agents.clerk:Clerk"
 
@@ -97,6 +97,21 @@ def test_a_home_that_was_away_hears_what_it_missed(hosts: HostFactory) -> None:
     with HostClient() as client:
         await_known(client, alpha.address, moved.agent_id, gamma.address)
         eventually(lambda: ended_at(client, alpha.address, ended.agent_id), "the end is known")
+
+
+def test_a_host_that_comes_back_at_another_address_is_found_through_the_home(hosts: HostFactory) -> None:
+    alpha, beta, gamma = (hosts(name) for name in ("alpha", "beta", "gamma"))
+    made = alpha.create(Clerk)
+    alpha.dispatch(made.agent_id, beta.address)
+    beta.dispatch(made.agent_id, gamma.address)
+    with HostClient() as client:
+        await_known(client, alpha.address, made.agent_id, gamma.address)
+        gamma.shutdown()
+        gamma = hosts("gamma", port=free_port())
+        await_known(client, alpha.address, made.agent_id, gamma.address)
+        # By the home itself, and by a host that has nothing but a forwarder to the former address.
+        for number, host in enumerate((alpha, beta), start=1):
+            assert deliver_at(client, host.address, made.agent_id, note(host.name))["result"] == number
 
 
 def test_news_for_a_home_outlive_those_who_have_them(cluster: Cluster) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from paglets.core.agent import ACTIVE, INACTIVE
 from paglets.core.errors import HostError, HostUnreachableError, InvalidAgentError, PagletInactiveError
 from paglets.core.messages import Message
 from paglets.core.policies import DeactivationPolicy, DeactivationRequest
+from paglets.remote.aio import AsyncHostClient
+from paglets.remote.calls import CallOptions
 from paglets.remote.client import HostClient
 from paglets.remote.proxy import PagletProxy
 from paglets.runtime.host import Host
@@ -191,6 +194,46 @@ def test_a_sender_can_refuse_to_wake_its_receiver(hosts: HostFactory) -> None:
     assert proxy.send(Message("add")) == 2
 
 
+def test_a_call_is_not_stored_for_when_nobody_waits_for_its_reply(hosts: HostFactory) -> None:
+    host = hosts()
+    proxy = host.create(Actor)
+    far = PagletProxy(proxy.host_url, proxy.agent_id, HostClient())
+
+    async def ask(options: CallOptions) -> int:
+        async with AsyncHostClient() as client:
+            return await proxy.aio(client).with_options(options).call(Actor.add)
+
+    for policy, options in ((None, CallOptions(activate_if_inactive=False)), (SILENT, CallOptions())):
+        proxy.deactivate(policy=policy)
+        for way in (proxy, far):
+            with pytest.raises(PagletInactiveError, match="inactive"):
+                way.with_options(options).call(Actor.add)
+            with pytest.raises(PagletInactiveError):
+                way.with_options(options).call(Actor.look)  # which returns a dict, as a receipt is one
+        with pytest.raises(PagletInactiveError):
+            asyncio.run(ask(options))
+        assert proxy.is_state(INACTIVE)
+        proxy.activate()
+    far.client.close()
+    assert state_of(host, proxy).count == 0
+
+
+def test_a_call_that_waits_when_its_receiver_goes_to_sleep_is_refused(hosts: HostFactory, gate: Gate) -> None:
+    host = hosts()
+    proxy = host.create(Actor, ActorState(policy=SILENT.to_wire()))
+    proxy.send_oneway(Message("do", {"steps": f"gate {gate}; deactivate nap"}))
+    gate.await_entered()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(proxy.call, Actor.add)
+        eventually(lambda: host.mailbox_status(proxy.agent_id)["queued_count"] == 1, "the call to wait")
+        gate.open()
+        with pytest.raises(PagletInactiveError):
+            waiting.result(20)
+    assert proxy.is_state(INACTIVE)
+    proxy.activate()
+    assert state_of(host, proxy).count == 0
+
+
 def test_a_paglet_wakes_when_its_time_has_come(hosts: HostFactory) -> None:
     host = hosts()
     proxy = host.create(Actor)
@@ -340,8 +383,11 @@ def test_a_stored_paglet_can_be_disposed_of_without_its_hooks(hosts: HostFactory
 def test_operations_on_the_wrong_side_of_sleep_are_refused(hosts: HostFactory) -> None:
     host = hosts()
     proxy = host.create(Actor)
-    with pytest.raises(InvalidAgentError):
+    with pytest.raises(InvalidAgentError, match=f"no inactive paglet {proxy.agent_id} on alpha"):
         host.activate(proxy.agent_id)
+    for operation in (host.activate, host.dispose):
+        with pytest.raises(InvalidAgentError, match=r"^no paglet unknown on alpha"):
+            operation("unknown")
     proxy.deactivate()
     for ask in (proxy.deactivate, proxy.clone, lambda: proxy.dispatch(host.address)):
         with pytest.raises(InvalidAgentError):

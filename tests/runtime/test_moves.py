@@ -303,6 +303,15 @@ def test_what_an_arriving_paglet_asks_for_itself_happens_after_the_move(
     assert not events_of(alpha, "background-failure") + events_of(beta, "background-failure")
 
 
+def test_an_arriving_paglet_may_sleep_for_a_reason_that_is_no_text(hosts: HostFactory) -> None:
+    alpha, beta = hosts("alpha"), hosts("beta")
+    moved = alpha.create(Actor, ActorState(plan={"arrival": ["deactivate caf\udce9"]})).dispatch(beta.address)
+    eventually(lambda: moved.is_state(INACTIVE), "the paglet to sleep")
+    (event,) = events_of(beta, "deactivate")
+    assert event.data["reason"] == "caf\udce9"
+    assert moved.send(Message("add")) == 1
+
+
 @pytest.mark.parametrize("hook", ["clone", "run"])
 @pytest.mark.parametrize("step", ["dispose", "deactivate"])
 def test_what_a_fresh_clone_asks_for_itself_happens_to_the_clone(hosts: HostFactory, hook: str, step: str) -> None:

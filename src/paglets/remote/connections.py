@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from paglets.remote.content import FileBody
 from paglets.remote.idle import IdleConnections, Origin, PoolOptions
 from paglets.remote.responses import BodyTooLargeError, ProtocolError, Response
-from paglets.remote.shortcut import Shortcut
+from paglets.remote.shortcut import Detour
 from paglets.remote.sockets import Connection, ConnectTimeoutError, Deadline, NotSentError, open_socket
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class ConnectionPool:
     def __init__(self, options: PoolOptions | None = None, *, ssl_context: ssl.SSLContext | None = None) -> None:
         self.options = options or PoolOptions()
         self._ssl_context = ssl_context
-        self.shortcut: Shortcut | None = None
+        self.shortcut: Detour | None = None
         """Another way for some of the requests."""
         self._lock = threading.Lock()
         self._idle: IdleConnections[Connection] = IdleConnections(self.options)

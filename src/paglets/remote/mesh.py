@@ -19,6 +19,7 @@ from paglets.remote.beacon import MESH_BEACON_KIND, decode_mesh_beacon, encode_m
 from paglets.remote.code_version import resolve_code_version
 from paglets.remote.discovery import LanDiscovery, announced_hosts, discovery_allowed
 from paglets.remote.gossip import Crew, GossipLoop
+from paglets.remote.mesh_debug import say_if_wanted
 from paglets.remote.mesh_host import MeshHost
 from paglets.remote.roster import Roster, url_or_none
 from paglets.remote.visits import CONTACT_THREADS, REQUEST_TIMEOUT_SECONDS, Visitor
@@ -90,6 +91,7 @@ class MeshRegistry:
         :param clock: monotonic seconds.
         :raises ValueError: a peer is an empty URL.
         """
+        say_if_wanted()
         self.enabled = enabled
         self.multicast = multicast
         self.lan_discovery = lan_discovery

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from paglets.remote.idle import Origin
 
-__all__ = ["Shortcut"]
+__all__ = ["Detour", "Shortcut"]
+
+
+class Detour(Protocol):
+    """Another way for some requests, which are sent unchanged."""
+
+    @property
+    def way(self) -> Origin:
+        """Where its requests go."""
+
+    def covers(self, origin: Origin, target: str) -> bool:
+        """Tell whether a request takes it.
+
+        :param target: path and query.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)

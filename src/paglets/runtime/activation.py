@@ -66,7 +66,7 @@ class Activator:
             if agent_id not in self._dormitory and not crashed:
                 if agent_id in self._settling:
                     return await asyncio.shield(self._settling[agent_id])
-                raise InvalidAgentError(f"no paglet {agent_id} on {self._kernel.config.name}")
+                raise self._dormitory.not_asleep(agent_id)
             excess = (
                 entry.balance.held(time.time()) if crashed and entry is not None else self._dormitory.held(agent_id)
             )
@@ -164,7 +164,7 @@ class Activator:
         await self._dormitory.may_wake(agent_id)
         summary = self._dormitory.summary(agent_id)
         if summary is None:
-            raise InvalidAgentError(f"no paglet {agent_id} on {self._kernel.config.name}")
+            raise self._dormitory.not_asleep(agent_id)
         # Before the row is read: messages that come from now on are held.
         entry = self._kernel.reserve(
             agent_id, summary.agent_class_name, summary.state_class_name, epoch=summary.epoch, from_store=True
@@ -210,7 +210,7 @@ class Activator:
         kernel, agent_id = self._kernel, entry.agent_id
         began = kernel.loop.time()
         record = found.record
-        entry.home = record.home
+        entry.home = kernel.address.of(record.home)
         entry.balance, entry.holder = record.balance, record.holder
         if record.durability is not None:
             entry.durability = record.durability

@@ -9,8 +9,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from paglets.artifacts import PagletFileRef
 from paglets.core.errors import OverloadedError, PagletError, SerializationError, TransferError
 from paglets.persistence.directory import validate_agent_id
@@ -25,6 +23,7 @@ from paglets.protocol.transfer.model import (
     RefusalReason,
     TransferPlan,
 )
+from paglets.remote.json_text import encode_json
 from paglets.remote.movement import Sink
 from paglets.runtime import faults
 from paglets.runtime.activation import Activator
@@ -204,7 +203,7 @@ class ArrivalDesk:
         arrival = self._undecided.of(entry)
         if arrival is None:
             return False
-        argument = msgspec.json.encode(call.arguments).decode()
+        argument = encode_json(call.arguments).decode()
         self._feed(arrival, events.CallRequested(LifecycleCall(call.operation, argument)))
         return True
 

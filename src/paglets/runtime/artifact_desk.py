@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ from paglets.artifacts import ArtifactRef
 from paglets.artifacts.depot_reader import DepotReader
 from paglets.artifacts.errors import NotStoredError
 from paglets.artifacts.store import ArtifactStore
-from paglets.core.context import same_url
 from paglets.core.errors import TransferError
 from paglets.remote.aio import AsyncHostClient
 from paglets.runtime.content_threads import ContentThreads
@@ -23,12 +23,16 @@ class ArtifactDesk:
     """Do what a paglet asks of artifacts anywhere.
 
     :param client: reaches other hosts.
+    :param is_own: tells which URLs are those of this host.
     """
 
-    def __init__(self, store: ArtifactStore, threads: ContentThreads, client: AsyncHostClient) -> None:
+    def __init__(
+        self, store: ArtifactStore, threads: ContentThreads, client: AsyncHostClient, is_own: Callable[[str], bool]
+    ) -> None:
         self._store = store
         self._threads = threads
         self._client = client
+        self._is_here = is_own
 
     async def upload(self, arguments: Arguments) -> Arguments:
         """Store a file and return the reference."""
@@ -69,9 +73,6 @@ class ArtifactDesk:
             await self._threads.with_store(self._store, self._store.delete, ref.artifact_id)
         else:
             await self._client.delete_artifact(ref, timeout=arguments["timeout"])
-
-    def _is_here(self, host_url: str) -> bool:
-        return same_url(host_url, self._store.host_url)
 
 
 def export(store: ArtifactStore, ref: ArtifactRef, target: Path) -> ArtifactRef:

@@ -14,6 +14,8 @@ from paglets.core.runtime_values import LaunchConfigSyncAction
 from paglets.persistence.journal import Journal
 from paglets.remote.aio import AsyncHostClient
 from paglets.remote.fabric import Inlet
+from paglets.remote.idle import Origin
+from paglets.remote.shortcut import Detour
 from paglets.runtime import platform
 from paglets.runtime.artifact_home import ArtifactHome
 from paglets.runtime.calls import CallDesk
@@ -22,10 +24,12 @@ from paglets.runtime.http.app import application
 from paglets.runtime.http.guards import GuardPolicy, own_host_names
 from paglets.runtime.inlets import HttpInlet, LinkInlet
 from paglets.runtime.kernel import Kernel, KernelConfig
+from paglets.runtime.lan_watch import LanWatch
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.loop import LoopThread
 from paglets.runtime.node import Node, NodePorts
 from paglets.runtime.options import Binding, own_shortcut
+from paglets.runtime.own_url import FormerAddresses
 from paglets.runtime.relay.wiring import Relay
 from paglets.runtime.residents.declared import own_modules
 from paglets.runtime.resumption import RESUME_SECONDS
@@ -64,6 +68,7 @@ class Assembly:
         self._timekeeper: asyncio.Task[None] | None = None
         self._entrance: Entrance | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._lan_watch: LanWatch | None = None
         self._sweeper: asyncio.Task[None] | None = None
         self._served = False
         self.loop = thread.loop
@@ -153,12 +158,10 @@ class Assembly:
         served = application(
             node, self._policy(), version=product_version, relay=self._relay.gateway, gate=entrance.gate()
         )
-        self._inlet = self._way_in(sockets, entrance)
-        await self._inlet.open(served)
+        inlet = self._inlet = self._way_in(sockets, entrance)
+        await inlet.open(served)
         if host.listens:
-            # With TLS its certificate is for the public name, not for the address of the socket.
-            shortcut = None if host.tls is not None else own_shortcut(host.public_url, host.bind_host, host.port)
-            host.client.connections.shortcut = self._words.http.shortcut = shortcut
+            self._take_detour()
         self._served = True
         self._watcher = self.loop.create_task(entrance.watch())
         await node.residents.start_wanted(RESUME_SECONDS)
@@ -170,7 +173,10 @@ class Assembly:
         self._timekeeper = self.loop.create_task(node.timers.run())
         self._sweeper = self.loop.create_task(self._sweep_artifacts())
         host.mesh.refresh_self()
-        await self._inlet.settle()
+        await inlet.settle()
+        if isinstance(inlet, HttpInlet) and host.binding.follows:
+            self._lan_watch = LanWatch(host, node, inlet, entrance, readdress=self._readdress)
+            self._lan_watch.start()
 
     def _way_in(self, sockets: list[Any], entrance: Entrance) -> Inlet:
         host = self._host
@@ -178,7 +184,24 @@ class Assembly:
             return host.fabric.inlet(host.name)
         if host.connect_to is not None:
             return LinkInlet(self._relay, GRACEFUL_SECONDS)
-        return HttpInlet(host.surroundings, sockets, tls=entrance.context)
+        return HttpInlet(host.surroundings, dict(zip(host.binding.hosts, sockets, strict=False)), tls=entrance.context)
+
+    def _readdress(self) -> None:
+        """Have what keeps an address of the host take the present one."""
+        self._guard_policy = self._present_policy()
+        self._take_detour()
+
+    def _take_detour(self) -> None:
+        """Have this host reach itself, and what is connected to it, without leaving its machine."""
+        host = self._host
+        detour: Detour | None = None
+        if host.public_url is not None:
+            # With TLS its certificate is for the public name, not for the address of the socket.
+            detour = None if host.tls is not None else own_shortcut(host.public_url, host.bind_host, host.port)
+        elif host.own_url.former:
+            way = Origin("http" if host.tls is None else "https", host.public_host, host.port)
+            detour = FormerAddresses(host.own_url, way)
+        host.client.connections.shortcut = self._words.http.shortcut = detour
 
     async def _sweep_artifacts(self) -> None:
         """Remove what has expired, now and from time to time; what is found damaged is told once."""
@@ -193,14 +216,17 @@ class Assembly:
             await asyncio.sleep(max(1.0, min(store.spool_ttl_seconds, SWEEP_SECONDS)))
 
     def _policy(self) -> Callable[[], GuardPolicy]:
+        self._guard_policy = self._present_policy()
+        return lambda: self._guard_policy
+
+    def _present_policy(self) -> GuardPolicy:
         host = self._host
         parts = urlsplit(host.public_url or "")
-        policy = GuardPolicy(
+        return GuardPolicy(
             api_key=host.api_key,
             host_names=own_host_names(*host.bind_hosts, host.public_host, parts.hostname or ""),
             path_prefix=parts.path.rstrip("/"),
         )
-        return lambda: policy
 
     def _emit_sync_result(self) -> None:
         result = self._host.launch_config_sync_result
@@ -212,18 +238,29 @@ class Assembly:
         kind = "copy" if result.action is LaunchConfigSyncAction.COPIED else "update"
         self.emit(f"launch-config-{kind}", data=data)
 
+    def relay_nodes(self, most: int | None = None) -> list[dict[str, Any]]:
+        """Return how the hosts do that are connected to this one, by name; any thread may ask.
+
+        :param most: how many of them, the first by name; None for all.
+        """
+        return self._relay.hub.diagnostics(most)
+
     def emit(self, kind: str, **fields: Any) -> None:
         """Record an event of the host."""
         self.kernel.emit(kind, **fields)
 
     def stop(self, *, store_active: bool) -> None:
         """Stop serving, store the active paglets if asked to, end every process and the loop."""
-        self.run(self._end(store_active=store_active))
-        self._thread.stop()
-        self._artifacts.close()
-        self.kernel.journal.close()
+        try:
+            self.run(self._end(store_active=store_active))
+        finally:
+            self._thread.stop()
+            self._artifacts.close()
+            self.kernel.journal.close()
 
     async def _end(self, *, store_active: bool = False) -> None:
+        if self._lan_watch is not None:
+            await self._lan_watch.stop()
         for task in (self._timekeeper, self._watcher, self._sweeper):
             if task is not None:
                 task.cancel()
@@ -264,7 +301,7 @@ async def build(
     )
     if host.policy.max_paglets is not None:
         config.max_paglets = host.policy.max_paglets
-    kernel = Kernel(config, thread.loop, launcher, host.events, lambda: host.address, journal)
+    kernel = Kernel(config, thread.loop, launcher, host.events, host.own_url, journal)
     words = host.surroundings.words(
         api_key=host.shown_key or host.client.api_key,
         ssl_context=host.tls_context or host.client.connections.ssl_context,

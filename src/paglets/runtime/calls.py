@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from paglets.core.allowance import Allowance
-from paglets.core.context import same_url
 from paglets.core.error_wire import CALL_ERRORS, error_to_wire, forget_frames
 from paglets.core.errors import ForbiddenError, HostError, OverloadedError, RemoteTimeoutError
 from paglets.core.runtime_values import ServiceScope, enum_from_wire
@@ -91,7 +90,7 @@ class CallDesk:
         agent_id = arguments["agent_id"]
         node = self._node
         here = agent_id in self._kernel.agents or agent_id in node.dormitory or node.residents.manages(agent_id)
-        return here and same_url(arguments["host_url"], self._kernel.address())
+        return here and self._kernel.address.is_own(arguments["host_url"])
 
     async def _answer(self, entry: AgentEntry, place: Place, frame: Frame, method: str, arguments: Arguments) -> None:
         entry.calls_in_progress += 1
@@ -176,7 +175,7 @@ class CallDesk:
         """Perform a lifecycle operation on a paglet through its proxy."""
         del entry
         url, agent_id, payload = arguments["host_url"], arguments["agent_id"], arguments["payload"]
-        if same_url(url, self._kernel.address()):
+        if self._kernel.address.is_own(url):
             return await self._node.operate(agent_id, arguments["operation"], payload)
         return await self._node.ports.words.operate(
             url, agent_id, arguments["operation"], payload, timeout=arguments["timeout"]
@@ -185,7 +184,7 @@ class CallDesk:
     async def call_agent_info(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Return the summary of a paglet on any host."""
         del entry
-        if same_url(arguments["host_url"], self._kernel.address()):
+        if self._kernel.address.is_own(arguments["host_url"]):
             return self._node.views.summary(arguments["agent_id"])
         return await self._node.ports.words.agent_info(arguments["host_url"], arguments["agent_id"])
 
@@ -198,7 +197,7 @@ class CallDesk:
         words = self._node.ports.words
         lease = given_back(arguments["url"]) if arguments["method"] == "POST" else None
         if lease is not None:
-            if same_url(lease.host_url, self._kernel.address()):
+            if self._kernel.address.is_own(lease.host_url):
                 return {"released": self._node.leases.release(lease.lease_id)}
             self._node.leases.forget(lease.lease_id)
         if arguments["method"] == "GET":
@@ -227,13 +226,14 @@ class CallDesk:
 
     async def call_create(self, entry: AgentEntry, arguments: Arguments) -> Any:
         """Create a paglet here or on another host; it gets no more than the one that asks has left."""
-        here, target = self._kernel.address(), arguments["target"]
-        url = self._node.ports.mesh.resolve_url(target) if target else here
+        target = arguments["target"]
+        url = self._node.ports.mesh.resolve_url(target) if target else ""
+        here = not url or self._kernel.address.is_own(url)
         wire = arguments.get("allowance")
         allowance = None if wire is None else Allowance.from_wire(wire)
         self._kernel.starter.open_balance(entry, arguments.get("own"))
-        async with self._node.allowances.funding(entry, here if same_url(url, here) else url) as cap:
-            if not same_url(url, here):
+        async with self._node.allowances.funding(entry, self._kernel.address() if here else url) as cap:
+            if not here:
                 return await create_elsewhere(
                     self._node,
                     url,
@@ -464,7 +464,7 @@ class _LocalDelivery:
         _fail(
             self._place,
             self._frame,
-            RemoteTimeoutError(f"paglet {agent_id} did not answer within {seconds:g} s"),
+            RemoteTimeoutError(f"paglet {agent_id} did not answer within {round(seconds, 3):g} s"),
         )
         self._frame.id = 0
 

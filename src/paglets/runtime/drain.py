@@ -110,9 +110,8 @@ class Drain:
         kernel = self._kernel
         if self._progress is not None and self._progress.running:
             raise ConflictError(f"host {kernel.config.name} is draining already")
-        here = kernel.address()
         targets = list(self._targets()) if to is None else [self._resolve(each) for each in dict.fromkeys(to)]
-        if here in targets:
+        if any(kernel.address.is_own(each) for each in targets):
             raise HostError(f"host {kernel.config.name} cannot be drained to itself")
         self._progress = Progress()
         kernel.draining = True

@@ -49,6 +49,7 @@ class Op(IntEnum):
     RESOURCES = 7  # status or removal of resources, beside a running handler
     EXIT = 8  # notice: end
     STREAM = 10  # attachment: packed message; beside the handlers, answered when there are items or after a while
+    ADDRESS = 11  # notice: the host has another base URL, the payload, from now on
     CHECKPOINT = 9  # between handlers; reply attachment: the state blob if it has changed since the host last had it
     # worker -> host
     CALL = 32  # a call of the host's API

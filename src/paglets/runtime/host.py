@@ -21,7 +21,9 @@ from paglets.artifacts.blobs import BlobStore
 from paglets.artifacts.compression import encodings
 from paglets.artifacts.store import ArtifactStore
 from paglets.config.startup import LaunchConfig, LaunchConfigSyncResult
+from paglets.core.context import same_url
 from paglets.core.context_events import ContextEvent, ContextEventLog, ContextListener
+from paglets.core.errors import HostUnreachableError
 from paglets.persistence.directory import DirectoryLock
 from paglets.persistence.storage import DEFAULT_PERSISTENT_STORAGE_QUOTA_BYTES
 from paglets.remote.client import HostClient
@@ -37,6 +39,7 @@ from paglets.runtime.local_client import LocalHostClient
 from paglets.runtime.options import (
     DEFAULT_PERSISTENCE_ROOT,
     Binding,
+    at_least,
     base_url,
     checked_name,
     checked_public_url,
@@ -46,9 +49,8 @@ from paglets.runtime.options import (
     is_loopback,
     key_files,
     not_available,
-    positive,
-    positive_or_none,
 )
+from paglets.runtime.own_url import OwnUrl
 from paglets.runtime.relay.hub import RelaySettings
 from paglets.runtime.service_desk import MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS
 from paglets.runtime.surroundings import Surroundings
@@ -61,11 +63,14 @@ AUTO_UPDATE_REQUEST_INTERVAL_SECONDS = 10.0
 AUTO_UPDATE_REQUEST_TIMEOUT_SECONDS = 10.0
 AUTO_UPDATE_RESTART_DELAY_SECONDS = 0.2
 NETWORK_BIND_WATCH_INTERVAL_SECONDS = 5.0
+BIND_WATCH_LEAST_SECONDS = 0.1
 RELAY_OFFLINE_AFTER_SECONDS = 30.0
 RELAY_QUEUE_LIMIT = 1024
 EVENT_FLUSH_SECONDS = 0.2
 MOST_LEFT_OUT = 32
 """Hosts of other code versions that `Host.health` names."""
+MOST_RELAY_NODES = 100
+"""Connected hosts that `Host.health` tells of; `Host.relay_diagnostics` tells of all."""
 
 HOST_CAPABILITIES = [
     "agents:list",
@@ -112,17 +117,19 @@ class Host(HostOperations):
     """Run paglets and let programs, other hosts and people reach them.
 
     :param name: shown to others and used for the default directory.
-    :param host: address or addresses to listen on; ``auto`` is the address in the local network.
+    :param host: address or addresses to listen on; ``auto`` is the address in the local network, which is followed when
+        it changes.
     :param port: 0 takes a free one at start; `port` has it then.
     :param client: used for calls to other hosts and by the proxies this host hands out.
     :param api_key: every request must show it as bearer key.
     :param public_url: base URL under which a reverse proxy makes this host reachable; other hosts may connect to it.
+    :param bind_watch_interval: seconds between two looks at that address, at least 0.1.
     :param connect_to: base URL of a hub; this host is reached through it and listens nowhere.
     :param fabric: reaches others and is reached by them instead of HTTP; the host listens nowhere then.
-    :param relay_offline_after: seconds of silence after which the other end of a link is taken for dead.
-    :param relay_delivery_timeout: seconds that a connected host may take to answer where whoever asks sets no limit;
-        None for as long as he waits.
-    :param relay_queue_limit: requests that may be under way to one connected host.
+    :param relay_offline_after: seconds of silence after which the other end of a link is taken for dead, at least 0.1.
+    :param relay_delivery_timeout: seconds that a connected host may take to answer where whoever asks sets no limit,
+        at least 0.01; None for as long as he waits.
+    :param relay_queue_limit: requests that may be under way to one connected host, at least 1.
     :param persistence_dir: where everything durable is kept; ``~/.paglets/hosts/<name>`` by default.
     :param artifact_store: where artifacts are kept: a directory, or `s3://BUCKET[/PREFIX][?endpoint=URL][&region=NAME]`,
         for which `artifacts` in the host's directory is the cache; that directory by default.
@@ -203,9 +210,12 @@ class Host(HostOperations):
             raise not_available("auto_update_from_git")
         # Accepted so that programs run unchanged; what they tune comes with relaying and updates.
         del git_repo_root, git_process_start_head, auto_update_restart_callback, auto_update_reporter
-        del auto_update_restart_delay, bind_watch_interval
+        del auto_update_restart_delay
         self.name = checked_name(name)
         self._binding = Binding.of(host)
+        self.bind_watch_interval = at_least(BIND_WATCH_LEAST_SECONDS, bind_watch_interval, "bind_watch_interval")
+        self.own_url = OwnUrl(lambda: self.address, is_anothers=self._is_anothers)
+        """Tells which URLs name this host: its address, and those that it had before."""
         self.port = port
         self.api_key = api_key
         self.public_url = checked_public_url(public_url)
@@ -218,9 +228,13 @@ class Host(HostOperations):
         self.relay_mode = self.public_url is not None or self.connect_to is not None
         self.relay_settings = RelaySettings(
             accepts=self.public_url is not None,
-            offline_after=positive(relay_offline_after, "relay_offline_after"),
-            delivery_timeout=positive_or_none(relay_delivery_timeout, "relay_delivery_timeout"),
-            queue_limit=int(positive(relay_queue_limit, "relay_queue_limit")),
+            offline_after=at_least(0.1, relay_offline_after, "relay_offline_after"),
+            delivery_timeout=(
+                None
+                if relay_delivery_timeout is None
+                else at_least(0.01, relay_delivery_timeout, "relay_delivery_timeout")
+            ),
+            queue_limit=int(at_least(1, relay_queue_limit, "relay_queue_limit")),
         )
         self.tags = cleaned_tags(tags)
         self.host_properties = cleaned_properties(properties)
@@ -293,6 +307,22 @@ class Host(HostOperations):
         return self.connect_to is None and self.fabric is None
 
     @property
+    def binding(self) -> Binding:
+        """Where this host was told to listen, and what addresses that comes to now."""
+        return self._binding
+
+    def rebound(self, binding: Binding, *, open_to_strangers: bool) -> None:
+        """Know that this host listens on other addresses from now on; see `paglets.runtime.lan_watch`."""
+        self.own_url.left(self.address)
+        self._binding = binding
+        self.open_to_strangers = open_to_strangers
+
+    def _is_anothers(self, url: str) -> bool:
+        """Tell whether another host of the mesh is known at an address that this one had."""
+        known = self.mesh.lookup(url)
+        return known is not None and not same_url(known.url, self.address)
+
+    @property
     def bind_hosts(self) -> list[str]:
         """The addresses this host listens on, none where it is connected to a hub."""
         return list(self._binding.hosts) if self.listens else []
@@ -342,6 +372,8 @@ class Host(HostOperations):
             if self._assembly is not None:
                 return
             self._stopped.clear()
+            if self.listens:
+                self._binding = self._binding.now()
             self._directory_lock.acquire()
             try:
                 self._assembly = Assembly.start(self, self._binding, launcher=self._launcher, services=self.services)
@@ -378,12 +410,14 @@ class Host(HostOperations):
             if assembly is None:
                 return
             self.mesh.stop()
-            assembly.stop(store_active=deactivate_active)
-            self._assembly = None
-            self._directory_lock.release()
-            self.events.close()
-            self.client.close()
-        self._stopped.set()
+            try:
+                assembly.stop(store_active=deactivate_active)
+            finally:
+                self._assembly = None
+                self._directory_lock.release()
+                self.events.close()
+                self.client.close()
+                self._stopped.set()
 
     @property
     def artifacts(self) -> ArtifactStore:
@@ -428,7 +462,41 @@ class Host(HostOperations):
             "encodings": encodings(),
             **self._left_out(),
             **({"draining": True} if self._assembly is not None and self._assembly.kernel.draining else {}),
+            **self._relay_nodes(),
         }
+
+    def _relay_nodes(self) -> dict[str, Any]:
+        # They need no higher role than health does; see `paglets.runtime.http.access`.
+        assembly = self._assembly
+        nodes = [] if assembly is None else assembly.relay_nodes(MOST_RELAY_NODES)
+        return {"relay_nodes": nodes} if nodes else {}
+
+    def relay_diagnostics(self) -> dict[str, Any]:
+        """Return under ``nodes`` how each host does that is, or was, connected to this hub since it started, by name.
+
+        The answer of ``GET /relay/diagnostics``; empty on a host that is no hub or is not started.
+        """
+        assembly = self._assembly
+        return {"nodes": [] if assembly is None else assembly.relay_nodes()}
+
+    def relay_host_health(self, target: str) -> dict[str, Any]:
+        """Return what a host that is connected to this hub says of itself now: the answer of
+        ``GET /relay/hosts/NAME/health``, asked by this host's client with its key.
+
+        :param target: name of the connected host; this host's own gives its own health.
+        :raises HostUnreachableError: it is not connected, offline, or has too many requests under way.
+        :raises ConnectionLostError: its link broke.
+        :raises RemoteTimeoutError: it does not answer.
+        :raises AuthenticationError: the key of this host is not one that the hub and the connected host take.
+        :raises HostError: this hub is not started.
+        """
+        if target == self.name:
+            return self.health()
+        if not self.relay_settings.accepts:
+            raise HostUnreachableError(f"Relay target {target!r} is not connected")
+        self._running()
+        health: dict[str, Any] = self.client.get_json(f"{self.address}/relay/hosts/{quote(target, safe='')}/health")
+        return health
 
     def _left_out(self) -> dict[str, Any]:
         others = self.mesh.left_out()[:MOST_LEFT_OUT]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from paglets.remote.fabric import Application
@@ -18,23 +19,44 @@ __all__ = ["HttpInlet", "LinkInlet"]
 class HttpInlet:
     """Be reached by HTTP on listening sockets; implements `paglets.remote.fabric.Inlet`.
 
+    :param sockets: by the address that each listens on.
     :param tls: speak TLS with everybody.
     """
 
-    def __init__(self, surroundings: Surroundings, sockets: list[socket.socket], *, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, surroundings: Surroundings, sockets: dict[str, socket.socket], *, tls: ssl.SSLContext | None
+    ) -> None:
         self._surroundings = surroundings
-        self._sockets = sockets
+        self._sockets = dict(sockets)
         self._tls = tls
         self._server: Server | None = None
 
     async def open(self, application: Application) -> None:
         """Begin to accept connections."""
-        server = self._surroundings.server(application, self._sockets, tls=self._tls)
+        server = self._surroundings.server(application, list(self._sockets.values()), tls=self._tls)
         await server.start()
         self._server = server
 
     async def settle(self) -> None:
         """Return at once: a listening host can be reached."""
+
+    async def listen(self, hosts: Sequence[str], port: int) -> None:
+        """Be reached at these addresses too.
+
+        :raises HostError: one cannot be used, and nothing has changed; the text says why.
+        """
+        wanted = [host for host in hosts if host not in self._sockets]
+        if self._server is None or not wanted:
+            return
+        sockets = self._surroundings.bind(wanted, port)
+        await self._server.listen(sockets)
+        self._sockets.update(zip(wanted, sockets, strict=True))
+
+    def keep_only(self, hosts: Sequence[str]) -> None:
+        """Take nobody in at other addresses than these any more; who is there already is served."""
+        left = [self._sockets.pop(host) for host in list(self._sockets) if host not in hosts]
+        if self._server is not None:
+            self._server.leave(left)
 
     async def close(self) -> None:
         """Stop accepting, give requests in progress a moment, and close every connection and socket."""

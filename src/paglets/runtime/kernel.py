@@ -43,6 +43,7 @@ from paglets.runtime.frames import Frame, Op
 from paglets.runtime.holdings import Holdings
 from paglets.runtime.launch.base import Launcher
 from paglets.runtime.ledger import Ledger
+from paglets.runtime.own_url import OwnUrl
 from paglets.runtime.place import Place
 from paglets.runtime.pump import MessagePump
 from paglets.runtime.receiving import manifest_of
@@ -100,7 +101,7 @@ class Timers(Protocol):
 class Kernel:
     """Own every paglet of one host.
 
-    :param address: returns the host's present base URL.
+    :param address: the host's base URL, and which ones are its own.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Kernel:
         loop: asyncio.AbstractEventLoop,
         launcher: Launcher,
         events: ContextEventLog,
-        address: Callable[[], str],
+        address: OwnUrl,
         journal: Journal,
     ) -> None:
         self.config = config

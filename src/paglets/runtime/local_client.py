@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paglets.artifacts import ArtifactRef
-from paglets.core.context import same_url
 from paglets.core.error_wire import HTTP_ERRORS, error_from_wire, error_to_wire
 from paglets.core.errors import PagletError, RemoteHostError, RemoteTimeoutError
 from paglets.remote.artifact_requests import locate_artifact
@@ -45,7 +44,7 @@ class LocalHostClient(HostClient):
         self._host = host
 
     def _is_here(self, host_url: str) -> bool:
-        return self._host.running and same_url(host_url, self._host.address)
+        return self._host.running and self._host.own_url.is_own(host_url)
 
     def _deliver_at(
         self,
@@ -71,14 +70,14 @@ class LocalHostClient(HostClient):
                 found=found,
             )
         except concurrent.futures.TimeoutError:
-            raise RemoteTimeoutError(f"paglet {agent_id} did not answer within {seconds:g} s") from None
+            raise RemoteTimeoutError(f"paglet {agent_id} did not answer within {round(seconds, 3):g} s") from None
         except Exception as exc:
             raise as_over_http(exc) from exc
         return {"result": result, **found}
 
     def _lasting(self, place: str) -> bool:
         # The host of this program does not come back while the program waits for it.
-        return self._host.running or not same_url(place, self._host.address)
+        return self._host.running or not self._host.own_url.is_own(place)
 
     def _operate_at(
         self,

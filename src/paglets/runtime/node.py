@@ -17,7 +17,6 @@ from typing import Any
 from paglets.artifacts import PagletFileRef
 from paglets.artifacts.store import ArtifactStore
 from paglets.core.allowance import NO_LIMITS, Allowance
-from paglets.core.context import same_url
 from paglets.core.errors import (
     HostError,
     RemoteHostError,
@@ -101,7 +100,7 @@ class Node:
         self.content = ContentThreads(kernel.config.name)
         self.files = FileDesk(kernel.config.directory, self.blobs, self.content.later)
         self.carriage = Carriage(kernel, self.blobs, self.content)
-        self.artifact_desk = ArtifactDesk(ports.artifacts, self.content, ports.words)
+        self.artifact_desk = ArtifactDesk(ports.artifacts, self.content, ports.words, kernel.address.is_own)
         self.timers = Timekeeper(kernel)
         self.dormitory = Dormitory(kernel, self.files, self.timers)
         self.creator = Creator(kernel)
@@ -163,13 +162,12 @@ class Node:
         )
         self.decisions = self.post.decisions = Decisions(kernel.config.name, self.arrivals.undecided)
         self._local_link = LocalTransferLink(self.arrivals, self.departures.outcome)
-        self._imports = ImportDesk(kernel, self.arrivals, self._local_link)
+        self._imports = ImportDesk(kernel, self.arrivals, ports.artifacts, self.content)
         kernel.self_call = self.perform_self_call
 
     def _other_hosts(self) -> list[str]:
-        here = self.kernel.address()
         refs = self.ports.mesh.hosts(online_only=True, include_self=False)
-        return [ref.url for ref in refs if not same_url(ref.url, here)]
+        return [ref.url for ref in refs if not self.kernel.address.is_own(ref.url)]
 
     async def lives_elsewhere(self, agent_id: str) -> bool:
         """Tell whether a paglet that is not here lives on another host, as far as is known.
@@ -202,7 +200,7 @@ class Node:
         """Have a dead letter's message accepted again, here or where its receiver is."""
         del oneway  # whoever waited for the reply of one that is not has been answered with its failure
         posting = Posting.of(message, oneway=True)
-        if same_url(host_url, self.kernel.address()):
+        if self.kernel.address.is_own(host_url):
             return await self.post.send(agent_id, posting)
         return await self.whereabouts.forward(agent_id, posting, Forward(host_url, 0))
 
@@ -360,7 +358,7 @@ class Node:
         in_handler: bool = False,
     ) -> dict[str, str]:
         destination = self.ports.mesh.resolve_url(ticket.destination)
-        if same_url(destination, self.kernel.address()):
+        if self.kernel.address.is_own(destination):
             destination = self.kernel.address()
             if kind is not TransferKind.CLONE:
                 kind = TransferKind.LOCAL
@@ -482,7 +480,7 @@ class Node:
     # --- moving -------------------------------------------------------------------------------------------------------
 
     def _link_to(self, url: str) -> TransferLink:
-        if same_url(url, self.kernel.address()):
+        if self.kernel.address.is_own(url):
             return self._local_link
         return HttpTransferLink(
             url.rstrip("/"),

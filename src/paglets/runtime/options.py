@@ -16,6 +16,7 @@ from paglets.remote.shortcut import Shortcut
 
 DEFAULT_PERSISTENCE_ROOT = Path.home() / ".paglets" / "hosts"
 AUTO = "auto"
+_WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 _MAX_NAME = 200
 
 
@@ -37,6 +38,8 @@ class Binding:
     """What was asked for, ``auto`` included."""
     hosts: tuple[str, ...]
     """The addresses to listen on."""
+    lan: str = ""
+    """The address of this machine in its network, where what was asked for depends on it; else empty."""
 
     @classmethod
     def of(cls, host: str | Sequence[str]) -> Binding:
@@ -50,14 +53,39 @@ class Binding:
             cleaned = ("0.0.0.0",)  # noqa: S104 - what an empty bind host means everywhere
         if not cleaned:
             raise ValueError("a host needs an address to listen on")
-        resolved = tuple(dict.fromkeys(lan_address() if spec.lower() == AUTO else spec for spec in cleaned))
-        return cls(cleaned, resolved)
+        return cls._resolved(cleaned)
+
+    @classmethod
+    def _resolved(cls, specs: tuple[str, ...]) -> Binding:
+        depends = specs[0] in _WILDCARDS or any(spec.lower() == AUTO for spec in specs)
+        lan = lan_address() if depends else ""
+        return cls(specs, tuple(dict.fromkeys(lan if spec.lower() == AUTO else spec for spec in specs)), lan)
+
+    @property
+    def follows(self) -> bool:
+        """Whether what was asked for depends on the address of this machine in its network, which may change."""
+        return bool(self.lan)
+
+    def now(self) -> Binding:
+        """Return what was asked for, resolved again; that may take as long as a name server."""
+        return self._resolved(self.specs) if self.follows else self
+
+    def followed(self) -> Binding | None:
+        """Return what a running host is to listen on now, None where it stays as it is.
+
+        A machine that has lost its network has no address but the loopback one, where nobody would find the host: that
+        is waited out.
+        """
+        found = self.now()
+        if found.lan == self.lan or (is_loopback(found.lan) and not is_loopback(self.lan)):
+            return None
+        return found
 
     @property
     def public_host(self) -> str:
         """The address for others."""
         first = self.hosts[0]
-        return lan_address() if first in ("0.0.0.0", "::") else first  # noqa: S104 - compared, not bound
+        return self.lan if first in _WILDCARDS else first
 
     @property
     def loopback_only(self) -> bool:
@@ -118,16 +146,15 @@ def cleaned_properties(properties: dict[str, str] | None) -> dict[str, str]:
     return {str(key).strip(): str(value) for key, value in (properties or {}).items() if str(key).strip()}
 
 
-def positive(number: float, option: str) -> float:
-    """Return a number; raise `ValueError` unless it is above 0 and finite."""
-    if not 0 < number < float("inf"):
-        raise ValueError(f"{option} must be a number above 0, not {number!r}")
-    return number
+def at_least(least: float, number: float, option: str) -> float:
+    """Return a number, or `least` where it is below that.
 
-
-def positive_or_none(number: float | None, option: str) -> float | None:
-    """Return a number or None; raise `ValueError` unless it is above 0 and finite."""
-    return None if number is None else positive(number, option)
+    :param option: what to call it.
+    :raises ValueError: it is infinite, or not a number.
+    """
+    if not float("-inf") < number < float("inf"):
+        raise ValueError(f"{option} must be a finite number, not {number!r}")
+    return max(least, number)
 
 
 def host_directory(name: str, persistence_dir: str | Path | None) -> Path:

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from paglets.core.context import same_url
 from paglets.core.errors import ConnectionLostError, PagletCrashedError, PagletError, RemoteTimeoutError
 from paglets.core.messages import Message
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
@@ -137,7 +136,7 @@ class Outbox:
     async def _send(self, row: OutboxRow, delivery: dict[str, Any]) -> None:
         terms = DeliveryTerms(attempt=row.attempts + 1) if row.attempts else FIRST_ATTEMPT
         posting = Posting.sent(delivery, terms, oneway=True)
-        if same_url(row.host_url, self._kernel.address()):
+        if self._kernel.address.is_own(row.host_url):
             await self._post.send(row.agent_id, posting)
         else:
             await self._post.forwarder.forward(row.agent_id, posting, routing.Forward(row.host_url, 0))

@@ -160,6 +160,10 @@ class Place:
             return PagletCrashedError("the paglet's process ended")
         return PagletCrashedError(f"the paglet's process ended: {describe_exit(self.exitcode)}")
 
+    def tell_address(self, url: str) -> None:
+        """Tell the process that its host has another base URL from now on."""
+        self.channel.notify(Op.ADDRESS, url.encode())
+
     def leave(self) -> None:
         """Tell the process to end; it is killed if it does not."""
         if self.leaving:

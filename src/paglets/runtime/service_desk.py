@@ -15,6 +15,7 @@ from paglets.remote.references import PagletProxyRef
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.kernel import Kernel
 from paglets.services.contracts import ServiceContract, ServiceRecord, ServiceRegistry
+from paglets.services.registry import moved
 from paglets.services.resident import RESIDENT_SERVICE_METADATA_KEY
 
 MESH_SERVICE_LOOKUP_TIMEOUT_SECONDS = 1.0
@@ -100,6 +101,12 @@ class ServiceDesk:
             scope=scope,
             ttl=ttl,
         )
+
+    def move(self, former_url: str) -> None:
+        """Have everything that is advertised here name the present address of this host."""
+        here = self._kernel.address()
+        self._registry.move(former_url, here)
+        self._declared = {key: moved(record, former_url, here) for key, record in self._declared.items()}
 
     def unadvertise(self, name: str, agent_id: str | None) -> list[ServiceRecord]:
         """Withdraw service records and return them; of a managed service the declaration takes their place."""

@@ -78,6 +78,11 @@ class Dormitory:
         """Return what is known of an inactive paglet without reading its state."""
         return self._sleepers.get(agent_id)
 
+    def not_asleep(self, agent_id: str) -> InvalidAgentError:
+        """Return the error of an operation on an inactive paglet, where there is none of that id."""
+        known = agent_id in self._kernel.agents or agent_id in self.waking
+        return InvalidAgentError(f"no {'inactive ' if known else ''}paglet {agent_id} on {self._kernel.config.name}")
+
     async def record(self, agent_id: str) -> Awakened:
         """Read everything that is stored of a paglet.
 
@@ -85,7 +90,7 @@ class Dormitory:
         """
         found = await self._kernel.on_disk(self._vault.awaken, agent_id)
         if found is None:
-            raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
+            raise self.not_asleep(agent_id)
         return found
 
     def load(self, summaries: Iterable[RecordSummary], errors: Mapping[str, str]) -> list[RecordSummary]:
@@ -154,7 +159,7 @@ class Dormitory:
         """
         summary = self._sleepers.get(agent_id)
         if summary is None or agent_id in self.waking:
-            raise InvalidAgentError(f"no inactive paglet {agent_id} on {self._kernel.config.name}")
+            raise self.not_asleep(agent_id)
         self.rise(agent_id)  # first, so that nobody wakes it meanwhile
         try:
             await self._vault.disposed_asleep(summary)
@@ -254,4 +259,6 @@ class Dormitory:
 
 def not_awake(agent_id: str) -> PagletInactiveError:
     """Return the error of a message that may not wake or wait for an inactive paglet."""
-    return PagletInactiveError(f"paglet {agent_id} is inactive, and this message may neither wake it nor wait for it")
+    return PagletInactiveError(
+        f"paglet {agent_id} is inactive, and this message may neither wake it nor wait for it; activate() wakes it"
+    )

@@ -83,6 +83,11 @@ class Starter:
         place.ended.add_done_callback(lambda _: self.places.discard(place))
         return place
 
+    def tell_address(self) -> None:
+        """Tell all processes the present address of this host."""
+        for place in self.places:
+            place.tell_address(self._kernel.address())
+
     async def start_place(self, entry: AgentEntry, place: Place, order: StartOrder) -> None:
         """Have a process build the paglet and run its first hook; the process is killed when that fails."""
         short_name = entry.class_name.rpartition(":")[2].rpartition(".")[2]

@@ -28,6 +28,12 @@ class Server(Protocol):
     async def start(self) -> None:
         """Begin to serve."""
 
+    async def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Serve on further sockets too."""
+
+    def leave(self, sockets: Sequence[socket.socket]) -> None:
+        """Take nobody in on some sockets any more, and close them; who is there already is served."""
+
     async def stop(self) -> None:
         """Serve no more, and close the sockets."""
 

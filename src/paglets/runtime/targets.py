@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from paglets.core.context import same_url
 from paglets.core.errors import TransferError
 from paglets.remote.aio import AsyncHostClient
 from paglets.remote.transfer import TransferTicket
@@ -38,7 +37,7 @@ class Targets:
         """
         url = ticket.destination
         known = self._healths.get(url)
-        if same_url(url, self._kernel.address()):
+        if self._kernel.address.is_own(url):
             health = self._own_health()
         elif recall and known is not None and self._kernel.loop.time() - known[0] < HEALTH_SECONDS:
             health = known[1]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ from paglets.protocol.transfer.model import (
 )
 from paglets.runtime.agents import AgentEntry
 from paglets.runtime.luggage import Luggage
+from paglets.runtime.own_url import OwnUrl
 from paglets.runtime.transfer_wire import plan_from_wire, plan_to_wire
 from paglets.runtime.units import Aftermath, files_of, handled_row, keep_queued, tell_home
 from paglets.runtime.vault import Vault
@@ -83,7 +84,7 @@ class StoredTransfers:
 class TransferLog:
     """Write and read the records of one host's moves; on its loop unless a method says that it blocks."""
 
-    def __init__(self, vault: Vault, address: Callable[[], str]) -> None:
+    def __init__(self, vault: Vault, address: OwnUrl) -> None:
         self._vault = vault
         self._journal = vault.journal
         self._address = address
@@ -112,6 +113,7 @@ class TransferLog:
         :param marks: of each registered file as it was sent, so that none is removed that was changed since.
         """
         plan = record.plan
+        home = self._address.of(entry.home)
         row = TransferRow(
             plan.transfer_id,
             "commit",
@@ -122,14 +124,14 @@ class TransferLog:
                     "header": header,
                     "files": [ref.to_wire() for ref in entry.files.values()],
                     "marks": dict(marks),
-                    "home": entry.home,
+                    "home": home,
                 }
             ),
             luggage,
             state,
         )
         leaves = plan.leaves_source and plan.kind is not TransferKind.LOCAL
-        departed = DepartedRow(entry.agent_id, plan.epoch, plan.target, entry.home, time.time())
+        departed = DepartedRow(entry.agent_id, plan.epoch, plan.target, home, time.time())
         entry_row = self._vault.ledger.departed(
             entry.agent_id,
             entry.class_name,
@@ -154,7 +156,7 @@ class TransferLog:
             if leaves:
                 queued.dequeue_many(connection, entry.agent_id, travelling)
                 places.departed_put(connection, departed)
-                if same_url(entry.home, here):
+                if same_url(home, here):
                     # Later hosts tell it the same; it need not wait for that.
                     tell_home(connection, entry.agent_id, here, here, plan.epoch, plan.target)
                 ledger.add(connection, entry_row)
@@ -233,7 +235,7 @@ class TransferLog:
         """
         plan, envelope, luggage = record.plan, cargo.envelope, cargo.luggage
         here = self._address()
-        home = here if plan.kind is TransferKind.CLONE else luggage.home or here
+        home = here if plan.kind is TransferKind.CLONE else self._address.of(luggage.home) or here
         request = DeactivationRequest()
         if not plan.activate:
             request = DeactivationRequest(

@@ -21,6 +21,7 @@ from paglets.persistence.persistency import QueuedMessage
 from paglets.persistence.rows import (
     HandledMessage,
     LedgerRow,
+    NoticeRow,
     OutboxRow,
     RecordSummary,
     ReminderRow,
@@ -33,6 +34,7 @@ from paglets.protocol.delivery.window import Outcome, Remembered
 from paglets.runtime.agents import AgentEntry, Delivery
 from paglets.runtime.attachment import Attachment
 from paglets.runtime.ledger import Ledger
+from paglets.runtime.own_url import OwnUrl
 from paglets.runtime.units import (
     Aftermath,
     dead_letter,
@@ -70,10 +72,10 @@ class Awakened:
 class Vault:
     """Write and read the rows of the paglets of one host; on its loop unless a method says that it blocks.
 
-    :param address: returns the host's present base URL.
+    :param address: the host's base URL, and which ones are its own.
     """
 
-    def __init__(self, journal: Journal, book: Ledger, on_disk: OnDisk, address: Callable[[], str]) -> None:
+    def __init__(self, journal: Journal, book: Ledger, on_disk: OnDisk, address: OwnUrl) -> None:
         self.journal = journal
         self.states = journal.states
         self.ledger = book
@@ -271,7 +273,7 @@ class Vault:
         Accepted messages that wait for it become dead letters.
         """
         lost = [queued_message(delivery) for delivery in waiting if delivery.oneway and not delivery.stored]
-        unit = self._end(entry.agent_id, entry.class_name, entry.epoch, entry.home, lost)
+        unit = self._end(entry.agent_id, entry.class_name, entry.epoch, self._address.of(entry.home), lost)
 
         def disposed(connection: sqlite3.Connection) -> list[OutboxRow]:
             rows = aftermath.write(connection, entry)
@@ -329,7 +331,7 @@ class Vault:
                     for message in queued.clear(connection, entry.agent_id):
                         dead_letters.add(connection, dead_letter(entry.agent_id, here, message, reason))
                     ledger.add(connection, rows[entry.agent_id])
-                    tell_home(connection, entry.agent_id, entry.home, here, entry.epoch + 1, None)
+                    tell_home(connection, entry.agent_id, self._address.of(entry.home), here, entry.epoch + 1, None)
             for agent_id, message in lost:
                 dead_letters.add(connection, dead_letter(agent_id, here, message, reason))
 
@@ -422,10 +424,24 @@ class Vault:
         """Read what there is of every paglet; blocking."""
         return self.journal.read(paglets.summaries)
 
-    async def settle_in(self) -> None:
-        """Note the address of this host; have everyone know it if it was another in its former life."""
+    async def settle_in(self, entries: Iterable[AgentEntry] = ()) -> None:
+        """Note the address of this host; have everyone know it if it was another before.
+
+        :param entries: the paglets with a process here, which need not have rows.
+        """
         here = self._address()
-        await self.journal.write(lambda connection: places.settle_in(connection, here))
+        news = [
+            NoticeRow(entry.agent_id, entry.home, entry.epoch, here)
+            for entry in entries
+            if entry.home and not self._address.is_own(entry.home)
+        ]
+
+        def unit(connection: sqlite3.Connection) -> None:
+            if places.settle_in(connection, here) is not None:
+                for notice in news:
+                    places.notice_put(connection, notice)
+
+        await self.journal.write(unit)
 
     def crash_errors(self, agent_ids: Iterable[str]) -> dict[str, str]:
         """Read why paglets crashed; blocking."""

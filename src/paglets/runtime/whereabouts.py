@@ -14,7 +14,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from paglets.core.context import same_url
 from paglets.core.errors import (
     ConnectionLostError,
     HostUnreachableError,
@@ -78,14 +77,14 @@ class Whereabouts:
     async def knowledge(self, agent_id: str) -> routing.Knowledge:
         """Return what is known of a paglet that is not here."""
         left, home = await self._rows(agent_id)
-        here = self._kernel.address()
+        is_own = self._kernel.address.is_own
         if home is not None and home.host_url is None:
             return routing.Ended()
         departed = None
-        if left is not None and not same_url(left.target, here):
-            departed = routing.Departed(left.epoch, left.target, "" if same_url(left.home, here) else left.home)
+        if left is not None and not is_own(left.target):
+            departed = routing.Departed(left.epoch, left.target, "" if is_own(left.home) else left.home)
         elsewhere = None
-        if home is not None and home.host_url is not None and not same_url(home.host_url, here):
+        if home is not None and home.host_url is not None and not is_own(home.host_url):
             elsewhere = routing.Elsewhere(home.epoch, home.host_url)
         return routing.newest(departed, elsewhere)
 
@@ -238,7 +237,7 @@ class Whereabouts:
 
         :param home: that host, where it is known; this one need not be told.
         """
-        if home is not None and (not home or same_url(home, self._kernel.address())):
+        if home is not None and (not home or self._kernel.address.is_own(home)):
             return
         if agent_id not in self._telling:
             self._telling.add(agent_id)

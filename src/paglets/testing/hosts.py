@@ -93,6 +93,12 @@ class _MeshServer:
         """Begin to serve."""
         self._network.serve(self._address, self._name, self._application)
 
+    async def listen(self, sockets: Sequence[Any]) -> None:
+        """Do nothing: a simulated machine has one address."""
+
+    def leave(self, sockets: Sequence[Any]) -> None:
+        """Do nothing: a simulated machine keeps its address."""
+
     async def stop(self) -> None:
         """Serve no more."""
         self._network.leave(self._address)

@@ -126,7 +126,7 @@ class Packer:
             entry.held = []
             await self._kernel.messages.recorded(entry)
             departure.travelling = [queued.item for queued in entry.mailbox.waiting() if queued.item.oneway]
-            luggage.home = entry.home
+            luggage.home = self._kernel.address.of(entry.home)
             luggage.mailbox = [queued_message(delivery) for delivery in departure.travelling]
             luggage.window = entry.window.export()
             lost = entry.window_lost_at

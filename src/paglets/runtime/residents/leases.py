@@ -6,7 +6,6 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from paglets.core.context import same_url
 from paglets.core.errors import PagletError
 from paglets.remote.aio import AsyncHostClient
 from paglets.runtime.agents import AgentEntry
@@ -46,7 +45,7 @@ class LeaseDesk:
         """
         checked_ttl(ttl)
         host_url, agent_id = host_of(record), record.proxy.agent_id
-        if same_url(host_url, self._kernel.address()):
+        if self._kernel.address.is_own(host_url):
             host_url = ""
             lease = await self.give(agent_id, record.name, ttl)
         else:

@@ -47,13 +47,15 @@ class Endpoint:
     """Exchange frames with the host.
 
     :param execute: runs a request of the host and returns nothing; it answers by :meth:`reply` or :meth:`fail`.
+    :param noticed: is told what the host does not want answered, on the thread that reads; it must not wait.
     """
 
     _control: socket.socket
     _commands: socket.socket
 
-    def __init__(self, execute: Callable[[Frame], None]) -> None:
+    def __init__(self, execute: Callable[[Frame], None], noticed: Callable[[Frame], None] = lambda _: None) -> None:
         self._execute = execute
+        self._noticed = noticed
         self._parser = FrameParser()
         self._send_lock = threading.Lock()
         self._waiting: dict[int, queue.SimpleQueue[Frame]] = {}
@@ -196,6 +198,7 @@ class Endpoint:
         elif frame.type == FrameType.NOTICE:
             if frame.op == Op.EXIT:
                 leave(0)
+            self._noticed(frame)
         else:
             waiter = self._waiting.get(frame.id)
             if waiter is not None:
