@@ -275,6 +275,7 @@ class Assembly:
         self._relay.close()
         if self._inlet is not None:
             await self._inlet.close()
+        await self._relay.ended()
         self._host.client.connections.shortcut = None
         if self._entrance is not None:
             await self._entrance.close()

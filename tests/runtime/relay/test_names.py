@@ -56,6 +56,7 @@ def test_a_connected_host_is_online_as_long_as_its_link_is(relays: RelayFactory)
         (peer,) = hub.list_hosts(include_self=False)
         return peer
 
+    eventually(lambda: hub.list_hosts(include_self=False), "the hub to know it")
     first = record()
     eventually(lambda: record().last_seen > first.last_seen + 0.6, "news for longer than the mesh waits for them")
     assert record().online

@@ -77,9 +77,11 @@ class Connector:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._session is not None:
-            self._session.close("the host is shutting down")
-            self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            session.close("the host is shutting down")
+            if session.wire is not None:
+                await session.wire.ended()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import quote
 
 from paglets.core.errors import (
@@ -26,6 +26,9 @@ from paglets.persistence.rows import RelayName
 from paglets.protocol.link import Headers, Hello, LinkError, LinkFullError, LinkLimits, ResetCode
 from paglets.runtime.relay.nodes import RelayNode
 from paglets.runtime.relay.session import LinkSession, LinkStream, StreamLostError
+
+if TYPE_CHECKING:
+    from paglets.runtime.relay.wire import Wire
 
 MOST_NODES: Final = 10_000
 #: How long a request waits for a link that was lost a moment ago.
@@ -136,6 +139,8 @@ class Hub:
         self._awaited: dict[str, set[asyncio.Future[None]]] = {}
         self._waiting = 0
         self._closing = False
+        self._wires: list[Wire] = []
+        """The connections of the links that `close` has ended."""
         self._refreshing: asyncio.TimerHandle | None = None
 
     def address_of(self, name: str) -> str:
@@ -330,11 +335,16 @@ class Hub:
             self._refreshing.cancel()
         for place in list(self._places.values()):
             if place.session is not None:
+                self._wires += [] if place.session.wire is None else [place.session.wire]
                 place.session.close("the hub is shutting down")
         for waiters in self._awaited.values():
             for waiter in waiters:
                 waiter.cancel()
         self._awaited.clear()
+
+    async def ended(self) -> None:
+        """Wait for the end of the connections whose links were ended by `close`."""
+        await asyncio.gather(*(wire.ended() for wire in self._wires))
 
     # --- asking -------------------------------------------------------------------------------------------------------
 

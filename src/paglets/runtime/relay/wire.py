@@ -23,6 +23,8 @@ logger.setLevel(logging.ERROR)
 
 MESSAGE_BYTES: Final = 1024 * 1024
 """Largest message that is taken."""
+#: How long the other end may take to agree to the end of a connection.
+FAREWELL_SECONDS: Final = 1.0
 _HIGH_WATER: Final = 256 * 1024
 #: What may wait in the transport although it is full: answers to pings, which nobody holds back.
 _MOST_UNSENT: Final = 4 * 1024 * 1024
@@ -71,6 +73,7 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parts: list[bytes] = []
         self._closed = False
+        self._gone = asyncio.Event()
         self._reason = ""
         self.paused = False
         """Whether more than enough waits to be sent."""
@@ -133,6 +136,17 @@ class Wire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    async def ended(self) -> None:
+        """Wait for the end of a connection that was closed; with TLS, the other end has a moment to agree to it."""
+        if self._transport is None:
+            return
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._gone.wait()
+        except TimeoutError:
+            self._transport.abort()
+            await self._gone.wait()
+
     def _write(self) -> None:
         transport = self._transport
         data = b"".join(self._websocket.data_to_send())
@@ -180,6 +194,7 @@ class Wire(asyncio.Protocol):
         if self._closed:
             return
         self._closed = True
+        self._gone.set()
         said = self._websocket.close_rcvd
         told = said.reason if said is not None and said.reason else ""
         self._user.wire_closed(told or self._reason or (str(exc) if exc else "") or "the connection was closed")

@@ -133,6 +133,10 @@ class Relay:
         """End the links of connected hosts."""
         self.hub.close()
 
+    async def ended(self) -> None:
+        """Wait for the end of their connections."""
+        await self.hub.ended()
+
     def _learn(self, records: list[dict[str, Any]]) -> None:
         """Know the hosts that the hub knows."""
         own = self._host.address

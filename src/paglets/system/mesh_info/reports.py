@@ -38,7 +38,8 @@ def ask(
     if fitting is None:
         raise ServiceNotFoundError(f"No {MESH_INFO.name!r} service advertised on {entry.name}")
     service = PagletProxy(entry.url, fitting.agent_id, client)
-    return operation.decode_reply(service.send(operation.to_message(request), timeout=timeout))
+    # What is stored for a service that stays asleep is answered with a receipt, which is no reply.
+    return operation.decode_reply(service.send(operation.to_message(request), no_delay=True, timeout=timeout))
 
 
 class Report(NamedTuple):
