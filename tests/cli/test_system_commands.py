@@ -209,7 +209,7 @@ def test_an_interrupted_program_ends_without_a_traceback(monkeypatch: pytest.Mon
 
 
 def test_measuring_longer_than_answers_may_take_is_waited_for(services: Pair, old: OldMain) -> None:
-    code, out, err = old(server_cli, "--timeout", "1.5", "load", "--interval", "2", "--no-gpu")
+    code, out, err = old(server_cli, "--timeout", "3", "load", "--interval", "3.5", "--no-gpu")
     assert (code, err) == (0, "")
     assert [row[0] for row in rows(out, "alpha", "beta")] == ["alpha", "beta"]
 

@@ -244,13 +244,13 @@ def test_news_is_taken_in_without_a_host_and_not_without_a_url() -> None:
     assert not agent._merge_snapshot(replace(snapshot("nameless", time.time()), host_url=""))
 
 
-def test_news_from_the_future_does_not_outlive_a_sleep(pair: Pair) -> None:
-    alpha, _ = pair
-    service = handle(alpha)
+def test_news_from_the_future_does_not_outlive_a_sleep(lonely: Host) -> None:
+    # Alone: whoever was told would tell it again, with how old it is.
+    service = handle(lonely)
     assert service.call(SYNC_MESH_INFO, MeshInfoSyncRequest([snapshot("ahead", time.time() + 3600)])).accepted == 1
     assert "ahead" in names(service)
-    alpha.deactivate("service.mesh-info")
-    alpha.activate("service.mesh-info")
+    lonely.deactivate("service.mesh-info")
+    lonely.activate("service.mesh-info")
     assert "ahead" not in names(service, fresh_only=False)
 
 

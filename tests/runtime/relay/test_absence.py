@@ -89,7 +89,7 @@ def test_a_target_that_does_not_answer_in_time(relays: RelayFactory) -> None:
     source = relays.connected("L", hub)
     proxy = source.create(Actor)
     with ScriptedHost(hub.address, "B", answers={"/health": source.health()}) as silent:
-        with pytest.raises(TransferError, match="timed out"):
+        with pytest.raises(TransferError, match=r"timed out|No answer"):  # a hub that is late itself says nothing
             proxy.dispatch(TransferTicket(f"{hub.address}/relay/hosts/B", timeout=1.0))
         assert where(proxy, source) == ["L"]
         assert "dispatching" in proxy.send(Message("look"))["log"]
