@@ -22,10 +22,16 @@ HOOKS: dict[str, Move] = {
 }
 
 
-def test_a_value_error_at_the_source_comes_as_it_is(hosts: HostFactory) -> None:
+def about_to_fail(hosts: HostFactory, hook: str, error: str) -> tuple[Host, Host, PagletProxy]:
+    """Return two hosts, and on the first a paglet one of whose hooks will raise."""
     here, there = hosts("here"), hosts("there")
     proxy = here.create(Raises)
-    proxy.call(Raises.arm, "on_dispatching", "ValueError")
+    proxy.call(Raises.arm, hook, error)
+    return here, there, proxy
+
+
+def test_a_value_error_at_the_source_comes_as_it_is(hosts: HostFactory) -> None:
+    here, there, proxy = about_to_fail(hosts, "on_dispatching", "ValueError")
     with pytest.raises(ValueError, match="on_dispatching says no"):
         here.dispatch(proxy.agent_id, there.address)
     proxy.call(Raises.arm, "on_cloning", "ValueError")
@@ -41,9 +47,7 @@ def test_a_value_error_at_the_source_comes_as_it_is(hosts: HostFactory) -> None:
 )
 @pytest.mark.parametrize("hook", HOOKS)
 def test_the_caller_hears_and_the_paglet_goes_on(hosts: HostFactory, hook: str, error: str) -> None:
-    here, there = hosts("here"), hosts("there")
-    proxy = here.create(Raises)
-    proxy.call(Raises.arm, hook, error)
+    here, there, proxy = about_to_fail(hosts, hook, error)
     with pytest.raises((PagletError, ValueError), match=f"{hook} says no"):
         HOOKS[hook](proxy, here, there)
     assert there.list_agents(active=True, inactive=True) == []
@@ -52,8 +56,6 @@ def test_the_caller_hears_and_the_paglet_goes_on(hosts: HostFactory, hook: str, 
 
 
 def test_an_error_of_a_hook_at_the_source_is_no_transfer_error(hosts: HostFactory) -> None:
-    here, there = hosts("here"), hosts("there")
-    proxy = here.create(Raises)
-    proxy.call(Raises.arm, "on_dispatching", "RuntimeError")
+    here, there, proxy = about_to_fail(hosts, "on_dispatching", "RuntimeError")
     with pytest.raises(HostError, match="on_dispatching says no"):
         here.dispatch(proxy.agent_id, there.address)

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from paglets.cli.whole_table import WholeTable
+from paglets.core.text import one_line
 
 __all__ = [
     "bytes_text",
@@ -100,11 +101,6 @@ def say(text: str) -> None:
 def note(text: str) -> None:
     """Write one line that is no error to standard error."""
     err_console.print(one_line(text), markup=False, soft_wrap=True)
-
-
-def one_line(text: str) -> str:
-    """Return a text with white space collapsed and without control characters, which it may have from anywhere."""
-    return "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
 
 
 def table(

@@ -68,7 +68,7 @@ class AsyncHttp:
         except RemoteTimeoutError:
             raise
         except TimeoutError as exc:
-            raise RemoteTimeoutError(f"No answer from {url} within {round(seconds, 3):g} s") from exc
+            raise failure(exc, url, seconds) from exc
 
     async def aclose(self) -> None:
         """Close all connections; a later request opens new ones."""

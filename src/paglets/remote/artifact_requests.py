@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 from paglets.artifacts import ArtifactRef
 from paglets.artifacts.catalogue import checked_artifact_id
 from paglets.core.errors import RemoteHostError, SerializationError, TransferError
+from paglets.core.text import has_lone_surrogates
 from paglets.remote.requests import field_of
 
 __all__ = [
@@ -49,7 +50,7 @@ def upload_url(
     :raises TransferError: a text holds half of a surrogate pair, as the name of a file may, which no URL can carry.
     """
     for what, text in (("name", name), ("owner", owner_agent_id), ("compression", compression)):
-        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+        if has_lone_surrogates(text):
             raise TransferError(f"the {what} {text!r} of an artifact is no text in UTF-8; give another {what}")
     query = {
         "owner_agent_id": owner_agent_id,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 DISCOVERY_ENV: Final = "PAGLETS_DISCOVERY"
 """The environment variable that turns all of this off on a machine, with the value ``off``."""
+OFF_WORDS: Final = ("off", "0", "no", "false")
+"""Values with which a variable of the environment says no."""
 MOST_FOUND: Final = 1024
 """Hosts that are remembered; more announcements than that are no mesh of this kind, and ignored."""
 RESOLVE_MS: Final = 1500
@@ -34,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 def discovery_allowed() -> bool:
     """Return whether this machine's environment lets programs announce and look for hosts."""
-    return os.environ.get(DISCOVERY_ENV, "").strip().lower() not in ("off", "0", "no", "false")
+    return os.environ.get(DISCOVERY_ENV, "").strip().lower() not in OFF_WORDS
 
 
 class LanDiscovery:

@@ -7,6 +7,9 @@ import os
 import sys
 from typing import Final
 
+from paglets.core.text import without_controls
+from paglets.remote.discovery import OFF_WORDS
+
 __all__ = ["MESH_DEBUG_ENV", "say_if_wanted"]
 
 MESH_DEBUG_ENV: Final = "PAGLETS_MESH_DEBUG"
@@ -23,7 +26,7 @@ def say_if_wanted() -> None:
 
     What the logs of the program have stays the same.
     """
-    if os.environ.get(MESH_DEBUG_ENV, "").strip().lower() in ("", "off", "0", "no", "false"):
+    if os.environ.get(MESH_DEBUG_ENV, "").strip().lower() in ("", *OFF_WORDS):
         return
     for name in _LOGGERS:
         logger = logging.getLogger(name)
@@ -50,9 +53,8 @@ class _Saying(logging.Filter):
         if error is not None:
             text = f"{text}: {str(error) or type(error).__name__}"
         # Names and reasons come from other hosts.
-        line = "".join(char if char.isprintable() else "?" for char in text)
         try:
-            sys.stderr.write(f"{_PREFIX}{line}\n")
+            sys.stderr.write(f"{_PREFIX}{without_controls(text)}\n")
             sys.stderr.flush()
         except (OSError, ValueError):
             pass  # nobody reads it any more

@@ -22,6 +22,7 @@ from paglets.core.errors import (
 )
 from paglets.core.messages import ONEWAY, SYNCHRONOUS, Message
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
+from paglets.core.text import one_line
 from paglets.remote.json_text import decode_json, encode_json
 from paglets.remote.movement import Piece, movement_pieces
 from paglets.remote.pursuit import NotConnectedError
@@ -51,6 +52,7 @@ __all__ = [
     "move_payload",
     "movement_body",
     "operation_timeout",
+    "quoted",
     "relay_terms",
     "terms_of",
     "with_artifact",
@@ -160,13 +162,12 @@ def _error(status: int, body: bytes, url: str, *, has_key: bool) -> Exception:
     elif status in _GATEWAY_FAILURES:
         cls = ConnectionLostError
     hint = " (redirects are not followed)" if 300 <= status < 400 else ""
-    return cls(f"{url} answered HTTP {status}{hint}: {_quoted(body)}")
+    return cls(f"{url} answered HTTP {status}{hint}: {quoted(body)}")
 
 
-def _quoted(body: bytes) -> str:
+def quoted(body: bytes) -> str:
     """Return the start of a stranger's text on one line without control characters."""
-    text = " ".join(body[:_MAX_QUOTED_ERROR].decode(errors="replace").split())
-    return "".join(character if character.isprintable() else "?" for character in text) or "no text"
+    return one_line(body[:_MAX_QUOTED_ERROR].decode(errors="replace")) or "no text"
 
 
 def field_of(reply: Any, name: str, url: str) -> Any:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from paglets.core.allowance import Allowance
 from paglets.core.error_wire import CALL_ERRORS, error_to_wire, forget_frames
-from paglets.core.errors import ForbiddenError, HostError, OverloadedError, RemoteTimeoutError
+from paglets.core.errors import ForbiddenError, HostError, OverloadedError
 from paglets.core.runtime_values import ServiceScope, enum_from_wire
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.remote.pursuit import Patience
@@ -26,7 +26,7 @@ from paglets.runtime.kernel import Kernel
 from paglets.runtime.local_client import as_over_http
 from paglets.runtime.node import Node, new_agent_id, proxy_of
 from paglets.runtime.place import Place, packed
-from paglets.runtime.posting import Posting
+from paglets.runtime.posting import Posting, unanswered
 from paglets.runtime.views import mailbox_counts
 from paglets.serialization.values import pack, unpack
 from paglets.services.contracts import ServiceRecord
@@ -464,7 +464,7 @@ class _LocalDelivery:
         _fail(
             self._place,
             self._frame,
-            RemoteTimeoutError(f"paglet {agent_id} did not answer within {round(seconds, 3):g} s"),
+            unanswered(agent_id, seconds),
         )
         self._frame.id = 0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from paglets.artifacts import ArtifactRef
 from paglets.core.error_wire import HTTP_ERRORS, error_from_wire, error_to_wire
-from paglets.core.errors import PagletError, RemoteHostError, RemoteTimeoutError
+from paglets.core.errors import PagletError, RemoteHostError
 from paglets.remote.artifact_requests import locate_artifact
 from paglets.remote.client import HostClient
 from paglets.remote.content import Progress, local_path, told
@@ -18,6 +18,7 @@ from paglets.remote.fabric import Fabric
 from paglets.remote.requests import Parcel, terms_of
 from paglets.remote.uploads import Compress
 from paglets.runtime.artifact_desk import export, read_part, served
+from paglets.runtime.posting import unanswered
 from paglets.services.leases import given_back
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class LocalHostClient(HostClient):
                 found=found,
             )
         except concurrent.futures.TimeoutError:
-            raise RemoteTimeoutError(f"paglet {agent_id} did not answer within {round(seconds, 3):g} s") from None
+            raise unanswered(agent_id, seconds) from None
         except Exception as exc:
             raise as_over_http(exc) from exc
         return {"result": result, **found}

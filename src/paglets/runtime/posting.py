@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from paglets.core.errors import RemoteTimeoutError
 from paglets.core.messages import Message
 from paglets.core.terms import FIRST_ATTEMPT, DeliveryTerms
 from paglets.remote.packed import PackedDelivery, PackedMessage
@@ -100,3 +101,8 @@ class Posting:
             packed=self.packed,
             message_id=self.message_id,
         )
+
+
+def unanswered(agent_id: str, seconds: float) -> RemoteTimeoutError:
+    """Return the error of a message whose reply did not come in time."""
+    return RemoteTimeoutError(f"paglet {agent_id} did not answer within {round(seconds, 3):g} s")

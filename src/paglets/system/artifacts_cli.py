@@ -117,8 +117,7 @@ def _list(client: HostClient, host_url: str, options: argparse.Namespace) -> Non
 
 
 def _metadata(client: HostClient, host_url: str, options: argparse.Namespace) -> None:
-    artifact_id = checked_artifact_id(options.id)
-    print_json({"artifact": client.artifact_metadata(host_url, artifact_id).to_wire()})
+    print_json({"artifact": client.artifact_metadata(host_url, options.id).to_wire()})
 
 
 def _download(client: HostClient, host_url: str, options: argparse.Namespace) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from paglets.cli.console import one_line, printable
+from paglets.cli.launcher import INTERRUPTED_EXIT
 from paglets.config.env import DEFAULT_API_KEY_ENV, resolve_api_key
 from paglets.core.errors import PagletError
 from paglets.remote.client import HostClient
 
 EMPTY_EXIT: Final = 1
 FAILURE_EXIT: Final = 2
-INTERRUPTED_EXIT: Final = 130
 #: How much longer a request may take than what it waits for.
 SLACK_SECONDS: Final = 5.0
 

@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from paglets.core.text import without_controls
 from paglets.protocol.link.model import Headers, Hello, LinkError, LinkLimits, ResetCode
 
 _HEAD: Final = struct.Struct(">BQI")
@@ -167,8 +168,7 @@ def read_reset(content: memoryview) -> tuple[ResetCode, str]:
         code = ResetCode(content[0])
     except ValueError:
         raise LinkError(f"malformed RESET: unknown code {content[0]}") from None
-    text = bytes(content[1:]).decode(errors="replace")
-    return code, "".join(character if character.isprintable() else "?" for character in text)
+    return code, without_controls(bytes(content[1:]).decode(errors="replace"))
 
 
 def credit_frame(stream: int, nbytes: int) -> bytes:

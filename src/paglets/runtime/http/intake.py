@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar, get_args
 import msgspec
 
 from paglets.core.errors import OverloadedError, PayloadTooLargeError, SerializationError
+from paglets.core.text import has_lone_surrogates
 from paglets.remote.json_text import finite, is_extended
 from paglets.remote.transport import restore_json_safe
 from paglets.runtime.http.errors import ClientGoneError
@@ -139,7 +140,7 @@ def check_fields(value: Any, path: str) -> None:
         for name in _own_fields(type(value)):
             check_fields(getattr(value, name), f"{path}.{name}")
     elif isinstance(value, str):
-        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+        if has_lone_surrogates(value):
             raise SerializationError(f"wrong value in the body: Expected text without lone surrogates - at `{path}`")
     elif isinstance(value, float):
         if not math.isfinite(value):

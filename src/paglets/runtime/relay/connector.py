@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 from paglets.core.chance import CHANCE
 from paglets.core.errors import HostError, PagletError
 from paglets.protocol.link import Hello, LinkLimits
+from paglets.remote.requests import quoted
 from paglets.runtime.relay.gateway import LINK_PATH
 from paglets.runtime.relay.session import LinkSession, LinkStream
 from paglets.runtime.relay.wire import Wire
@@ -124,7 +125,7 @@ class Connector:
                 raise HostError(f"no link to {upstream.url} within {CONNECT_SECONDS:g} s") from None
             if session.wire is not None and session.wire.refusal is not None:
                 refusal = session.wire.refusal
-                raise HostError(f"{upstream.url} refused the link: {refusal}: {_text(refusal.body)}")
+                raise HostError(f"{upstream.url} refused the link: {refusal}: {quoted(refusal.body)}")
             if session.ended.done():
                 raise HostError(f"no link to {upstream.url}: {session.ended.result()}")
             self._compare(str(greeting.result().health.get("address", "")))
@@ -159,8 +160,3 @@ class Connector:
             parts.port or _PORTS[parts.scheme],
             ssl=self._tls if secure else None,
         )
-
-
-def _text(body: bytes) -> str:
-    text = " ".join(body[:300].decode(errors="replace").split())
-    return "".join(character if character.isprintable() else "?" for character in text) or "no text"

@@ -25,14 +25,14 @@ from paglets.core.errors import (
 )
 from paglets.protocol.link import Headers, ResetCode
 from paglets.remote.requests import REFUSED_HEADER, RELAY_TIMEOUT_HEADER
-from paglets.runtime.http.errors import described
+from paglets.runtime.http.errors import ClientGoneError, described
 from paglets.runtime.http.extensions import UPGRADE
 from paglets.runtime.http.gate import CALLER, SWITCHED
 from paglets.runtime.http.guards import MOVEMENT_TYPE, Application, Receive, Scope, Send, refuse, send_json
-from paglets.runtime.http.intake import replay
+from paglets.runtime.http.intake import Intake, replay
 from paglets.runtime.relay.hub import Hub, NotReachedError, QueueFullError
 from paglets.runtime.relay.inside import end_to_end
-from paglets.runtime.relay.patience import may_be_in_body, timeout_in
+from paglets.runtime.relay.patience import MOST_BODY_BYTES, may_be_in_body, timeout_in
 from paglets.runtime.relay.session import LinkStream, StreamLostError
 from paglets.security.caller import Caller
 
@@ -160,8 +160,10 @@ class _Passage:
         hub, name = self._hub, self._name
         # Clients of this project say it in a header where the body is small, so none of theirs is looked into.
         if _TIMEOUT not in self._fields and self._kind in _TIMED and may_be_in_body(self._fields):
-            body = await _whole(receive)
-            if body is None:
+            try:
+                # Its length was announced, and the server holds it to that.
+                body = await Intake().read(receive, limit=MOST_BODY_BYTES, total=MOST_BODY_BYTES)
+            except ClientGoneError:
                 return
             receive = replay(body, receive)
             said = timeout_in(body)
@@ -297,18 +299,6 @@ class _Passage:
     def _report_failed_transfer(self, stage: str, error: str) -> None:
         if self._kind == "envelope":
             self._hub.emit("transfer-failed", data={"destination": self._name, "stage": stage}, error=error)
-
-
-async def _whole(receive: Receive) -> bytes | None:
-    """Return a body whose length was announced, which the server holds it to; None if whoever sends it has gone."""
-    pieces: list[bytes] = []
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        pieces.append(message.get("body", b""))
-        if not message.get("more_body", False):
-            return b"".join(pieces)
 
 
 def _why_not(status: int, headers: Headers) -> str | None:

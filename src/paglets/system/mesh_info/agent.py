@@ -306,8 +306,7 @@ class MeshInfoAgent(Paglet[MeshInfoState]):
             known = None if force else self._last_sample(self.state.sample_interval)
             if known is not None:
                 return known
-            state = self.state
-            sample = self._sampler.sample(self, include_gpu=state.include_gpu, patience=state.sample_ttl)
+            sample = self._sampler.sample(self, include_gpu=self.state.include_gpu, patience=self.state.sample_ttl)
             snapshot = MeshHostSnapshot(observed_at=time.time(), **sample)
             with self.locked_state() as state:
                 state.last_sample_at = snapshot.observed_at

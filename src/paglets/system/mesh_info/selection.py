@@ -64,12 +64,12 @@ def target_score(snapshot: MeshHostSnapshot) -> float:
 
 def target_rejection(snapshot: MeshHostSnapshot, request: TargetSelectionRequest) -> str | None:
     """Return why a host does not do, None if it does."""
-    reasons = list(snapshot.errors)
-    if snapshot.work_free_bytes < request.min_work_free_bytes:
-        reasons.insert(0, "work storage below minimum")
+    reasons = []
     if snapshot.memory_available_bytes < request.min_memory_available_bytes:
-        reasons.insert(0, "available memory below minimum")
-    return "; ".join(reasons) or None
+        reasons.append("available memory below minimum")
+    if snapshot.work_free_bytes < request.min_work_free_bytes:
+        reasons.append("work storage below minimum")
+    return "; ".join([*reasons, *snapshot.errors]) or None
 
 
 def over_limit(snapshot: MeshHostSnapshot, request: TargetSelectionRequest) -> bool:

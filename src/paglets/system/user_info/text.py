@@ -8,6 +8,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
 
+from paglets.core.text import one_line
+
 MAX_TITLE: Final = 200
 MAX_MESSAGE: Final = 4000
 MAX_LABEL: Final = 100
@@ -19,7 +21,7 @@ _LAST_YEAR: Final = 253_402_214_400.0  # 9999-12-31
 
 def cleaned(text: str, longest: int) -> str:
     """Return a text on one line, at most so long, without characters that a terminal would obey."""
-    line = "".join(char if char.isprintable() else "?" for char in " ".join(str(text)[: 4 * longest].split()))
+    line = one_line(str(text)[: 4 * longest])
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
